@@ -1,0 +1,69 @@
+"""The built-in activations, one record each: the only list of them anywhere."""
+
+from __future__ import annotations
+
+from torch.nn import functional as F
+
+from . import eager
+from .registry import ActivationSpec, ParameterSpec, register
+
+register(
+    ActivationSpec(
+        name="relu_sigmoid",
+        module="ReLUSigmoid",
+        summary="ReLU past a threshold, weighted by the sigmoid of the input.",
+        formula="relu(x - threshold) * sigmoid(x)",
+        limits=(
+            "The gradient is 0 at and below the threshold. At -inf the value and the gradient are 0, at +inf they are "
+            "+inf and 1. Past the threshold the function is strictly increasing."
+        ),
+        example=(
+            ">>> FF.relu_sigmoid(torch.tensor([-1.0, 0.5, 2.0]), threshold=0.5)\ntensor([0.0000, 0.0000, 1.3212])"
+        ),
+        reference=(
+            "ReLU times the logistic sigmoid, shifted by a threshold; for threshold=0 and x > 0 it is SiLU "
+            "(Elfwing et al., 2018, arXiv:1702.03118)."
+        ),
+        parameters=(ParameterSpec("threshold", 0.0, "where the function leaves zero"),),
+        eager=eager.relu_sigmoid,
+        eager_backward=eager.relu_sigmoid_backward,
+        device="relu_sigmoid",
+    )
+)
+
+register(
+    ActivationSpec(
+        name="elu",
+        module="ELU",
+        summary="Exponential linear unit.",
+        formula="x if x > 0 else alpha * (exp(x) - 1)",
+        limits="At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0; a NaN has gradient 1.",
+        example=">>> FF.elu(torch.tensor([-1.0, 0.0, 2.0]))\ntensor([-0.6321,  0.0000,  2.0000])",
+        reference="torch.nn.functional.elu; Clevert et al., 2015, arXiv:1511.07289.",
+        parameters=(ParameterSpec("alpha", 1.0, "the negative of the limit at -inf"),),
+        eager=eager.elu,
+        aten=F.elu,
+        device="elu",
+    )
+)
+
+register(
+    ActivationSpec(
+        name="selu",
+        module="SELU",
+        summary="Scaled exponential linear unit, which keeps activations near zero mean and unit variance.",
+        formula=(
+            "scale * (x if x > 0 else alpha * (exp(x) - 1)), "
+            "scale = 1.0507009873554805, alpha = 1.6732632423543772"
+        ),
+        limits=(
+            "At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the "
+            "gradient 0; a NaN has gradient scale. Initialise weights LeCun-normal: variance 1 / fan_in."
+        ),
+        example=">>> FF.selu(torch.tensor([-1.0, 0.0, 2.0]))\ntensor([-1.1113,  0.0000,  2.1014])",
+        reference="torch.nn.functional.selu; Klambauer et al., 2017, arXiv:1706.02515.",
+        eager=eager.selu,
+        aten=F.selu,
+        device="selu",
+    )
+)

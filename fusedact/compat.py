@@ -1,0 +1,92 @@
+"""The private names of torch that the library needs, each with a public fallback; nothing else may touch one.
+
+Tried with torch 2.11 and 2.13.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = [
+    "dispatch_mode_active",
+    "interpreting",
+    "is_dense",
+    "is_legacy_batched",
+    "kernels_serve_device",
+    "materialized",
+    "tracing",
+    "transforms_active",
+]
+
+
+def _private(owner: object, name: str, fallback: Callable[..., object]) -> Callable[..., object]:
+    return cast("Callable[..., object]", getattr(owner, name, fallback))
+
+
+# torch.jit.trace and the legacy ONNX exporter. Fallback: the public question, which costs a call more.
+tracing = cast("Callable[[], object]", _private(torch._C, "_get_tracing_state", torch.jit.is_tracing))
+
+# torch.func transforms. Without the name, every call takes the transformable Function: slower, and right.
+_functorch_active = _private(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+# A TorchDispatchMode (selective checkpointing, FLOP counting, make_fx). Without the name, always the operator.
+_dispatch_modes = cast("Callable[[], int]", _private(torch._C, "_len_torch_dispatch_stack", lambda: 1))
+
+
+def transforms_active() -> bool:
+    """Whether torch.func or forward-mode differentiation is under way: a dual tensor does not require grad."""
+    return bool(_functorch_active()) or getattr(forward_ad, "_current_level", 0) >= 0
+
+
+def dispatch_mode_active() -> bool:
+    """Whether a TorchDispatchMode watches the calls."""
+    return _dispatch_modes() > 0
+
+
+# torch.autograd.grad(is_grads_batched=True), which only an operator can loop over. Without the name, it fails.
+is_legacy_batched = cast(
+    "Callable[[Tensor], bool]", _private(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
+)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x covers a stretch of memory without gaps or overlap."""
+    expected = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def materialized(x: Tensor) -> Tensor:
+    """x with its values in memory: tensors with a pending negation or without storage are copied."""
+    if x.is_neg() or x._is_zerotensor():
+        return x.clone()
+    return x
+
+
+interpreting: bool = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+@cache
+def kernels_serve_device(device: torch.device) -> str:
+    """Why Triton kernels cannot serve a device; an empty string if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if interpreting:
+        return "" if device.type == "cpu" else f"the interpreter works on the CPU, not on {device.type}"
+    if device.type != "cuda":
+        return f"kernels do not run on {device.type}"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return "kernels need compute capability 8.0"
+    return ""

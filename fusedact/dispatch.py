@@ -1,0 +1,174 @@
+"""Which path an elementwise call takes, chosen once per call, with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from . import compat
+from .checks import check_input, check_parameters
+from .registry import ActivationSpec, get
+
+__all__ = ["Path", "backend", "choose", "explain"]
+
+# Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
+# costs (5 us at the bandwidth of an H200), not yet measured.
+ATEN_BELOW = 2**21
+
+
+@dataclass(frozen=True)
+class Path:
+    """The way a call takes: `kind` is "aten", "pieces", "formula" or "triton"; `reason` says why."""
+
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
+FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
+FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
+FORMULA_META = Path("formula", "a meta tensor holds no values")
+FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
+ATEN_CPU = Path("aten", "PyTorch has this activation fused on the CPU")
+ATEN_FORCED = Path("aten", "the eager backend is forced, and PyTorch has this activation fused")
+ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is launched sooner")
+PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
+PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
+PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
+TRITON = Path("triton", "the fused kernel")
+TRITON_FORCED = Path("triton", "the fused kernel, because the triton backend is forced")
+TRITON_INTERPRETED = Path("triton", "the fused kernel in Triton's interpreter, because TRITON_INTERPRET is set")
+
+BACKENDS = ("auto", "eager", "triton")
+
+
+def _check_backend(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+    return name
+
+
+_backend: ContextVar[str] = ContextVar(
+    "fusedact_backend",
+    default=_check_backend(os.environ.get("FUSEDACT_BACKEND", "auto"), "the environment variable FUSEDACT_BACKEND"),
+)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force the path that activations take in a `with` block, whatever the size of a tensor.
+
+    Args:
+        name: "auto" (choose per call), "eager" (PyTorch operators only) or "triton" (the fused kernels only). The
+            environment variable FUSEDACT_BACKEND sets the default. Calls under torch.compile keep the formula.
+
+    Raises:
+        ValueError: for another name. An activation called under "triton" raises RuntimeError where no kernel can run.
+
+    >>> with fusedact.backend("eager"):
+    ...     FF.relu_sigmoid(torch.tensor([2.0]))
+    tensor([1.7616])
+    """
+    token = _backend.set(_check_backend(name, "fusedact.backend: name"))
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def _why_no_kernel(x: Tensor) -> str:
+    """Why no kernel can serve a plain tensor; an empty string if one can."""
+    if x.dtype == torch.float64:
+        return "kernels compute in float32, and the input is float64"
+    return compat.kernels_serve_device(x.device)
+
+
+def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> Path:
+    """The path of a call; the reason comes with it."""
+    if torch.compiler.is_compiling():
+        return FORMULA_COMPILING
+    forced = _backend.get()
+    path = _choose_plain(spec, x, params, forced)
+    if forced == "triton" and path.kind != "triton":
+        why = path.reason if path.kind == "formula" else _why_no_kernel(x)
+        raise RuntimeError(
+            f"fusedact.functional.{spec.name}: the triton backend is forced, but no kernel can run: {why}; "
+            "use fusedact.backend('auto')"
+        )
+    return path
+
+
+def _choose_plain(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], forced: str) -> Path:
+    tensors = False
+    for t in (x, *params):
+        kind = type(t)
+        if kind is float:
+            continue
+        if kind is not Tensor and kind is not Parameter:
+            return FORMULA_SUBCLASS
+        tensors = tensors or t is not x
+    if compat.tracing():
+        return FORMULA_TRACING
+    if x.layout is not torch.strided or x.is_nested:
+        return FORMULA_LAYOUT
+    aten = spec.aten is not None and not tensors
+    if forced == "eager":
+        return ATEN_FORCED if aten else PIECES_FORCED
+    if x.is_cpu:
+        if not compat.interpreting and forced == "auto":
+            return ATEN_CPU if aten else PIECES_CPU
+    elif x.is_meta:
+        return FORMULA_META
+    why_not = _why_no_kernel(x)
+    if not why_not:
+        if compat.interpreting:
+            return TRITON_INTERPRETED
+        if forced == "triton":
+            return TRITON_FORCED
+        return ATEN_SMALL if aten and x.numel() < ATEN_BELOW else TRITON
+    if aten:
+        return Path("aten", f"PyTorch has this activation fused, and {why_not}")
+    return PIECES_FLOAT64 if x.dtype == torch.float64 else Path("pieces", f"the formula keeps only its input: {why_not}")
+
+
+def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path:
+    """Which path a call takes, and why.
+
+    Args:
+        activation: a name, or a function or module of this library.
+        x: the input; only its kind, dtype, device and size matter.
+        parameters: of the activation, where they are not the defaults (a module knows its own).
+
+    Returns:
+        a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
+        only its input), "formula" (plain PyTorch operators) or "triton" (the fused kernel); `reason` says why.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: if `activation` is none of these, a parameter is unknown, or x is not a floating-point tensor.
+
+    >>> print(fusedact.explain("elu", torch.zeros(8)))
+    aten: PyTorch has this activation fused on the CPU
+    """
+    spec = get(activation) if isinstance(activation, str) else getattr(activation, "spec", None)
+    if not isinstance(spec, ActivationSpec):
+        raise TypeError(
+            "fusedact.explain: activation must be a name, or a function or module of fusedact, "
+            f"got {type(activation).__name__}"
+        )
+    unknown = set(parameters) - {p.name for p in spec.parameters}
+    if unknown:
+        raise TypeError(f"fusedact.explain: {spec.name} has no parameter {', '.join(sorted(unknown))}")
+    check_input(spec, x)
+    values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
+    return choose(spec, x, check_parameters(spec, x, values))

@@ -1,0 +1,109 @@
+"""Activation functions, one per record of the catalog, and `activate`, which takes a name.
+
+Each is made from its record: signature and docstring are real ones, and functional.pyi shows them to editors.
+"""
+
+from __future__ import annotations
+
+import linecache
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from . import ops, registry
+from .registry import ActivationSpec
+
+__all__ = ["activate", *registry.names()]
+
+
+def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
+    """Apply the activation of that name.
+
+    Args:
+        x: tensor of any shape, float16, bfloat16, float32 or float64.
+        activation: a name out of `fusedact.names()`.
+        parameters: of the activation, by name; the defaults otherwise.
+
+    Returns:
+        tensor of x's shape and dtype.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
+        TypeError: for an unknown parameter.
+
+    >>> FF.activate(torch.tensor([-1.0, 2.0]), "relu_sigmoid", threshold=0.5)
+    tensor([0.0000, 1.3212])
+    """
+    spec = registry.get(activation)
+    unknown = set(parameters) - {p.name for p in spec.parameters}
+    if unknown:
+        raise TypeError(f"fusedact.functional.activate: {spec.name} has no parameter {', '.join(sorted(unknown))}")
+    return globals()[spec.name](x, **parameters)
+
+
+def signature(spec: ActivationSpec) -> str:
+    """The parameters of a function, as they stand in its definition."""
+    params = "".join(f", {p.name}: float | Tensor = {p.default!r}" for p in spec.parameters)
+    return f"{spec.input_name}: Tensor{params}, inplace: bool = False"
+
+
+def docstring(spec: ActivationSpec) -> str:
+    """The documentation of a function."""
+    params = "".join(
+        f"\n    {p.name}: {p.doc}; a number, or a tensor of shape () or (1,), which gets a gradient."
+        for p in spec.parameters
+    )
+    return f"""{spec.summary}
+
+{spec.formula}
+
+{spec.limits}
+
+Args:
+    {spec.input_name}: tensor of any shape and strides, float16, bfloat16, float32 or float64.{params}
+    inplace: overwrite the input.
+
+Returns:
+    tensor of the input's shape, dtype and layout.
+
+Raises:
+    TypeError: if an argument has another type or dtype.
+    ValueError: if a parameter does not fit.
+
+{spec.example}
+
+Source: {spec.reference}
+"""
+
+
+def _define(spec: ActivationSpec) -> Any:
+    """Compile the function's source, so that a call costs what a hand-written one costs."""
+    name, x = spec.name, spec.input_name
+    values = "".join(f"{p.name}, " for p in spec.parameters)
+    source = (
+        f"def {name}({signature(spec)}) -> Tensor:\n"
+        f"    if has_torch_function_unary({x}):\n"
+        f"        return handle_torch_function({name}, ({x},), {x}, {values}inplace)\n"
+        f"    return apply(spec, {x}, ({values}), inplace)\n"
+    )
+    file = f"<fusedact.functional.{name}>"
+    namespace: dict[str, Any] = {
+        "__name__": __name__,
+        "Tensor": Tensor,
+        "apply": ops.apply,
+        "handle_torch_function": handle_torch_function,
+        "has_torch_function_unary": has_torch_function_unary,
+        "spec": spec,
+    }
+    exec(compile(source, file, "exec"), namespace)
+    # Tracebacks and inspect.getsource find the text here.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    function = namespace[name]
+    function.__doc__ = docstring(spec)
+    function.spec = spec
+    return function
+
+
+for _name in registry.names():
+    globals()[_name] = _define(registry.get(_name))

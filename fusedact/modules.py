@@ -1,0 +1,222 @@
+"""Activation modules, one class per record of the catalog, and `create` and `Activation`, which take a name.
+
+Each class is made from its record; modules.pyi shows it to editors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import functional, registry
+from .checks import check_parameter
+from .registry import ActivationSpec
+
+__all__ = ["Activation", "create", *(registry.get(name).module for name in registry.names())]
+
+
+class _Elementwise(nn.Module):
+    """What all activation modules share: a record, its parameters as attributes, and a call of its function.
+
+    A number stays a plain attribute, as in torch.nn. A learnable one is an nn.Parameter of shape (1,), which sharded
+    training requires, under the same name in `state_dict`.
+    """
+
+    spec: ActivationSpec
+    inplace: bool
+
+    def _configure(
+        self,
+        spec: ActivationSpec,
+        values: dict[str, float],
+        learnable: bool | str | tuple[str, ...],
+        inplace: bool,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        owner = f"fusedact.{type(self).__name__}"
+        known = [p.name for p in spec.parameters]
+        chosen = known if learnable is True else [] if learnable is False else learnable
+        chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        for name in chosen:
+            if name not in known:
+                raise ValueError(f"{owner}: learnable names {name!r}; the parameters are {', '.join(known) or 'none'}")
+        if learnable and inplace:
+            raise ValueError(f"{owner}: inplace=True cannot be combined with learnable parameters")
+        self.spec = spec
+        self.inplace = inplace
+        for p in spec.parameters:
+            value = check_parameter(owner, p.name, values[p.name])
+            if isinstance(value, Tensor):
+                raise TypeError(
+                    f"{owner}: {p.name} must be a number (learnable=True makes it a parameter), got a tensor"
+                )
+            if p.name in chosen:
+                setattr(self, p.name, nn.Parameter(torch.full((1,), value, device=device, dtype=dtype)))
+            else:
+                setattr(self, p.name, value)
+
+    def forward(self, input: Tensor) -> Tensor:
+        spec = self.spec
+        function = getattr(functional, spec.name)
+        return function(input, *[getattr(self, p.name) for p in spec.parameters], inplace=self.inplace)
+
+    def extra_repr(self) -> str:
+        parts = []
+        for p in self.spec.parameters:
+            value = getattr(self, p.name)
+            parts.append(f"{p.name}={value}" if isinstance(value, float) else f"{p.name}=learnable")
+        if self.inplace:
+            parts.append("inplace=True")
+        return ", ".join(parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The record holds functions; its name is enough to find it again.
+        return {**self.__dict__, "spec": self.spec.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "spec": registry.get(state["spec"])})
+
+
+class Activation(_Elementwise):
+    """The activation of a name, as a module: `Activation("elu", alpha=0.5)` computes what `ELU(alpha=0.5)` does.
+
+    Args:
+        name: a name out of `fusedact.names()`.
+        learnable: False, True (all parameters), a parameter's name, or a tuple of names.
+        inplace: overwrite the input.
+        parameters: of the activation, by name; the defaults otherwise.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
+        TypeError: for an unknown parameter.
+
+    >>> fusedact.Activation("relu_sigmoid", threshold=0.1)
+    Activation('relu_sigmoid', threshold=0.1)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        learnable: bool | str | tuple[str, ...] = False,
+        inplace: bool = False,
+        **parameters: float,
+    ) -> None:
+        super().__init__()
+        spec = registry.get(name)
+        self._configure(spec, _complete("fusedact.Activation", spec, parameters), learnable, inplace)
+
+    def extra_repr(self) -> str:
+        rest = super().extra_repr()
+        return f"{self.spec.name!r}, {rest}" if rest else repr(self.spec.name)
+
+
+def _complete(owner: str, spec: ActivationSpec, parameters: dict[str, float]) -> dict[str, float]:
+    defaults = {p.name: p.default for p in spec.parameters}
+    unknown = set(parameters) - set(defaults)
+    if unknown:
+        raise TypeError(f"{owner}: {spec.name} has no parameter {', '.join(sorted(unknown))}")
+    return {**defaults, **parameters}
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """A module by the activation's name.
+
+    Args:
+        name: a name out of `fusedact.names()`.
+        arguments: of the module's class, as keywords.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
+        TypeError: for an unknown argument.
+
+    >>> fusedact.create("relu_sigmoid", threshold=0.1)
+    ReLUSigmoid(threshold=0.1)
+    """
+    return globals()[registry.get(name).module](**arguments)
+
+
+def signature(spec: ActivationSpec) -> inspect.Signature:
+    """The signature of a class: the record's parameters, then torch.nn's `inplace`, then what is ours."""
+    make, either, keyword = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    arguments = [make("self", either)]
+    arguments += [make(p.name, either, default=p.default, annotation="float") for p in spec.parameters]
+    inplace = make("inplace", either, default=False, annotation="bool")
+    learnable = make("learnable", keyword, default=False, annotation="bool | str | tuple[str, ...]")
+    if not spec.parameters:
+        arguments.append(inplace)
+    elif spec.aten is not None:
+        arguments += [inplace, learnable]
+    else:
+        arguments += [learnable.replace(kind=either), inplace.replace(kind=keyword)]
+    if spec.parameters:
+        arguments += [
+            make("device", keyword, default=None, annotation="Any"),
+            make("dtype", keyword, default=None, annotation="torch.dtype | None"),
+        ]
+    return inspect.Signature(arguments, return_annotation="None")
+
+
+def docstring(spec: ActivationSpec) -> str:
+    """The documentation of a class."""
+    params = "".join(f"    {p.name}: {p.doc}.\n" for p in spec.parameters)
+    if spec.parameters:
+        params += (
+            "    learnable: False, True (all parameters), a parameter's name, or a tuple of names: these become\n"
+            "        nn.Parameters of shape (1,).\n"
+            "    device, dtype: of the learnable parameters.\n"
+        )
+    return f"""{spec.summary} The module of `fusedact.functional.{spec.name}`.
+
+{spec.formula}
+
+{spec.limits}
+
+Args:
+{params}    inplace: overwrite the input.
+
+Shape:
+    input and output: any shape; the same.
+
+Raises:
+    TypeError: if an argument has another type.
+    ValueError: if `learnable` names no parameter.
+
+>>> fusedact.{spec.module}()
+{spec.module}({", ".join(f"{p.name}={p.default}" for p in spec.parameters)})
+
+Source: {spec.reference}
+"""
+
+
+def _define(spec: ActivationSpec) -> type[_Elementwise]:
+    init_signature = signature(spec)
+
+    def __init__(self: _Elementwise, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = init_signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"fusedact.{spec.module}: {error}") from None
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        del values["self"]
+        nn.Module.__init__(self)
+        numbers = {p.name: values.pop(p.name) for p in spec.parameters}
+        self._configure(spec, numbers, values.pop("learnable", False), values.pop("inplace"), **values)
+
+    __init__.__signature__ = init_signature  # pyright: ignore[reportFunctionMemberAccess]
+    __init__.__qualname__ = f"{spec.module}.__init__"
+    return type(
+        spec.module,
+        (_Elementwise,),
+        {"__module__": __name__, "__doc__": docstring(spec), "__init__": __init__, "spec": spec},
+    )
+
+
+for _name in registry.names():
+    _spec = registry.get(_name)
+    globals()[_spec.module] = _define(_spec)

@@ -1,0 +1,453 @@
+"""Execution and differentiation of elementwise activations: autograd, vmap, jvp, in place, and the operators.
+
+Two autograd Functions carry the paths that keep only what the gradient needs: `_Fast` on the normal way, and
+`_Transformable` under torch.func and forward-mode differentiation, which the first kind cannot serve and which costs
+8 us more a call. Second and higher orders are derivatives of the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import catalog as _catalog  # noqa: F401  (its records are defined as operators below)
+from . import compat, eager, registry
+from .checks import FLOAT_DTYPES, check_input, check_parameters
+from .dispatch import Path, choose
+from .registry import ActivationSpec
+
+__all__ = ["apply"]
+
+Parameters = Sequence[float | Tensor]
+
+
+def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = False) -> Tensor:
+    """The activation of x, on the path that `dispatch.choose` finds."""
+    if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
+        check_input(spec, x)
+    for p in params:
+        if type(p) is not float:
+            params = check_parameters(spec, x, params)
+            break
+    path = choose(spec, x, params)
+    if inplace:
+        return _apply_inplace(spec, path, x, params)
+    if path.kind == "aten":
+        return spec.aten(x, *params)  # pyright: ignore[reportOptionalCall]
+    if path.kind == "formula":
+        return eager.formula(spec, x, params)
+    if compat.transforms_active():
+        return _Transformable.apply(spec, path, x, *params)  # pyright: ignore[reportReturnType]
+    if _needs_grad(x, params):
+        return _Fast.apply(spec, path, x, *params)  # pyright: ignore[reportReturnType]
+    return _forward(spec, path, x, params)
+
+
+def _needs_grad(x: Tensor, params: Parameters) -> bool:
+    return torch.is_grad_enabled() and (
+        x.requires_grad or any(isinstance(p, Tensor) and p.requires_grad for p in params)
+    )
+
+
+def _apply_inplace(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters) -> Tensor:
+    """Overwrite x. Where a gradient is wanted a copy of the input is kept, as PyTorch does for SiLU and its like."""
+    if path.kind == "aten":
+        return spec.aten(x, *params, inplace=True)  # pyright: ignore[reportOptionalCall]
+    if _needs_grad(x, params) or compat.transforms_active():
+        return x.copy_(apply(spec, x.clone(), params))
+    if path.kind == "formula" or compat.dispatch_mode_active() or not compat.is_dense(x) or x.is_neg():
+        return x.copy_(apply(spec, x, params))
+    _run_forward(spec, path, x, params, out=x)
+    if path.kind == "triton" and not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+    return x
+
+
+# ----- execution on plain tensors, below autograd
+
+
+def _run_forward(
+    spec: ActivationSpec, path: Path, x: Tensor, params: Parameters, out: Tensor | None = None
+) -> Tensor:
+    if path.kind != "triton":
+        return eager.forward(spec, x, params, out)
+    from .kernels import launch
+
+    x = compat.materialized(x)
+    if out is None:
+        out = torch.empty_like(x)
+    with _on_device(x):
+        launch.forward(spec.device, x, out, tuple(params))
+    return out
+
+
+def _run_backward(
+    spec: ActivationSpec,
+    path: Path,
+    g: Tensor,
+    x: Tensor,
+    params: Parameters,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    if path.kind != "triton":
+        return eager.backward(spec, g, x, params, needed)
+    from .kernels import launch
+
+    g, x = compat.materialized(g), compat.materialized(x)
+    dx = torch.empty_like(x) if needed[0] else None
+    with _on_device(x):
+        partials = launch.backward(spec.device, g, x, dx, tuple(params), tuple(needed[1:]))
+    sums: list[Tensor | None] = [None for _ in params]
+    if partials is not None:
+        for i, (p, wanted) in enumerate(zip(params, needed[1:], strict=True)):
+            if wanted and isinstance(p, Tensor):
+                sums[i] = partials[i].sum().to(p.dtype).reshape(p.shape)
+    return [dx, *sums]
+
+
+_NO_GUARD = nullcontext()
+
+
+def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device: make it x's. Nothing to do in the common case."""
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        return torch.cuda.device(x.device)
+    return _NO_GUARD
+
+
+# ----- operators: what a TorchDispatchMode sees (selective checkpointing, FLOP counters, make_fx)
+
+_library = torch.library.Library("fusedact", "FRAGMENT")
+
+
+def _define_operators(spec: ActivationSpec) -> None:
+    """fusedact::<name> and fusedact::<name>_backward; the overload `tensor` takes the parameters as tensors.
+
+    There a number is a zero-dimensional CPU tensor, as elsewhere in PyTorch. What is not needed comes back empty.
+    """
+    for overload, kind in (("", "float"), (".tensor", "Tensor")):
+        if overload and not spec.parameters:
+            continue
+        params = "".join(f", {kind} {p.name}" for p in spec.parameters)
+        results = ", ".join(["Tensor"] * (1 + len(spec.parameters))) if overload else "Tensor"
+        needed = ", bool[] needed" if overload else ""
+        _library.define(f"{spec.name}{overload}(Tensor x{params}) -> Tensor")
+        _library.define(f"{spec.name}_backward{overload}(Tensor grad, Tensor x{params}{needed}) -> ({results})")
+
+        def forward(x: Tensor, *params: float | Tensor) -> Tensor:
+            params = _unwrapped(x, params)
+            return _run_forward(spec, _physical_path(spec, x, params), x, params)
+
+        def backward(g: Tensor, x: Tensor, *params: Any) -> Tensor:
+            dx = _run_backward(spec, _physical_path(spec, x, params), g, x, params, [True] + [False] * len(params))[0]
+            return x.new_empty(0) if dx is None else dx
+
+        def backward_tensor(g: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+            params, needed = _unwrapped(x, args[:-1]), args[-1]
+            grads = _run_backward(spec, _physical_path(spec, x, params), g, x, params, needed)
+            return tuple(x.new_empty(0) if grad is None else grad for grad in grads)
+
+        def fake(x: Tensor, *_: Any) -> Tensor:
+            return torch.empty_like(x)
+
+        def fake_backward(g: Tensor, x: Tensor, *_: Any) -> Tensor:
+            return torch.empty_like(x)
+
+        def fake_backward_tensor(g: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+            like = (x, *args[:-1])
+            return tuple(
+                torch.empty_like(t) if n else x.new_empty(0) for t, n in zip(like, args[-1], strict=True)
+            )
+
+        _library.impl(f"{spec.name}{overload}", forward, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"fusedact::{spec.name}{overload}", fake, lib=_library)
+        name = f"{spec.name}_backward{overload}"
+        _library.impl(name, backward_tensor if overload else backward, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"fusedact::{name}", fake_backward_tensor if overload else fake_backward, lib=_library)
+
+
+def _unwrapped(x: Tensor, params: Sequence[Any]) -> tuple[float | Tensor, ...]:
+    return tuple(p.item() if isinstance(p, Tensor) and p.device != x.device else p for p in params)
+
+
+def _physical_path(spec: ActivationSpec, x: Tensor, params: Parameters) -> Path:
+    """The path of an operator's call, which must not end in ATen's autograd-aware twin."""
+    path = choose(spec, x, params)
+    return path if path.kind == "triton" else Path("pieces", path.reason)
+
+
+def _operator(name: str, params: Parameters) -> tuple[Callable[..., Any], Parameters, bool]:
+    """The overload for these parameters, the parameters as it takes them, and whether it is the tensors' one."""
+    packet = getattr(torch.ops.fusedact, name)
+    if any(isinstance(p, Tensor) for p in params):
+        wrapped = [p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64) for p in params]
+        return packet.tensor, wrapped, True
+    return packet.default, params, False
+
+
+def _forward(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters) -> Tensor:
+    if compat.dispatch_mode_active():
+        operator, params, _ = _operator(spec.name, params)
+        return operator(x, *params)
+    return _run_forward(spec, path, x, params)
+
+
+def _backward(
+    spec: ActivationSpec, path: Path, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    if compat.dispatch_mode_active() or compat.is_legacy_batched(g):
+        operator, params, tensors = _operator(f"{spec.name}_backward", params)
+        if not tensors:
+            return [operator(g, x, *params), *(None for _ in params)]
+        grads = operator(g, x, *params, list(needed))
+        return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
+    return _run_backward(spec, path, g, x, params, needed)
+
+
+# ----- derivatives of the formula, for what no kernel serves
+
+
+def _first_order(spec: ActivationSpec, params: Parameters) -> Callable[..., tuple[Tensor, ...]]:
+    """(g, x, *tensor parameters) -> gradients of x and of the tensor parameters, by the formula."""
+
+    def first(g: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vjp(lambda x, *t: eager.formula(spec, x, _merged(params, t)), x, *tensors)[1](g)
+
+    return first
+
+
+def _merged(params: Parameters, tensors: Sequence[Tensor]) -> list[float | Tensor]:
+    """params with its tensors replaced, in order."""
+    rest = iter(tensors)
+    return [next(rest) if isinstance(p, Tensor) else p for p in params]
+
+
+def _tensors(params: Parameters) -> list[Tensor]:
+    return [p for p in params if isinstance(p, Tensor)]
+
+
+def _tangent(
+    function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
+) -> Tensor:
+    """The directional derivative of an elementwise function of tensors of one shape: slopes times tangents."""
+    out, pull = torch.func.vjp(function, *primals)
+    slopes = pull(torch.ones_like(out))
+    terms = [s * t for s, t in zip(slopes, tangents, strict=True) if t is not None]
+    return sum(terms[1:], terms[0]) if terms else torch.zeros_like(out)
+
+
+def _expanded(x: Tensor, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Parameters, or their tangents, at every element of x, so that their derivatives stay elementwise."""
+    return [t if t is None else t.reshape(()).expand(x.shape) for t in tensors]
+
+
+def _second_order(
+    spec: ActivationSpec, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool], ggs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Gradients of (g, x, *params) from those of the needed first-order gradients."""
+    tensors = _tensors(params)
+    first = _first_order(spec, params)
+    grads, pull = torch.func.vjp(first, g, x, *tensors)
+    kept = iter(ggs)
+    wanted = [n for n, p in zip(needed, (x, *params), strict=True) if isinstance(p, Tensor)]
+    cotangents = []
+    for grad, n in zip(grads, wanted, strict=True):
+        gg = next(kept) if n else None
+        cotangents.append(torch.zeros_like(grad) if gg is None else gg)
+    dg, dx, *dtensors = pull(tuple(cotangents))
+    rest = iter(dtensors)
+    return [dg, dx, *(next(rest) if isinstance(p, Tensor) else None for p in params)]
+
+
+# ----- autograd
+
+
+def _save(ctx: Any, params: Parameters, *tensors: Tensor) -> None:
+    ctx.numbers = tuple(None if isinstance(p, Tensor) else p for p in params)
+    ctx.save_for_backward(*tensors, *_tensors(params))
+
+
+def _saved(ctx: Any, count: int) -> tuple[list[Tensor], list[float | Tensor]]:
+    """The first `count` saved tensors, and the parameters."""
+    saved = ctx.saved_tensors
+    rest = iter(saved[count:])
+    return list(saved[:count]), [next(rest) if n is None else n for n in ctx.numbers]
+
+
+def _needed_only(grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(grad for grad in grads if grad is not None)
+
+
+def _restored(grads: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+    rest = iter(grads)
+    return [next(rest) if n else None for n in needed]
+
+
+class _Fast(Function):
+    """The normal way: forward saves the input and the tensor parameters, nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor) -> Tensor:
+        ctx.spec = spec
+        ctx.path = path
+        _save(ctx, params, x)
+        return _forward(spec, path, x, params)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), params = _saved(ctx, 1)
+        needed = ctx.needs_input_grad[2:]
+        # A transform may have begun since forward; create_graph=True enables grad mode.
+        if torch.is_grad_enabled() or compat.transforms_active():
+            function = _TransformableBackward if compat.transforms_active() else _FastBackward
+            grads = _restored(function.apply(ctx.spec, ctx.path, needed, g, x, *params), needed)
+        else:
+            grads = _backward(ctx.spec, ctx.path, g, x, params, needed)
+        return None, None, *grads
+
+
+class _FastBackward(Function):
+    """The first-order gradient as an operation of its own, for second and higher orders."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spec: ActivationSpec,
+        path: Path,
+        needed: Sequence[bool],
+        g: Tensor,
+        x: Tensor,
+        *params: float | Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.spec = spec
+        ctx.needed = needed
+        _save(ctx, params, g, x)
+        ctx.set_materialize_grads(False)
+        return _needed_only(_backward(spec, path, g, x, params, needed))
+
+    @staticmethod
+    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (g, x), params = _saved(ctx, 2)
+        return None, None, None, *_second_order(ctx.spec, g, x, params, ctx.needed, ggs)
+
+
+class _Transformable(Function):
+    """The same under torch.func and forward-mode differentiation."""
+
+    @staticmethod
+    def forward(spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _forward(spec, path, x, params)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.spec, ctx.path, x, *params = inputs
+        _save(ctx, params, x)
+        ctx.save_for_forward(x, *_tensors(params))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), params = _saved(ctx, 1)
+        needed = ctx.needs_input_grad[2:]
+        grads = _TransformableBackward.apply(ctx.spec, ctx.path, needed, g, x, *params)
+        return None, None, *_restored(grads, needed)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), params = _saved(ctx, 1)
+        along = [t for t, p in zip(tangents[3:], params, strict=True) if isinstance(p, Tensor)]
+        primals = [x, *_expanded(x, _tensors(params))]
+        return _tangent(
+            lambda x, *t: eager.formula(ctx.spec, x, _merged(params, t)),
+            primals,
+            [tangents[2], *_expanded(x, along)],
+        )
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor
+    ) -> tuple[Tensor, int]:
+        if all(d is None for d in in_dims[3:]):
+            return _Transformable.apply(spec, path, x, *params), in_dims[2]  # pyright: ignore[reportReturnType]
+        dims = tuple(d for d, p in zip(in_dims[3:], params, strict=True) if isinstance(p, Tensor))
+        formula = torch.func.vmap(
+            lambda x, *t: eager.formula(spec, x, _merged(params, t)), (in_dims[2], *dims), randomness=info.randomness
+        )
+        return formula(x, *_tensors(params)), 0
+
+
+class _TransformableBackward(Function):
+    """The first-order gradient under transforms."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        spec: ActivationSpec, path: Path, needed: Sequence[bool], g: Tensor, x: Tensor, *params: float | Tensor
+    ) -> tuple[Tensor, ...]:
+        return _needed_only(_backward(spec, path, g, x, params, needed))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.spec, _, ctx.needed, g, x, *params = inputs
+        _save(ctx, params, g, x)
+        ctx.save_for_forward(g, x, *_tensors(params))
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (g, x), params = _saved(ctx, 2)
+        return None, None, None, *_second_order(ctx.spec, g, x, params, ctx.needed, ggs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (g, x), params = _saved(ctx, 2)
+        tensors = _tensors(params)
+        along = [t for t, p in zip(tangents[5:], params, strict=True) if isinstance(p, Tensor)]
+        primals = [g, x, *_expanded(x, tensors)]
+        directions = [tangents[3], tangents[4], *_expanded(x, along)]
+        first = _first_order(ctx.spec, params)
+        wanted = [n for n, p in zip(ctx.needed, (x, *params), strict=True) if isinstance(p, Tensor)]
+        results = []
+        for i, (n, like) in enumerate(zip(wanted, (x, *tensors), strict=True)):
+            if n:
+                pointwise = _tangent(lambda *args, i=i: first(*args)[i], primals, directions)
+                results.append(pointwise if i == 0 else pointwise.sum().reshape(like.shape))
+        return tuple(results)
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        spec: ActivationSpec,
+        path: Path,
+        needed: Sequence[bool],
+        g: Tensor,
+        x: Tensor,
+        *params: float | Tensor,
+    ) -> tuple[tuple[Tensor, ...], Any]:
+        g_dim, x_dim = in_dims[3:5]
+        if not any(needed[1:]) and all(d is None for d in in_dims[5:]):
+            if x_dim is None:
+                x, x_dim = x.unsqueeze(g_dim).expand_as(g), g_dim
+            elif g_dim is None:
+                g = g.unsqueeze(x_dim).expand_as(x)
+            else:
+                g = g.movedim(g_dim, x_dim)
+            return _TransformableBackward.apply(spec, path, needed, g, x, *params), (x_dim,)  # pyright: ignore[reportReturnType]
+        # Each entry of the batch has parameter gradients of its own, which the kernels' sums would merge.
+        wanted = [n for n, p in zip(needed, (x, *params), strict=True) if isinstance(p, Tensor)]
+        dims = tuple(d for d, p in zip(in_dims[5:], params, strict=True) if isinstance(p, Tensor))
+        first = _first_order(spec, params)
+
+        def kept(*args: Tensor) -> tuple[Tensor, ...]:
+            return tuple(grad for grad, n in zip(first(*args), wanted, strict=True) if n)
+
+        grads = torch.func.vmap(kept, (g_dim, x_dim, *dims), randomness=info.randomness)(g, x, *_tensors(params))
+        return grads, tuple(0 for _ in grads)
+
+
+for _name in registry.names():
+    _define_operators(registry.get(_name))

@@ -1,0 +1,87 @@
+"""The records that describe activations, and the table that holds them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["ActivationSpec", "ParameterSpec", "get", "names", "register"]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A parameter of an activation: a number, or a tensor with one element, which gets a gradient."""
+
+    name: str
+    default: float
+    doc: str
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """All that the library knows of one elementwise activation; everything else is made from it."""
+
+    # Names: of the function, and of the module class.
+    name: str
+    module: str
+    # Documentation: what it is, the formula, what holds at kinks and infinities, two doctest lines, the source.
+    summary: str
+    formula: str
+    limits: str
+    example: str
+    reference: str
+    # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensor parameters too.
+    eager: Callable[..., Tensor]
+    # The device functions' name in kernels/activations.py; `<device>_backward` is beside it.
+    device: str
+    parameters: tuple[ParameterSpec, ...] = ()
+    # A written backward for the CPU path where it measures faster than autograd of `eager`, numeric parameters only:
+    # eager_backward(g, x, *parameters) -> dx. It may overwrite nothing that it is given.
+    eager_backward: Callable[..., Tensor] | None = None
+    # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
+    aten: Callable[..., Tensor] | None = None
+
+    @property
+    def input_name(self) -> str:
+        """The first argument's name: the twin's where there is one."""
+        return "x" if self.aten is None else "input"
+
+
+_records: dict[str, ActivationSpec] = {}
+
+
+def register(spec: ActivationSpec) -> ActivationSpec:
+    """Add a record.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    if spec.name in _records:
+        raise ValueError(f"fusedact.registry.register: the name {spec.name!r} is taken")
+    _records[spec.name] = spec
+    return spec
+
+
+def names() -> tuple[str, ...]:
+    """The names of all activations, in the catalog's order."""
+    return tuple(_records)
+
+
+def get(name: str) -> ActivationSpec:
+    """The record of that name.
+
+    Raises:
+        TypeError: if `name` is not a string.
+        ValueError: if there is none, with the nearest names.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"activation name must be a string, got {type(name).__name__}")
+    try:
+        return _records[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, _records, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(names())}"
+        raise ValueError(f"no activation is named {name!r}; {hint}") from None

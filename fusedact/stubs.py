@@ -1,0 +1,66 @@
+"""Writes functional.pyi and modules.pyi, which show the functions and modules made from the records to editors.
+
+Run `python -m fusedact.stubs` after a change of the catalog; a test keeps the files current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+
+from . import functional, modules, registry
+
+HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"
+
+
+def _documented(text: str | None) -> str:
+    return textwrap.indent(f'"""{(text or "").strip()}\n"""', "    ")
+
+
+def functional_stub() -> str:
+    """The text of functional.pyi."""
+    parts = [HEADER + "from torch import Tensor\n"]
+    parts.append(
+        "def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:\n"
+        + _documented(inspect.getdoc(functional.activate))
+    )
+    for spec in map(registry.get, registry.names()):
+        parts.append(
+            f"def {spec.name}({functional.signature(spec)}) -> Tensor:\n" + _documented(functional.docstring(spec))
+        )
+    return "\n".join(parts) + "\n"
+
+
+def _class(name: str, init: str, doc: str | None, attributes: str) -> str:
+    return (
+        f"class {name}(nn.Module):\n{_documented(doc)}\n{attributes}    inplace: bool\n"
+        f"    def __init__{init}: ...\n    def forward(self, input: Tensor) -> Tensor: ..."
+    )
+
+
+def modules_stub() -> str:
+    """The text of modules.pyi."""
+    parts = [HEADER + "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n"]
+    for cls in (modules.Activation,):
+        init = str(inspect.signature(cls.__init__)).replace("'", "")
+        parts.append(_class(cls.__name__, init, inspect.getdoc(cls), ""))
+    parts.append(
+        "def create(name: str, **arguments: Any) -> nn.Module:\n" + _documented(inspect.getdoc(modules.create))
+    )
+    for spec in map(registry.get, registry.names()):
+        init = str(modules.signature(spec)).replace("'", "")
+        attributes = "".join(f"    {p.name}: float | nn.Parameter\n" for p in spec.parameters)
+        parts.append(_class(spec.module, init, modules.docstring(spec), attributes))
+    return "\n\n".join(parts) + "\n"
+
+
+def write() -> None:
+    """Bring both files up to date."""
+    folder = Path(__file__).parent
+    (folder / "functional.pyi").write_text(functional_stub())
+    (folder / "modules.pyi").write_text(modules_stub())
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,91 @@
+"""Elementary functions on fp32 blocks, from operations that every Triton backend has.
+
+Each takes `precise`, a compile-time flag: true when the tensors are fp32, where the result must stay within about
+one unit in the last place; false when they are fp16 or bf16, whose rounding hides the 2^-22 of the hardware's
+approximate exponential. README.md beside this file derives the constants.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+# ln 2 in two parts: the first ends in nine zero bits, so its product with an integer |n| < 2^9 is exact.
+LN2_HIGH = tl.constexpr(0.693145751953125)
+LN2_LOW = tl.constexpr(1.4286068203094172e-06)
+# 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
+ROUNDING = tl.constexpr(12582912.0)
+
+
+@triton.jit
+def power_of_two(n):
+    """2**n for an integral fp32 n in [-126, 127], exact."""
+    return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def reduce_exponent(x):
+    """n and r with x = n ln 2 + r, n integral, |r| <= ln 2 / 2."""
+    n = (x * LOG2_E + ROUNDING) - ROUNDING
+    r = tl.fma(n, -LN2_HIGH, x)
+    return n, tl.fma(n, -LN2_LOW, r)
+
+
+@triton.jit
+def expm1_reduced(r):
+    """exp(r) - 1 on |r| <= ln 2 / 2: r + r^2 q(r), minimax, relative error 2^-28.9."""
+    q = tl.fma(r, 0.00019423174318759917, 0.0013928969696032757)
+    q = tl.fma(r, q, 0.008333925376506977)
+    q = tl.fma(r, q, 0.041666505368200664)
+    q = tl.fma(r, q, 0.16666665096456582)
+    q = tl.fma(r, q, 0.5000000011066271)
+    return tl.fma(r * r, q, r)
+
+
+@triton.jit
+def exp_nonpositive(x, precise: tl.constexpr):
+    """exp(x) for x <= 0 or NaN; gradual underflow when precise."""
+    if precise:
+        n, r = reduce_exponent(tl.maximum(x, -110.0, propagate_nan=tl.PropagateNan.ALL))
+        # The scale 2^n may be subnormal: applied in two exact halves, so that the product rounds once.
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        p = expm1_reduced(r)
+        return tl.fma(p, power_of_two(half), power_of_two(half)) * power_of_two(n - half)
+    else:
+        return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
+def expm1_nonpositive(x, precise: tl.constexpr):
+    """exp(x) - 1 for x <= 0 or NaN, without cancellation near zero."""
+    if precise:
+        # exp(x) is below half a unit of 1 from -17.4 on; the bound keeps 2^n normal.
+        n, r = reduce_exponent(tl.maximum(x, -30.0, propagate_nan=tl.PropagateNan.ALL))
+        scale = power_of_two(n)
+        return tl.fma(expm1_reduced(r), scale, scale - 1.0)
+    else:
+        # Taylor to the third order has a relative error of |x|^3/24 < 2^-17 where exp - 1 would cancel.
+        series = tl.fma(x * x, tl.fma(x, 1.0 / 6.0, 0.5), x)
+        return tl.where(x > -0.0625, series, tl.exp2(x * LOG2_E) - 1.0)
+
+
+@triton.jit
+def sigmoid(x, precise: tl.constexpr):
+    """1 / (1 + exp(-x))."""
+    if precise:
+        value, _ = sigmoid_and_complement(x, precise)
+        return value
+    else:
+        return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+
+
+@triton.jit
+def sigmoid_and_complement(x, precise: tl.constexpr):
+    """sigmoid(x) and 1 - sigmoid(x), the second without cancellation when precise."""
+    if precise:
+        e = exp_nonpositive(-tl.abs(x), precise)
+        larger = tl.div_rn(1.0, 1.0 + e)
+        smaller = e * larger
+        return tl.where(x < 0, smaller, larger), tl.where(x < 0, larger, smaller)
+    else:
+        value = 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+        return value, 1.0 - value

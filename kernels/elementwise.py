@@ -1,0 +1,187 @@
+"""The kernel templates that every elementwise activation runs through: forward and backward, flat and strided.
+
+A template gets the activation's device function as the compile-time argument ACTIVATION and never sees a formula.
+PARAMETER_KINDS says of each entry of `params` whether it is a "number" or a "pointer" to one element.
+"""
+
+import triton
+import triton.language as tl
+
+
+def launch_metadata(grid, kernel, args):
+    """What a profiler shows of a launch: the activation, the template, and the bytes moved."""
+    tensors = [args[name] for name in ("x_ptr", "out_ptr", "grad_ptr", "saved_ptr", "dx_ptr") if name in args]
+    moved = [t for t in tensors if not (t is args.get("dx_ptr") and not args["DX"])]
+    n = args.get("n") or args["rows"] * args["cols"]
+    return {
+        "name": f"{args['ACTIVATION'].__name__}_{kernel.name}",
+        "bytes": sum(n * t.element_size() for t in moved),
+    }
+
+
+@triton.jit
+def _load_parameters(params, PARAMETER_KINDS: tl.constexpr):
+    values = ()
+    for i in tl.static_range(len(PARAMETER_KINDS)):
+        if PARAMETER_KINDS[i] == "pointer":
+            values = values + (tl.load(params[i]).to(tl.float32),)
+        else:
+            values = values + (params[i],)
+    return values
+
+
+@triton.jit
+def _store_partial_sums(partial_ptr, parts, mask, pid, NEEDED: tl.constexpr):
+    """One fp32 sum per needed parameter and program, at [parameter, program]: no atomics, the same bits every run."""
+    for i in tl.static_range(len(NEEDED)):
+        if NEEDED[i]:
+            tl.store(partial_ptr + i * tl.num_programs(0).to(tl.int64) + pid, tl.sum(tl.where(mask, parts[i], 0.0)))
+
+
+@triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
+def forward_kernel(
+    x_ptr,
+    out_ptr,
+    n,
+    params,
+    ACTIVATION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """out = f(x) on n contiguous elements."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    values = _load_parameters(params, PARAMETER_KINDS)
+    offs = tl.arange(0, BLOCK)
+    x_ptr += start
+    out_ptr += start
+    # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
+    if start + BLOCK <= n:
+        x = tl.load(x_ptr + offs).to(tl.float32)
+        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty))
+    else:
+        mask = offs < n - start
+        x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
+def backward_kernel(
+    grad_ptr,
+    saved_ptr,
+    dx_ptr,
+    partial_ptr,
+    n,
+    params,
+    ACTIVATION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    NEEDED: tl.constexpr,
+    DX: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """dx and the parameters' partial sums from the output's gradient, on n contiguous elements."""
+    pid = tl.program_id(0).to(tl.int64)
+    start = pid * BLOCK
+    values = _load_parameters(params, PARAMETER_KINDS)
+    offs = tl.arange(0, BLOCK)
+    grad_ptr += start
+    saved_ptr += start
+    dx_ptr += start
+    if start + BLOCK <= n:
+        g = tl.load(grad_ptr + offs).to(tl.float32)
+        saved = tl.load(saved_ptr + offs).to(tl.float32)
+        dx, parts = ACTIVATION(g, saved, values, PRECISE)
+        if DX:
+            tl.store(dx_ptr + offs, dx.to(dx_ptr.dtype.element_ty))
+        _store_partial_sums(partial_ptr, parts, offs < BLOCK, pid, NEEDED)
+    else:
+        mask = offs < n - start
+        g = tl.load(grad_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        saved = tl.load(saved_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        dx, parts = ACTIVATION(g, saved, values, PRECISE)
+        if DX:
+            tl.store(dx_ptr + offs, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        _store_partial_sums(partial_ptr, parts, mask, pid, NEEDED)
+
+
+@triton.jit
+def _tile(rows, cols, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr, WIDE: tl.constexpr):
+    """Row and column indices of this program's tile, and its mask; 64-bit rows where 32 bits do not suffice."""
+    pid = tl.program_id(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+    col_tiles = tl.cdiv(cols, BLOCK_COLS)
+    row = (pid // col_tiles) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    col = (pid % col_tiles) * BLOCK_COLS + tl.arange(0, BLOCK_COLS)
+    return row, col, (row < rows)[:, None] & (col < cols)[None, :]
+
+
+@triton.jit
+def _offsets(row, col, outer_sizes, strides):
+    """Offsets of a tile: `row` counts through the outer dimensions, innermost first; strides[0] is the columns'."""
+    offset = tl.zeros_like(row).to(tl.int64)
+    remaining = row
+    for i in tl.static_range(len(outer_sizes)):
+        offset += (remaining % outer_sizes[i]).to(tl.int64) * strides[i + 1]
+        remaining = remaining // outer_sizes[i]
+    return offset[:, None] + (col.to(tl.int64) * strides[0])[None, :]
+
+
+@triton.jit(launch_metadata=launch_metadata)
+def forward_strided_kernel(
+    x_ptr,
+    out_ptr,
+    rows,
+    cols,
+    outer_sizes,
+    x_strides,
+    out_strides,
+    params,
+    ACTIVATION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
+    values = _load_parameters(params, PARAMETER_KINDS)
+    row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
+    x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
+    out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)
+
+
+@triton.jit(launch_metadata=launch_metadata)
+def backward_strided_kernel(
+    grad_ptr,
+    saved_ptr,
+    dx_ptr,
+    partial_ptr,
+    rows,
+    cols,
+    outer_sizes,
+    grad_strides,
+    saved_strides,
+    dx_strides,
+    params,
+    ACTIVATION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    NEEDED: tl.constexpr,
+    DX: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """dx and the parameters' partial sums for any strides, a broadcast gradient's zero strides among them."""
+    values = _load_parameters(params, PARAMETER_KINDS)
+    row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
+    g = tl.load(grad_ptr + _offsets(row, col, outer_sizes, grad_strides), mask=mask, other=0.0).to(tl.float32)
+    saved = tl.load(saved_ptr + _offsets(row, col, outer_sizes, saved_strides), mask=mask, other=0.0).to(tl.float32)
+    dx, parts = ACTIVATION(g, saved, values, PRECISE)
+    if DX:
+        offsets = _offsets(row, col, outer_sizes, dx_strides)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    _store_partial_sums(partial_ptr, parts, mask, tl.program_id(0).to(tl.int64), NEEDED)
