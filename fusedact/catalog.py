@@ -26,7 +26,8 @@ register(
         ),
         parameters=(ParameterSpec("threshold", 0.0, "where the function leaves zero"),),
         eager=eager.relu_sigmoid,
-        eager_backward=eager.relu_sigmoid_backward,
+        lean_forward=eager.relu_sigmoid_lean,
+        lean_backward=eager.relu_sigmoid_backward_lean,
         device="relu_sigmoid",
     )
 )
@@ -53,8 +54,7 @@ register(
         module="SELU",
         summary="Scaled exponential linear unit, which keeps activations near zero mean and unit variance.",
         formula=(
-            "scale * (x if x > 0 else alpha * (exp(x) - 1)), "
-            "scale = 1.0507009873554805, alpha = 1.6732632423543772"
+            "scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772"
         ),
         limits=(
             "At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the "

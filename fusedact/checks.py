@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def check_parameter(owner: str, name: str, value: object) -> float | Tensor:
         return value
     # A number whose value a compiler keeps symbolic passes as it is.
     if isinstance(value, torch.SymFloat | torch.SymInt):
-        return value  # pyright: ignore[reportReturnType]
+        return cast("float", value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     raise TypeError(f"{owner}: {name} must be a number or a tensor with one element, got {type(value).__name__}")

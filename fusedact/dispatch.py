@@ -58,10 +58,8 @@ def _check_backend(name: str, source: str) -> str:
     return name
 
 
-_backend: ContextVar[str] = ContextVar(
-    "fusedact_backend",
-    default=_check_backend(os.environ.get("FUSEDACT_BACKEND", "auto"), "the environment variable FUSEDACT_BACKEND"),
-)
+_default = _check_backend(os.environ.get("FUSEDACT_BACKEND", "auto"), "the environment variable FUSEDACT_BACKEND")
+_backend: ContextVar[str] = ContextVar("fusedact_backend", default=_default)
 
 
 @contextmanager
@@ -138,7 +136,9 @@ def _choose_plain(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tens
         return ATEN_SMALL if aten and x.numel() < ATEN_BELOW else TRITON
     if aten:
         return Path("aten", f"PyTorch has this activation fused, and {why_not}")
-    return PIECES_FLOAT64 if x.dtype == torch.float64 else Path("pieces", f"the formula keeps only its input: {why_not}")
+    return (
+        PIECES_FLOAT64 if x.dtype == torch.float64 else Path("pieces", f"the formula keeps only its input: {why_not}")
+    )
 
 
 def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path:

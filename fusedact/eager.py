@@ -15,7 +15,16 @@ from torch.nn import functional as F
 
 from .registry import ActivationSpec
 
-__all__ = ["backward", "elu", "formula", "forward", "relu_sigmoid", "relu_sigmoid_backward", "selu"]
+__all__ = [
+    "backward",
+    "elu",
+    "formula",
+    "forward",
+    "relu_sigmoid",
+    "relu_sigmoid_backward_lean",
+    "relu_sigmoid_lean",
+    "selu",
+]
 
 Parameter = float | Tensor
 
@@ -24,6 +33,11 @@ HALF_DTYPES = (torch.float16, torch.bfloat16)
 # Elements of a piece per thread: 512 KiB of fp32, so that a piece and its intermediate results stay in the cache.
 # Measured on two cores with 1 MiB of second-level cache each: 2^16 per thread is 8% slower, 2^18 no faster.
 PIECE_PER_THREAD = 2**17
+
+# Resolved once: looking an overload up costs more than a small tensor's operation.
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+_silu_backward = torch.ops.aten.silu_backward.default
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 # ----- definitions
 
@@ -34,12 +48,24 @@ def relu_sigmoid(x: Tensor, threshold: Parameter = 0.0) -> Tensor:
     return torch.relu(x - threshold) * torch.sigmoid(x.clamp(max=700.0))
 
 
-def relu_sigmoid_backward(g: Tensor, x: Tensor, threshold: float) -> Tensor:
+def relu_sigmoid_lean(x: Tensor, threshold: Parameter) -> Tensor:
+    """The same without a graph to record: in place on its own intermediate results."""
+    if type(threshold) is float and threshold == 0.0:
+        return F.silu(torch.relu(x), inplace=True)
+    return torch.sigmoid(x).mul_((x - threshold).relu_())
+
+
+def relu_sigmoid_backward_lean(g: Tensor, x: Tensor, threshold: float) -> Tensor:
     """g * s * (1 + (x - threshold) * (1 - s)) where x > threshold and s = sigmoid(x), else 0."""
+    # A finite factor keeps inf * 0 out at +inf.
+    largest = torch.finfo(x.dtype).max
+    if threshold == 0.0:
+        dx = _silu_backward(g, x.clamp_max(largest))
+        return _threshold_backward(dx, x, 0.0, grad_input=dx)
     s = torch.sigmoid(x)
-    shifted = (x - threshold).clamp_(0.0, torch.finfo(x.dtype).max)
-    dx = torch.ops.aten.sigmoid_backward(shifted, s).add_(s).mul_(g)
-    return torch.ops.aten.threshold_backward.grad_input(dx, shifted, 0.0, grad_input=dx)
+    shifted = (x - threshold).clamp_max_(largest)
+    dx = _sigmoid_backward(shifted, s).add_(s).mul_(g)
+    return _threshold_backward(dx, shifted, 0.0, grad_input=dx)
 
 
 def elu(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
@@ -58,8 +84,20 @@ def selu(x: Tensor) -> Tensor:
 # ----- application to whole tensors
 
 
+def numeric(params: Sequence[Parameter]) -> bool:
+    """Whether no parameter is a tensor. A loop: a generator costs as much as a small tensor's operation."""
+    for p in params:  # noqa: SIM110
+        if type(p) is not float:
+            return False
+    return True
+
+
 def _in_dtype(params: Sequence[Parameter], dtype: torch.dtype) -> list[Parameter]:
-    return [(p.reshape(()) if p.numel() == 1 else p).to(dtype) if isinstance(p, Tensor) else p for p in params]
+    return [p if type(p) is float else _scalar(p).to(dtype) if isinstance(p, Tensor) else p for p in params]
+
+
+def _scalar(p: Tensor) -> Tensor:
+    return p.reshape(()) if p.numel() == 1 else p
 
 
 def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Tensor:
@@ -72,7 +110,7 @@ def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Ten
 
 
 def _piece_limit(x: Tensor) -> int:
-    return PIECE_PER_THREAD * torch.get_num_threads() if x.device.type == "cpu" else x.numel()
+    return PIECE_PER_THREAD * torch.get_num_threads() if x.is_cpu else x.numel()
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -99,14 +137,17 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], out: Tensor | None = None) -> Tensor:
     """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
-    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    params = _in_dtype(params, dtype)
+    function = spec.lean_forward or spec.eager
+    half = x.dtype in HALF_DTYPES
+    dtype = torch.float32 if half else x.dtype
+    if not numeric(params):
+        params = _in_dtype(params, dtype)
     if out is None:
         if x.numel() <= _piece_limit(x):
-            return spec.eager(x.to(dtype), *params).to(x.dtype)
+            return function(x.to(dtype), *params).to(x.dtype) if half else function(x, *params)
         out = torch.empty_like(x)
     for x_piece, out_piece in _pieces(x, out):
-        out_piece.copy_(spec.eager(x_piece.to(dtype), *params))
+        out_piece.copy_(function(x_piece.to(dtype), *params))
     return out
 
 
@@ -114,21 +155,25 @@ def backward(
     spec: ActivationSpec, g: Tensor, x: Tensor, params: Sequence[Parameter], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed; a parameter's is summed piece by piece in order."""
-    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    if spec.eager_backward is not None and needed[0] and not any(isinstance(p, Tensor) for p in params):
+    half = x.dtype in HALF_DTYPES
+    dtype = torch.float32 if half else x.dtype
+    lean = spec.lean_backward
+    if lean is not None and needed[0] and numeric(params):
+        nothing = [None] * len(params)
         if x.numel() <= _piece_limit(x):
-            return [spec.eager_backward(g.to(dtype), x.to(dtype), *params).to(x.dtype), *(None for _ in params)]
-        dx = torch.empty_like(x)
-        for g_piece, x_piece, dx_piece in _pieces(g, x, dx):
-            dx_piece.copy_(spec.eager_backward(g_piece.to(dtype), x_piece.to(dtype), *params))
-        return [dx, *(None for _ in params)]
+            whole = lean(g.to(dtype), x.to(dtype), *params).to(x.dtype) if half else lean(g, x, *params)
+            return [whole, *nothing]
+        result = torch.empty_like(x)
+        for g_piece, x_piece, result_piece in _pieces(g, x, result):
+            result_piece.copy_(lean(g_piece.to(dtype), x_piece.to(dtype), *params))
+        return [result, *nothing]
 
     dx = torch.empty_like(x) if needed[0] else None
-    leaves = [p.detach().requires_grad_(n) if isinstance(p, Tensor) else p for p, n in zip(params, needed[1:])]
-    sums: list[Tensor | None] = [
-        torch.zeros_like(p, dtype=dtype) if n and isinstance(p, Tensor) else None for p, n in zip(params, needed[1:])
+    leaves = [
+        p.detach().requires_grad_(n) if isinstance(p, Tensor) else p for p, n in zip(params, needed[1:], strict=True)
     ]
-    wanted = [p for p, n in zip(leaves, needed[1:]) if n]
+    wanted = [p for p, n in zip(leaves, needed[1:], strict=True) if n and isinstance(p, Tensor)]
+    sums = [torch.zeros_like(p, dtype=dtype) for p in wanted]
     for g_piece, x_piece, dx_piece in _pieces(g, x, x if dx is None else dx):
         with torch.enable_grad():
             x_leaf = x_piece.detach().to(dtype).requires_grad_(needed[0])
@@ -136,7 +181,13 @@ def backward(
         grads = list(torch.autograd.grad(y, [x_leaf, *wanted] if needed[0] else wanted, g_piece.to(dtype)))
         if dx is not None:
             dx_piece.copy_(grads.pop(0))
-        for total in sums:
-            if total is not None:
-                total.add_(grads.pop(0))
-    return [dx, *(s if s is None else s.to(p.dtype) for s, p in zip(sums, params))]
+        for total, grad in zip(sums, grads, strict=True):
+            total.add_(grad)
+    rest = iter(sums)
+    return [
+        dx,
+        *(
+            next(rest).to(p.dtype) if n and isinstance(p, Tensor) else None
+            for p, n in zip(params, needed[1:], strict=True)
+        ),
+    ]

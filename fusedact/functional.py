@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import ops, registry
+from . import describe, ops, registry
 from .registry import ActivationSpec
 
 __all__ = ["activate", *registry.names()]
@@ -42,47 +42,12 @@ def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor
     return globals()[spec.name](x, **parameters)
 
 
-def signature(spec: ActivationSpec) -> str:
-    """The parameters of a function, as they stand in its definition."""
-    params = "".join(f", {p.name}: float | Tensor = {p.default!r}" for p in spec.parameters)
-    return f"{spec.input_name}: Tensor{params}, inplace: bool = False"
-
-
-def docstring(spec: ActivationSpec) -> str:
-    """The documentation of a function."""
-    params = "".join(
-        f"\n    {p.name}: {p.doc}; a number, or a tensor of shape () or (1,), which gets a gradient."
-        for p in spec.parameters
-    )
-    return f"""{spec.summary}
-
-{spec.formula}
-
-{spec.limits}
-
-Args:
-    {spec.input_name}: tensor of any shape and strides, float16, bfloat16, float32 or float64.{params}
-    inplace: overwrite the input.
-
-Returns:
-    tensor of the input's shape, dtype and layout.
-
-Raises:
-    TypeError: if an argument has another type or dtype.
-    ValueError: if a parameter does not fit.
-
-{spec.example}
-
-Source: {spec.reference}
-"""
-
-
 def _define(spec: ActivationSpec) -> Any:
     """Compile the function's source, so that a call costs what a hand-written one costs."""
     name, x = spec.name, spec.input_name
     values = "".join(f"{p.name}, " for p in spec.parameters)
     source = (
-        f"def {name}({signature(spec)}) -> Tensor:\n"
+        f"def {name}({describe.function_signature(spec)}) -> Tensor:\n"
         f"    if has_torch_function_unary({x}):\n"
         f"        return handle_torch_function({name}, ({x},), {x}, {values}inplace)\n"
         f"    return apply(spec, {x}, ({values}), inplace)\n"
@@ -100,7 +65,7 @@ def _define(spec: ActivationSpec) -> Any:
     # Tracebacks and inspect.getsource find the text here.
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     function = namespace[name]
-    function.__doc__ = docstring(spec)
+    function.__doc__ = describe.function_docstring(spec)
     function.spec = spec
     return function
 

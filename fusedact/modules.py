@@ -5,13 +5,12 @@ Each class is made from its record; modules.pyi shows it to editors.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import functional, registry
+from . import describe, functional, registry
 from .checks import check_parameter
 from .registry import ActivationSpec
 
@@ -140,61 +139,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
     return globals()[registry.get(name).module](**arguments)
 
 
-def signature(spec: ActivationSpec) -> inspect.Signature:
-    """The signature of a class: the record's parameters, then torch.nn's `inplace`, then what is ours."""
-    make, either, keyword = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    arguments = [make("self", either)]
-    arguments += [make(p.name, either, default=p.default, annotation="float") for p in spec.parameters]
-    inplace = make("inplace", either, default=False, annotation="bool")
-    learnable = make("learnable", keyword, default=False, annotation="bool | str | tuple[str, ...]")
-    if not spec.parameters:
-        arguments.append(inplace)
-    elif spec.aten is not None:
-        arguments += [inplace, learnable]
-    else:
-        arguments += [learnable.replace(kind=either), inplace.replace(kind=keyword)]
-    if spec.parameters:
-        arguments += [
-            make("device", keyword, default=None, annotation="Any"),
-            make("dtype", keyword, default=None, annotation="torch.dtype | None"),
-        ]
-    return inspect.Signature(arguments, return_annotation="None")
-
-
-def docstring(spec: ActivationSpec) -> str:
-    """The documentation of a class."""
-    params = "".join(f"    {p.name}: {p.doc}.\n" for p in spec.parameters)
-    if spec.parameters:
-        params += (
-            "    learnable: False, True (all parameters), a parameter's name, or a tuple of names: these become\n"
-            "        nn.Parameters of shape (1,).\n"
-            "    device, dtype: of the learnable parameters.\n"
-        )
-    return f"""{spec.summary} The module of `fusedact.functional.{spec.name}`.
-
-{spec.formula}
-
-{spec.limits}
-
-Args:
-{params}    inplace: overwrite the input.
-
-Shape:
-    input and output: any shape; the same.
-
-Raises:
-    TypeError: if an argument has another type.
-    ValueError: if `learnable` names no parameter.
-
->>> fusedact.{spec.module}()
-{spec.module}({", ".join(f"{p.name}={p.default}" for p in spec.parameters)})
-
-Source: {spec.reference}
-"""
-
-
 def _define(spec: ActivationSpec) -> type[_Elementwise]:
-    init_signature = signature(spec)
+    init_signature = describe.module_signature(spec)
 
     def __init__(self: _Elementwise, *args: Any, **kwargs: Any) -> None:
         try:
@@ -208,12 +154,12 @@ def _define(spec: ActivationSpec) -> type[_Elementwise]:
         numbers = {p.name: values.pop(p.name) for p in spec.parameters}
         self._configure(spec, numbers, values.pop("learnable", False), values.pop("inplace"), **values)
 
-    __init__.__signature__ = init_signature  # pyright: ignore[reportFunctionMemberAccess]
+    __init__.__signature__ = init_signature
     __init__.__qualname__ = f"{spec.module}.__init__"
     return type(
         spec.module,
         (_Elementwise,),
-        {"__module__": __name__, "__doc__": docstring(spec), "__init__": __init__, "spec": spec},
+        {"__module__": __name__, "__doc__": describe.module_docstring(spec), "__init__": __init__, "spec": spec},
     )
 
 

@@ -37,27 +37,27 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     path = choose(spec, x, params)
     if inplace:
         return _apply_inplace(spec, path, x, params)
-    if path.kind == "aten":
-        return spec.aten(x, *params)  # pyright: ignore[reportOptionalCall]
+    if path.kind == "aten" and spec.aten is not None:
+        return spec.aten(x, *params)
     if path.kind == "formula":
         return eager.formula(spec, x, params)
     if compat.transforms_active():
-        return _Transformable.apply(spec, path, x, *params)  # pyright: ignore[reportReturnType]
+        return _Transformable.apply(spec, path, x, *params)
     if _needs_grad(x, params):
-        return _Fast.apply(spec, path, x, *params)  # pyright: ignore[reportReturnType]
+        return _Fast.apply(spec, path, x, *params)
     return _forward(spec, path, x, params)
 
 
 def _needs_grad(x: Tensor, params: Parameters) -> bool:
-    return torch.is_grad_enabled() and (
-        x.requires_grad or any(isinstance(p, Tensor) and p.requires_grad for p in params)
-    )
+    if not torch.is_grad_enabled():
+        return False
+    return x.requires_grad or any(isinstance(p, Tensor) and p.requires_grad for p in params)
 
 
 def _apply_inplace(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters) -> Tensor:
     """Overwrite x. Where a gradient is wanted a copy of the input is kept, as PyTorch does for SiLU and its like."""
-    if path.kind == "aten":
-        return spec.aten(x, *params, inplace=True)  # pyright: ignore[reportOptionalCall]
+    if path.kind == "aten" and spec.aten is not None:
+        return spec.aten(x, *params, inplace=True)
     if _needs_grad(x, params) or compat.transforms_active():
         return x.copy_(apply(spec, x.clone(), params))
     if path.kind == "formula" or compat.dispatch_mode_active() or not compat.is_dense(x) or x.is_neg():
@@ -71,9 +71,7 @@ def _apply_inplace(spec: ActivationSpec, path: Path, x: Tensor, params: Paramete
 # ----- execution on plain tensors, below autograd
 
 
-def _run_forward(
-    spec: ActivationSpec, path: Path, x: Tensor, params: Parameters, out: Tensor | None = None
-) -> Tensor:
+def _run_forward(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
     if path.kind != "triton":
         return eager.forward(spec, x, params, out)
     from .kernels import launch
@@ -160,15 +158,15 @@ def _define_operators(spec: ActivationSpec) -> None:
 
         def fake_backward_tensor(g: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
             like = (x, *args[:-1])
-            return tuple(
-                torch.empty_like(t) if n else x.new_empty(0) for t, n in zip(like, args[-1], strict=True)
-            )
+            return tuple(torch.empty_like(t) if n else x.new_empty(0) for t, n in zip(like, args[-1], strict=True))
 
         _library.impl(f"{spec.name}{overload}", forward, "CompositeExplicitAutograd")
         torch.library.register_fake(f"fusedact::{spec.name}{overload}", fake, lib=_library)
         name = f"{spec.name}_backward{overload}"
         _library.impl(name, backward_tensor if overload else backward, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"fusedact::{name}", fake_backward_tensor if overload else fake_backward, lib=_library)
+        torch.library.register_fake(
+            f"fusedact::{name}", fake_backward_tensor if overload else fake_backward, lib=_library
+        )
 
 
 def _unwrapped(x: Tensor, params: Sequence[Any]) -> tuple[float | Tensor, ...]:
@@ -231,19 +229,19 @@ def _tensors(params: Parameters) -> list[Tensor]:
     return [p for p in params if isinstance(p, Tensor)]
 
 
-def _tangent(
-    function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
-) -> Tensor:
+def _tangent(function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
     """The directional derivative of an elementwise function of tensors of one shape: slopes times tangents."""
-    out, pull = torch.func.vjp(function, *primals)
+    # Indexed: the function has no auxiliary output, which its declared type allows for.
+    result = torch.func.vjp(function, *primals)
+    out, pull = result[0], result[1]
     slopes = pull(torch.ones_like(out))
     terms = [s * t for s, t in zip(slopes, tangents, strict=True) if t is not None]
     return sum(terms[1:], terms[0]) if terms else torch.zeros_like(out)
 
 
-def _expanded(x: Tensor, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Parameters, or their tangents, at every element of x, so that their derivatives stay elementwise."""
-    return [t if t is None else t.reshape(()).expand(x.shape) for t in tensors]
+def _expanded(x: Tensor, t: Tensor) -> Tensor:
+    """A parameter, or its tangent, at every element of x, so that its derivatives stay elementwise."""
+    return t.reshape(()).expand(x.shape)
 
 
 def _second_order(
@@ -252,7 +250,8 @@ def _second_order(
     """Gradients of (g, x, *params) from those of the needed first-order gradients."""
     tensors = _tensors(params)
     first = _first_order(spec, params)
-    grads, pull = torch.func.vjp(first, g, x, *tensors)
+    result = torch.func.vjp(first, g, x, *tensors)
+    grads, pull = result[0], result[1]
     kept = iter(ggs)
     wanted = [n for n, p in zip(needed, (x, *params), strict=True) if isinstance(p, Tensor)]
     cotangents = []
@@ -268,15 +267,21 @@ def _second_order(
 
 
 def _save(ctx: Any, params: Parameters, *tensors: Tensor) -> None:
+    if eager.numeric(params):
+        ctx.numbers = params
+        ctx.save_for_backward(*tensors)
+        return
     ctx.numbers = tuple(None if isinstance(p, Tensor) else p for p in params)
     ctx.save_for_backward(*tensors, *_tensors(params))
 
 
-def _saved(ctx: Any, count: int) -> tuple[list[Tensor], list[float | Tensor]]:
+def _saved(ctx: Any, count: int) -> tuple[Sequence[Tensor], Parameters]:
     """The first `count` saved tensors, and the parameters."""
     saved = ctx.saved_tensors
+    if len(saved) == count:
+        return saved, ctx.numbers
     rest = iter(saved[count:])
-    return list(saved[:count]), [next(rest) if n is None else n for n in ctx.numbers]
+    return saved[:count], [next(rest) if n is None else n for n in ctx.numbers]
 
 
 def _needed_only(grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -299,7 +304,7 @@ class _Fast(Function):
         return _forward(spec, path, x, params)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         (x,), params = _saved(ctx, 1)
         needed = ctx.needs_input_grad[2:]
         # A transform may have begun since forward; create_graph=True enables grad mode.
@@ -331,7 +336,7 @@ class _FastBackward(Function):
         return _needed_only(_backward(spec, path, g, x, params, needed))
 
     @staticmethod
-    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:
         (g, x), params = _saved(ctx, 2)
         return None, None, None, *_second_order(ctx.spec, g, x, params, ctx.needed, ggs)
 
@@ -340,31 +345,31 @@ class _Transformable(Function):
     """The same under torch.func and forward-mode differentiation."""
 
     @staticmethod
-    def forward(spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor) -> Tensor:
         return _forward(spec, path, x, params)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.spec, ctx.path, x, *params = inputs
         _save(ctx, params, x)
         ctx.save_for_forward(x, *_tensors(params))
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         (x,), params = _saved(ctx, 1)
         needed = ctx.needs_input_grad[2:]
         grads = _TransformableBackward.apply(ctx.spec, ctx.path, needed, g, x, *params)
         return None, None, *_restored(grads, needed)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         (x,), params = _saved(ctx, 1)
         along = [t for t, p in zip(tangents[3:], params, strict=True) if isinstance(p, Tensor)]
-        primals = [x, *_expanded(x, _tensors(params))]
+        primals = [x, *(_expanded(x, t) for t in _tensors(params))]
         return _tangent(
             lambda x, *t: eager.formula(ctx.spec, x, _merged(params, t)),
             primals,
-            [tangents[2], *_expanded(x, along)],
+            [tangents[2], *(t if t is None else _expanded(x, t) for t in along)],
         )
 
     @staticmethod
@@ -372,7 +377,7 @@ class _Transformable(Function):
         info: Any, in_dims: tuple[Any, ...], spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor
     ) -> tuple[Tensor, int]:
         if all(d is None for d in in_dims[3:]):
-            return _Transformable.apply(spec, path, x, *params), in_dims[2]  # pyright: ignore[reportReturnType]
+            return _Transformable.apply(spec, path, x, *params), in_dims[2]
         dims = tuple(d for d, p in zip(in_dims[3:], params, strict=True) if isinstance(p, Tensor))
         formula = torch.func.vmap(
             lambda x, *t: eager.formula(spec, x, _merged(params, t)), (in_dims[2], *dims), randomness=info.randomness
@@ -384,30 +389,30 @@ class _TransformableBackward(Function):
     """The first-order gradient under transforms."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         spec: ActivationSpec, path: Path, needed: Sequence[bool], g: Tensor, x: Tensor, *params: float | Tensor
     ) -> tuple[Tensor, ...]:
         return _needed_only(_backward(spec, path, g, x, params, needed))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.spec, _, ctx.needed, g, x, *params = inputs
         _save(ctx, params, g, x)
         ctx.save_for_forward(g, x, *_tensors(params))
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:
         (g, x), params = _saved(ctx, 2)
         return None, None, None, *_second_order(ctx.spec, g, x, params, ctx.needed, ggs)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         (g, x), params = _saved(ctx, 2)
         tensors = _tensors(params)
         along = [t for t, p in zip(tangents[5:], params, strict=True) if isinstance(p, Tensor)]
-        primals = [g, x, *_expanded(x, tensors)]
-        directions = [tangents[3], tangents[4], *_expanded(x, along)]
+        primals = [g, x, *(_expanded(x, t) for t in tensors)]
+        directions = [tangents[3], tangents[4], *(t if t is None else _expanded(x, t) for t in along)]
         first = _first_order(ctx.spec, params)
         wanted = [n for n, p in zip(ctx.needed, (x, *params), strict=True) if isinstance(p, Tensor)]
         results = []
@@ -436,7 +441,7 @@ class _TransformableBackward(Function):
                 g = g.unsqueeze(x_dim).expand_as(x)
             else:
                 g = g.movedim(g_dim, x_dim)
-            return _TransformableBackward.apply(spec, path, needed, g, x, *params), (x_dim,)  # pyright: ignore[reportReturnType]
+            return _TransformableBackward.apply(spec, path, needed, g, x, *params), (x_dim,)
         # Each entry of the batch has parameter gradients of its own, which the kernels' sums would merge.
         wanted = [n for n, p in zip(needed, (x, *params), strict=True) if isinstance(p, Tensor)]
         dims = tuple(d for d, p in zip(in_dims[5:], params, strict=True) if isinstance(p, Tensor))

@@ -38,9 +38,10 @@ class ActivationSpec:
     # The device functions' name in kernels/activations.py; `<device>_backward` is beside it.
     device: str
     parameters: tuple[ParameterSpec, ...] = ()
-    # A written backward for the CPU path where it measures faster than autograd of `eager`, numeric parameters only:
-    # eager_backward(g, x, *parameters) -> dx. It may overwrite nothing that it is given.
-    eager_backward: Callable[..., Tensor] | None = None
+    # Written out for the CPU path where that measures faster than `eager` and its autograd; they may overwrite nothing
+    # that they are given. lean_forward(x, *parameters) -> y; lean_backward(g, x, *numbers) -> dx.
+    lean_forward: Callable[..., Tensor] | None = None
+    lean_backward: Callable[..., Tensor] | None = None
     # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
     aten: Callable[..., Tensor] | None = None
 

@@ -9,7 +9,7 @@ import inspect
 import textwrap
 from pathlib import Path
 
-from . import functional, modules, registry
+from . import describe, functional, modules, registry
 
 HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"
 
@@ -27,7 +27,8 @@ def functional_stub() -> str:
     )
     for spec in map(registry.get, registry.names()):
         parts.append(
-            f"def {spec.name}({functional.signature(spec)}) -> Tensor:\n" + _documented(functional.docstring(spec))
+            f"def {spec.name}({describe.function_signature(spec)}) -> Tensor:\n"
+            + _documented(describe.function_docstring(spec))
         )
     return "\n".join(parts) + "\n"
 
@@ -49,9 +50,9 @@ def modules_stub() -> str:
         "def create(name: str, **arguments: Any) -> nn.Module:\n" + _documented(inspect.getdoc(modules.create))
     )
     for spec in map(registry.get, registry.names()):
-        init = str(modules.signature(spec)).replace("'", "")
+        init = str(describe.module_signature(spec)).replace("'", "")
         attributes = "".join(f"    {p.name}: float | nn.Parameter\n" for p in spec.parameters)
-        parts.append(_class(spec.module, init, modules.docstring(spec), attributes))
+        parts.append(_class(spec.module, init, describe.module_docstring(spec), attributes))
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,7 +1,8 @@
 """The kernel templates that every elementwise activation runs through: forward and backward, flat and strided.
 
 A template gets the activation's device function as the compile-time argument ACTIVATION and never sees a formula.
-PARAMETER_KINDS says of each entry of `params` whether it is a "number" or a "pointer" to one element.
+PARAMETER_KINDS says of each entry of `parameters` whether it is a "number" or a "pointer" to one element. No argument
+of a kernel may be named `params`, `specialization` or `options`: Triton's generated binder uses these names itself.
 """
 
 import triton
@@ -10,23 +11,24 @@ import triton.language as tl
 
 def launch_metadata(grid, kernel, args):
     """What a profiler shows of a launch: the activation, the template, and the bytes moved."""
-    tensors = [args[name] for name in ("x_ptr", "out_ptr", "grad_ptr", "saved_ptr", "dx_ptr") if name in args]
-    moved = [t for t in tensors if not (t is args.get("dx_ptr") and not args["DX"])]
+    names = ["x_ptr", "out_ptr", "grad_ptr", "saved_ptr"]
+    if args.get("DX"):
+        names.append("dx_ptr")
     n = args.get("n") or args["rows"] * args["cols"]
     return {
-        "name": f"{args['ACTIVATION'].__name__}_{kernel.name}",
-        "bytes": sum(n * t.element_size() for t in moved),
+        "name": f"{args['ACTIVATION'].__name__.removesuffix('_backward')}_{kernel.name}",
+        "bytes": sum(n * args[name].element_size() for name in names if name in args),
     }
 
 
 @triton.jit
-def _load_parameters(params, PARAMETER_KINDS: tl.constexpr):
+def _load_parameters(parameters, PARAMETER_KINDS: tl.constexpr):
     values = ()
     for i in tl.static_range(len(PARAMETER_KINDS)):
         if PARAMETER_KINDS[i] == "pointer":
-            values = values + (tl.load(params[i]).to(tl.float32),)
+            values = values + (tl.load(parameters[i]).to(tl.float32),)
         else:
-            values = values + (params[i],)
+            values = values + (parameters[i],)
     return values
 
 
@@ -43,7 +45,7 @@ def forward_kernel(
     x_ptr,
     out_ptr,
     n,
-    params,
+    parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
     PRECISE: tl.constexpr,
@@ -51,7 +53,7 @@ def forward_kernel(
 ):
     """out = f(x) on n contiguous elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    values = _load_parameters(params, PARAMETER_KINDS)
+    values = _load_parameters(parameters, PARAMETER_KINDS)
     offs = tl.arange(0, BLOCK)
     x_ptr += start
     out_ptr += start
@@ -72,7 +74,7 @@ def backward_kernel(
     dx_ptr,
     partial_ptr,
     n,
-    params,
+    parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
     NEEDED: tl.constexpr,
@@ -83,7 +85,7 @@ def backward_kernel(
     """dx and the parameters' partial sums from the output's gradient, on n contiguous elements."""
     pid = tl.program_id(0).to(tl.int64)
     start = pid * BLOCK
-    values = _load_parameters(params, PARAMETER_KINDS)
+    values = _load_parameters(parameters, PARAMETER_KINDS)
     offs = tl.arange(0, BLOCK)
     grad_ptr += start
     saved_ptr += start
@@ -137,7 +139,7 @@ def forward_strided_kernel(
     outer_sizes,
     x_strides,
     out_strides,
-    params,
+    parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
     PRECISE: tl.constexpr,
@@ -146,7 +148,7 @@ def forward_strided_kernel(
     WIDE: tl.constexpr,
 ):
     """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
-    values = _load_parameters(params, PARAMETER_KINDS)
+    values = _load_parameters(parameters, PARAMETER_KINDS)
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
     x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
     out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
@@ -165,7 +167,7 @@ def backward_strided_kernel(
     grad_strides,
     saved_strides,
     dx_strides,
-    params,
+    parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
     NEEDED: tl.constexpr,
@@ -176,7 +178,7 @@ def backward_strided_kernel(
     WIDE: tl.constexpr,
 ):
     """dx and the parameters' partial sums for any strides, a broadcast gradient's zero strides among them."""
-    values = _load_parameters(params, PARAMETER_KINDS)
+    values = _load_parameters(parameters, PARAMETER_KINDS)
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
     g = tl.load(grad_ptr + _offsets(row, col, outer_sizes, grad_strides), mask=mask, other=0.0).to(tl.float32)
     saved = tl.load(saved_ptr + _offsets(row, col, outer_sizes, saved_strides), mask=mask, other=0.0).to(tl.float32)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from . import activations, elementwise
 
-
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
 BYTES_PER_THREAD = 32
