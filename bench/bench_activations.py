@@ -1,0 +1,55 @@
+"""The activations under pytest-benchmark: `pytest bench/bench_activations.py --benchmark-enable`.
+
+Without the option every case runs once, as a test. Groups hold the providers of one case; the figures that are
+published come from bench/compare.py, which lets the providers alternate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from bench.cases import DTYPES, FORWARD, Case, all_cases, check_accuracy, forward_backward, inputs, providers
+
+# Dominated by the call; in the cache of a core; in main memory.
+SIZES = (2**10, 2**16, 2**20)
+
+# The twin or the composition is what PyTorch offers.
+PROVIDERS = {"torch": "eager", "fusedact": "fusedact"}
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _id(case: Case) -> str:
+    return f"{case.activation}-{case.dtype}-2^{case.size.bit_length() - 1}-{case.direction}"
+
+
+def _until_done(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function itself on a CPU; on a GPU, with a wait for its result."""
+    if DEVICE.type != "cuda":
+        return function
+
+    def waiting(*args: object) -> Tensor:
+        result = function(*args)
+        torch.cuda.synchronize()
+        return result
+
+    return waiting
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("case", all_cases(DTYPES, SIZES), ids=_id)
+def test_activation(benchmark: BenchmarkFixture, case: Case, provider: str) -> None:
+    function = providers(case.activation)[PROVIDERS[provider]]
+    x, g = inputs(DTYPES[case.dtype], case.size, DEVICE)[0]
+    check_accuracy(case.activation, {provider: function}, (x, g))
+    benchmark.group = _id(case)
+    if case.direction == FORWARD:
+        with torch.no_grad():
+            benchmark(_until_done(function), x)
+    else:
+        benchmark(_until_done(forward_backward), function, x, g)
