@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import compat
 from .registry import ActivationSpec
 
 __all__ = [
@@ -116,7 +117,7 @@ def _piece_limit(x: Tensor) -> int:
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
 
-    The last tensor is dense. Where all share its layout they are cut as flat memory, else along their dimensions.
+    Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
     limit = _piece_limit(tensors[-1])
     numel = tensors[-1].numel()
@@ -124,7 +125,7 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tensors
         return
     strides = tensors[-1].stride()
-    if all(t.stride() == strides for t in tensors):
+    if all(t.stride() == strides for t in tensors) and compat.is_dense(tensors[-1]):
         flat = [t.as_strided((numel,), (1,)) for t in tensors]
         yield from zip(*(t.split(limit) for t in flat), strict=True)
         return

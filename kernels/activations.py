@@ -7,11 +7,10 @@ function returns `dx, (dp0, ...)`, elementwise: the templates sum the parts of t
 import triton
 import triton.language as tl
 
-from .device_math import exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_and_complement
+from .device_math import LARGEST, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_and_complement
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
-LARGEST = tl.constexpr(3.4028234663852886e38)
 
 
 @triton.jit
@@ -23,13 +22,12 @@ def relu_sigmoid(x, params, precise: tl.constexpr):
 
 @triton.jit
 def relu_sigmoid_backward(g, x, params, precise: tl.constexpr):
-    """d/dx = s (1 + (x - t)(1 - s)), d/dt = -s, where x > t and s = sigmoid(x); 0 elsewhere."""
+    """d/dx = s + (x - t) s (1 - s), d/dt = -s, where x > t and s = sigmoid(x); 0 elsewhere."""
     shifted = x - params[0]
     s, complement = sigmoid_and_complement(x, precise)
     # At +inf the product (x - t)(1 - s) tends to 0; a finite factor keeps inf * 0 out.
-    slope = tl.fma(tl.minimum(shifted, LARGEST), complement, 1.0)
-    masked = tl.where(shifted <= 0.0, 0.0, g * s)
-    return masked * slope, (-masked,)
+    slope = tl.fma(tl.minimum(shifted, LARGEST), s * complement, s)
+    return tl.where(shifted <= 0.0, 0.0, g * slope), (tl.where(shifted <= 0.0, 0.0, -g * s),)
 
 
 @triton.jit

@@ -12,6 +12,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 # ln 2 in two parts: the first ends in nine zero bits, so its product with an integer |n| < 2^9 is exact.
 LN2_HIGH = tl.constexpr(0.693145751953125)
 LN2_LOW = tl.constexpr(1.4286068203094172e-06)
+LARGEST = tl.constexpr(3.4028234663852886e38)
 # 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
 ROUNDING = tl.constexpr(12582912.0)
 
@@ -43,7 +44,7 @@ def expm1_reduced(r):
 
 @triton.jit
 def exp_nonpositive(x, precise: tl.constexpr):
-    """exp(x) for x <= 0 or NaN; gradual underflow when precise."""
+    """exp(x) for x <= 0 or NaN, with gradual underflow."""
     if precise:
         n, r = reduce_exponent(tl.maximum(x, -110.0, propagate_nan=tl.PropagateNan.ALL))
         # The scale 2^n may be subnormal: applied in two exact halves, so that the product rounds once.
@@ -51,7 +52,8 @@ def exp_nonpositive(x, precise: tl.constexpr):
         p = expm1_reduced(r)
         return tl.fma(p, power_of_two(half), power_of_two(half)) * power_of_two(n - half)
     else:
-        return tl.exp2(x * LOG2_E)
+        # ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has: computed 2^16 times larger.
+        return tl.exp2(tl.fma(x, LOG2_E, 16.0)) * 1.52587890625e-05
 
 
 @triton.jit
@@ -72,20 +74,22 @@ def expm1_nonpositive(x, precise: tl.constexpr):
 def sigmoid(x, precise: tl.constexpr):
     """1 / (1 + exp(-x))."""
     if precise:
-        value, _ = sigmoid_and_complement(x, precise)
-        return value
+        e = exp_nonpositive(-tl.abs(x), precise)
+        return tl.div_rn(tl.where(x < 0, e, 1.0), 1.0 + e)
     else:
         return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
 
 
 @triton.jit
 def sigmoid_and_complement(x, precise: tl.constexpr):
-    """sigmoid(x) and 1 - sigmoid(x), the second without cancellation when precise."""
+    """sigmoid(x) and 1 - sigmoid(x), the second without cancellation."""
     if precise:
         e = exp_nonpositive(-tl.abs(x), precise)
         larger = tl.div_rn(1.0, 1.0 + e)
         smaller = e * larger
         return tl.where(x < 0, smaller, larger), tl.where(x < 0, larger, smaller)
     else:
-        value = 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
-        return value, 1.0 - value
+        # Not 1 - value: the division's error, two units, would grow with the factor that x is beside it.
+        e = tl.exp2(x * -LOG2_E)
+        value = 1.0 / (1.0 + e)
+        return value, tl.minimum(e, LARGEST) * value

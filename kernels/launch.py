@@ -153,7 +153,8 @@ def backward(
     block = block_size(saved.element_size(), _warp_size())
     # Where nothing is written, the pointer is one that exists.
     target = saved if dx is None else dx
-    if _same_dense_layout(grad, saved, target):
+    # Without dx no tensor is known to be dense: equal strides say nothing then.
+    if _same_dense_layout(grad, saved, dx) if dx is not None else grad.is_contiguous() and saved.is_contiguous():
         grid = triton.cdiv(n, block)
         partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
         tensors = (grad, saved, target, target if partials is None else partials)

@@ -1,0 +1,104 @@
+"""The code that the compiler makes of the kernels for a target, without a device.
+
+The library's launcher itself is run on a stub driver: signatures, alignments, block sizes and constants are those of a
+real launch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+from stub_driver import stub_driver
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
+
+
+def _aligned(shape: Sequence[int], dtype: torch.dtype, strided: bool) -> Tensor:
+    """Memory at a multiple of 16 bytes; strided: every other column."""
+    if strided:
+        return torch.zeros(*shape[:-1], 2 * shape[-1], dtype=dtype)[..., ::2]
+    return torch.zeros(shape, dtype=dtype)
+
+
+def compile_kernel(
+    function: str,
+    direction: str,
+    target: str,
+    dtype: torch.dtype,
+    params: Sequence[float | Tensor] = (),
+    strided: bool = False,
+) -> Any:
+    """The compiled kernel that the launcher uses; with tensors among `params`, the backward sums their gradients."""
+    from fusedact.kernels import launch
+
+    with stub_driver(TARGETS[target]) as stub:
+        x = _aligned((8, 1024), dtype, strided)
+        out = torch.zeros(8, 1024, dtype=dtype)
+        if direction == "forward":
+            launch.forward(function, x, out, tuple(params))
+        else:
+            needed = tuple(isinstance(p, Tensor) for p in params)
+            grad = _aligned((8, 1024), dtype, strided)
+            launch.backward(function, grad, x, out, tuple(params), needed)
+        (kernel,) = (k for k in _kernels_of(stub.device))
+        assert len(stub.launches) == 1 and kernel.name == stub.launches[0].metadata.name
+        return kernel
+
+
+def _kernels_of(device: int) -> list[Any]:
+    from fusedact.kernels import elementwise
+
+    return [
+        kernel
+        for function in vars(elementwise).values()
+        if isinstance(function, triton.JITFunction) and device in function.device_caches
+        for kernel in function.device_caches[device][0].values()
+    ]
+
+
+def _tool(name: str, *args: str, cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run(
+            [os.path.join(TOOLS, name), *args, file.name], capture_output=True, text=True, check=True
+        ).stdout
+
+
+def sass(kernel: Any) -> list[str]:
+    """The machine instructions' mnemonics with their modifiers, in order."""
+    text = _tool("nvdisasm", "-c", cubin=kernel.asm["cubin"])
+    return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text)
+
+
+def resources(kernel: Any) -> dict[str, int]:
+    """Registers, stack, shared and local memory of a cubin."""
+    text = _tool("cuobjdump", "--dump-resource-usage", cubin=kernel.asm["cubin"])
+    return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
+
+
+def amdgcn(kernel: Any) -> Counter[str]:
+    """How often each instruction of an AMD kernel occurs."""
+    return Counter(re.findall(r"^\s+([a-z]\w+_\w+)\b", kernel.asm["amdgcn"], re.MULTILINE))
+
+
+def amd_metadata(kernel: Any) -> dict[str, int]:
+    """Spills and private memory of an AMD kernel."""
+    names = "vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size"
+    return {name: int(value) for name, value in re.findall(rf"\.({names}):\s*(\d+)", kernel.asm["amdgcn"])}

@@ -1,0 +1,122 @@
+"""For tests that run kernels: on the GPU where there is one, else in Triton's interpreter (TRITON_INTERPRET=1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fusedact
+from fusedact import compat, functional
+from fusedact.kernels import launch
+
+FLAT = ("forward_kernel", "backward_kernel")
+
+_empty_like, _new_empty = torch.empty_like, torch.Tensor.new_empty
+
+
+def _poisoned(t: Tensor) -> Tensor:
+    return t.fill_(float("nan")) if t.is_floating_point() and not t.is_meta else t
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_allocations(monkeypatch):
+    """What no kernel writes is NaN, not what the memory happened to hold."""
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **kw: _poisoned(_empty_like(*args, **kw)))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kw: _poisoned(_new_empty(*args, **kw)))
+
+
+@pytest.fixture(autouse=True)
+def launches(monkeypatch) -> Iterator[list[str]]:
+    """The names of the kernels launched so far; every activation is sent to a kernel, whatever its size."""
+    names: list[str] = []
+    run = launch._run
+
+    def counted(kernel: Any, *args: Any) -> None:
+        names.append(kernel.__name__)
+        run(kernel, *args)
+
+    monkeypatch.setattr(launch, "_run", counted)
+    with fusedact.backend("triton"):
+        yield names
+
+
+@pytest.fixture(autouse=True)
+def _rounding(monkeypatch):
+    """Rounding as hardware does it, in two places where the interpreter does not.
+
+    Its conversion of fp32 to bf16 cuts off, and garbles subnormals; its fused multiply-add rounds twice.
+    """
+    if not compat.interpreting:
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def converted(data, source, target, rounding_mode):
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return data.view(np.uint16).astype(np.uint32) << 16
+        if (source, target) == (tl.float32, tl.bfloat16):
+            bits = data.astype(np.float32).view(np.uint32)
+            rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+            return np.where(np.isnan(data), (bits >> 16 | 0x40).astype(np.uint16), rounded)
+        return convert(data, source, target, rounding_mode)
+
+    def fused(self, x, y, z):
+        assert x.data.dtype == np.float32
+        with np.errstate(all="ignore"):
+            exact = x.data.astype(np.float64) * y.data + z.data
+            return interpreter.TensorHandle(exact.astype(np.float32), z.dtype.scalar)
+
+    monkeypatch.setattr(interpreter, "_convert_float", converted)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fused)
+
+
+@dataclass
+class Result:
+    """Value and gradients, on the CPU."""
+
+    y: Tensor
+    dx: Tensor | None = None
+    dparams: list[Tensor | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def run(launches: list[str]) -> Callable[..., Result]:
+    """run(name, x, params, g): the value, and, given the output's gradient g, the gradients of x and of tensors.
+
+    Fails unless it was `kernels` that ran; by default, those of contiguous tensors.
+    """
+
+    def run(
+        name: str,
+        x: Tensor,
+        params: Sequence[float | Tensor] = (),
+        g: Tensor | None = None,
+        *,
+        kernels: Sequence[str] = FLAT,
+        x_needs_grad: bool = True,
+    ) -> Result:
+        launches.clear()
+        x = x.detach()
+        params = [p.detach().to(x.device) if isinstance(p, Tensor) else p for p in params]
+        if g is None:
+            y = getattr(functional, name)(x, *params)
+            assert launches == list(kernels[:1])
+            return Result(y.cpu())
+        leaves = [x.requires_grad_(x_needs_grad)]
+        leaves += [p.requires_grad_() for p in params if isinstance(p, Tensor)]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        y = getattr(functional, name)(x, *params)
+        grads = list(torch.autograd.grad(y, wanted, g))
+        assert launches == list(kernels)
+        dx = grads.pop(0).cpu() if x_needs_grad else None
+        return Result(y.detach().cpu(), dx, [grad.cpu() for grad in grads])
+
+    return run

@@ -1,0 +1,172 @@
+"""Accuracy of every activation's kernels against the truth in float64, and how it fares with a GPU's arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from fusedact import compat, registry
+
+HALVES = [torch.float16, torch.bfloat16]
+TINY = torch.finfo(torch.float32).tiny
+cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
+
+
+def test_every_activation_is_tested():
+    assert set(oracles.PARAMETERS) == set(registry.names())
+
+
+def worst_nearby(yard, truth, x):
+    """The yardstick with the largest error among an input's neighbours: in fp32, a point may be exact by chance."""
+    unit = oracles.ulp(truth, x.dtype)
+    order = x.double().nan_to_num(torch.inf).argsort()
+    error = ((yard.double() - truth).abs() / unit).nan_to_num(0.0, 0.0)[order]
+    error = torch.nn.functional.max_pool1d(error[None], 129, stride=1, padding=64)[0]
+    worst = torch.empty_like(error)
+    worst[order] = error
+    return (truth + worst * unit).to(yard.dtype)
+
+
+def assert_accurate(ours, truth, yard, x):
+    assert ours.dtype == x.dtype
+    if x.dtype == torch.float32:
+        yard = worst_nearby(yard, truth, x)
+    if x.dtype == torch.bfloat16:
+        # The hardware's exponential of halves flushes what is below the normal range, which bf16 shares.
+        flushed = (ours == 0) & (truth.abs() < 2 * TINY)
+        ours = torch.where(flushed, truth.to(ours.dtype), ours)
+    oracles.assert_accurate(ours, truth, yard, x=x)
+
+
+def assert_value(got, name, x, params):
+    assert_accurate(got.y, oracles.value(name, x, params), oracles.yardstick(name, x, params), x)
+
+
+def assert_gradient(got, name, g, x, params):
+    truth = oracles.gradient(name, g, x, params)
+    assert_accurate(got.dx, truth, oracles.yardstick_gradient(name, g, x, params), x)
+
+
+def bends(params):
+    """Where a formula changes: its kinks, and where the kernels' arithmetic takes another way."""
+    return {0.0, -0.0625, -17.4, -30.0, -87.34, -88.73, -103.98, -110.0, 88.73, *params}
+
+
+def floats(name, params):
+    infinity = float("inf")
+    ends = torch.tensor([infinity, -infinity, float("nan"), 0.0, -0.0, 3.4e38, -3.4e38, 1e-45, -1e-45, 1.2e-38])
+    return torch.cat([oracles.floats32(0), oracles.near(*sorted(bends(params)), dtype=torch.float32), ends])
+
+
+def gradients_like(x):
+    """Gradients of both signs, powers of two apart, so that no product with them rounds."""
+    return torch.tensor([1.0, -1.0, 0.5, -2.0], dtype=x.dtype).repeat(-(-x.numel() // 4))[: x.numel()]
+
+
+@cases
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_all_halves(run, name, params, dtype, device):
+    x = oracles.halves(dtype)
+    assert x.numel() == 65_536
+    g = torch.ones_like(x)
+    got = run(name, x.to(device), params, g.to(device))
+    assert_value(got, name, x, params)
+    assert_gradient(got, name, g, x, params)
+
+
+@cases
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_halves_with_gradients(run, name, params, dtype, device):
+    x = oracles.halves(dtype)[::7].contiguous()
+    g = gradients_like(x)
+    assert_gradient(run(name, x.to(device), params, g.to(device)), name, g, x, params)
+
+
+@cases
+def test_float32(run, name, params, device):
+    x = floats(name, params)
+    for g in (torch.ones_like(x), torch.randn(x.shape)):
+        got = run(name, x.to(device), params, g.to(device))
+        assert_value(got, name, x, params)
+        assert_gradient(got, name, g, x, params)
+
+
+@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32], ids=str)
+def test_special_gradients(run, name, dtype, device):
+    """Zero, infinite and NaN gradients, at every kind of input: the product with the slope, 0 below a threshold."""
+    params = tuple(p.default for p in registry.get(name).parameters)
+    special = torch.tensor([0.0, -0.0, 1.0, float("inf"), float("-inf"), float("nan")], dtype=dtype)
+    at = torch.tensor([-5.0, -1e-3, -0.0, 0.0, 1e-3, 5.0, 1e4, float("nan")], dtype=dtype)
+    x, g = (t.reshape(-1) for t in torch.meshgrid(at, special, indexing="ij"))
+    got = run(name, x.to(device), params, g.to(device))
+    assert_gradient(got, name, g, x, params)
+
+
+# ----- the GPU's arithmetic
+
+# PTX's documented bounds: ex2.approx.ftz.f32 within 2^-22 relative, results below the normal range flushed;
+# div.full.f32 within 2 units in the last place. div.rn.f32 and fma.rn.f32 are exact.
+EXP2_ERROR = 2.0**-22
+DIVISION_ERROR = 2.0**-22
+
+
+class Approximate:
+    """The interpreter's exp2 and division with a GPU's errors: all in one direction, or each at random."""
+
+    def __init__(self, exp2_sign: float, division_sign: float):
+        self.signs = exp2_sign, division_sign
+        self.generator = np.random.default_rng(0)
+        self.calls = {"exp2": 0, "division": 0}
+
+    def sign(self, index, shape):
+        return self.signs[index] or self.generator.choice([-1.0, 1.0], shape)
+
+    @np.errstate(all="ignore")
+    def exp2(self, x):
+        self.calls["exp2"] += 1
+        x = np.where(np.abs(x) < TINY, np.float32(0), x)
+        exact = np.exp2(x.astype(np.float64))
+        moved = exact * (1 + self.sign(0, x.shape) * EXP2_ERROR)
+        return np.where(exact < TINY, 0.0, np.where(x == 0, 1.0, moved)).astype(np.float32)
+
+    @np.errstate(all="ignore")
+    def division(self, a, b):
+        self.calls["division"] += 1
+        exact = a.astype(np.float64) / b.astype(np.float64)
+        moved = exact * (1 + self.sign(1, exact.shape) * DIVISION_ERROR)
+        # Where the divisor is past 2^126, div.full gives 0.
+        return np.where(np.abs(b) > 2.0**126, np.where(np.isinf(a), np.nan, 0.0), moved).astype(np.float32)
+
+
+@pytest.fixture(params=[(1, -1), (-1, 1), (0, 0)], ids=str)
+def approximate(request, monkeypatch):
+    if not compat.interpreting:
+        pytest.skip("the hardware's own arithmetic is at work")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    model = Approximate(*map(float, request.param))
+    unary, binary = InterpreterBuilder.unary_op, InterpreterBuilder.binary_op
+    monkeypatch.setattr(InterpreterBuilder, "create_exp2", lambda self, x: unary(self, x, model.exp2))
+    monkeypatch.setattr(InterpreterBuilder, "create_fdiv", lambda self, a, b: binary(self, a, b, model.division))
+    return model
+
+
+@cases
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_halves_with_approximate_instructions(run, name, params, dtype, device, approximate):
+    x = oracles.halves(dtype)[::3].contiguous()
+    g = torch.ones_like(x)
+    got = run(name, x.to(device), params, g.to(device))
+    assert approximate.calls["exp2"] > 0
+    assert_value(got, name, x, params)
+    assert_gradient(got, name, g, x, params)
+
+
+@cases
+def test_float32_has_no_approximate_instructions(run, name, params, device, approximate):
+    x = torch.randn(100)
+    run(name, x.to(device), params, x.to(device))
+    assert approximate.calls == {"exp2": 0, "division": 0}

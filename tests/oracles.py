@@ -1,0 +1,200 @@
+"""The truth, the yardstick, and the whole tolerance policy: every accuracy test compares through `assert_accurate`.
+
+The truth is float64. The yardstick is what PyTorch computes in the same dtype, as a user would write it: our error may
+be twice its, plus half a unit in the last place. For halves this holds at each input. For float32, whose inputs are a
+sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to it:
+what a computation loses at a single input is luck. Parameters are rounded to float32 first wherever tensors are narrower
+than float64, as PyTorch and the kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+WINDOW = 65
+
+# ----- truth, in float64
+
+
+def _relu_sigmoid(x: Tensor, t: float) -> Tensor:
+    return torch.where(x > t, (x - t) * torch.sigmoid(x), torch.where(x.isnan(), x, 0.0))
+
+
+def _relu_sigmoid_slope(x: Tensor, t: float) -> Tensor:
+    # At +inf the second term is inf * 0, whose limit is 0.
+    s, complement = torch.sigmoid(x), torch.sigmoid(-x)
+    slope = s * (1 + torch.where(x == torch.inf, 0.0, (x - t) * complement))
+    return torch.where(x <= t, 0.0, slope)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "relu_sigmoid": _relu_sigmoid,
+    "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.expm1(x), x),
+    "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.expm1(x), x),
+}
+
+SLOPES: dict[str, Callable[..., Tensor]] = {
+    "relu_sigmoid": _relu_sigmoid_slope,
+    "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.exp(x), 1.0),
+    "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.exp(x), 1.0),
+}
+
+PARAMETER_SLOPES: dict[str, tuple[Callable[..., Tensor], ...]] = {
+    "relu_sigmoid": (lambda x, t: torch.where(x <= t, 0.0, -torch.sigmoid(x)),),
+    "elu": (lambda x, alpha: torch.where(x <= 0, torch.expm1(x), 0.0),),
+    "selu": (),
+}
+
+COMPOSITIONS: dict[str, Callable[..., Tensor]] = {
+    "relu_sigmoid": lambda x, t: torch.relu(x - t) * torch.sigmoid(x),
+    "elu": F.elu,
+    "selu": F.selu,
+}
+
+PARAMETERS: dict[str, list[tuple[float, ...]]] = {
+    "relu_sigmoid": [(0.0,), (0.1,), (0.5,), (-1.5,), (-5.0,)],
+    "elu": [(1.0,), (0.3,), (-0.7,)],
+    "selu": [()],
+}
+
+# Every (name, parameters), and ids for them.
+CASES = [(name, params) for name, sweep in PARAMETERS.items() for params in sweep]
+IDS = [f"{name}{list(params) if params else ''}" for name, params in CASES]
+
+
+def kinks(name: str, params: Sequence[float]) -> tuple[float, ...]:
+    """Where the derivative jumps."""
+    return (params[0],) if name == "relu_sigmoid" else (0.0,)
+
+
+def rounded(params: Sequence[float], dtype: torch.dtype) -> tuple[float, ...]:
+    """Parameters as a computation in `dtype` sees them."""
+    return tuple(params) if dtype == torch.float64 else tuple(float(np.float32(p)) for p in params)
+
+
+def value(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
+    """The value in float64."""
+    return FUNCTIONS[name](x.double(), *rounded(params, x.dtype))
+
+
+def gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
+    """The gradient of x in float64: g times the slope, 0 where the slope is, whatever g."""
+    slope = SLOPES[name](x.double(), *rounded(params, x.dtype))
+    return torch.where(slope == 0, 0.0, g.double() * slope)
+
+
+def parameter_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
+    """The gradients of the parameters in float64, sums over all elements."""
+    values = rounded(params, x.dtype)
+    return [(g.double() * slope(x.double(), *values)).sum() for slope in PARAMETER_SLOPES[name]]
+
+
+def parameter_scale(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
+    """Sums of the absolute terms, which bound what a summation in any order can lose."""
+    values = rounded(params, x.dtype)
+    return [(g.double() * slope(x.double(), *values)).abs().sum() for slope in PARAMETER_SLOPES[name]]
+
+
+# ----- yardstick, in the dtype of x
+
+
+def yardstick(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
+    """What PyTorch computes in x's dtype."""
+    return COMPOSITIONS[name](x, *params)
+
+
+def yardstick_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
+    """What autograd computes in x's dtype."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(COMPOSITIONS[name](x, *params), x, g)[0]
+
+
+# ----- comparison
+
+
+def ulp(truth: Tensor, dtype: torch.dtype) -> Tensor:
+    """The unit in the last place of `dtype` at each value, down to the subnormals."""
+    info = torch.finfo(dtype)
+    bits = {torch.float16: 10, torch.bfloat16: 7, torch.float32: 23, torch.float64: 52}[dtype]
+    magnitude = truth.double().abs().clamp(min=info.tiny, max=info.max)
+    exponent = torch.floor(torch.log2(magnitude))
+    # log2 may round up to the next power of two.
+    exponent = torch.where(torch.exp2(exponent) > magnitude, exponent - 1, exponent)
+    return torch.exp2(exponent - bits)
+
+
+def _local_error(error: Tensor, x: Tensor) -> Tensor:
+    """The largest error among the WINDOW nearest inputs."""
+    order = x.argsort()
+    worst = F.max_pool1d(error[order][None, None], WINDOW, stride=1, padding=WINDOW // 2)[0, 0]
+    return torch.empty_like(error).scatter_(0, order, worst)
+
+
+def assert_accurate(ours: Tensor, truth: Tensor, yard: Tensor, *, x: Tensor, truncating: bool = False) -> None:
+    """Raise unless everywhere |ours - truth| <= 2 |yard - truth| + ulp / 2, naming the worst input.
+
+    Infinities must agree; a truth beyond the dtype's range may give its infinity. NaN must stand exactly where the
+    truth has it, or, at a NaN input, where PyTorch has it: its ELU's gradient there is NaN in halves on the CPU and
+    finite elsewhere. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating` allows
+    one unit more, for Triton's interpreter, which truncates float32 to bfloat16.
+    """
+    if ours.shape != truth.shape or ours.dtype != yard.dtype:
+        raise AssertionError(f"got {ours.dtype} {tuple(ours.shape)}, expected {yard.dtype} {tuple(truth.shape)}")
+    ours64, truth64, yard64, x64 = (t.detach().double().flatten() for t in (ours, truth, yard, x))
+    unit = ulp(truth64, ours.dtype)
+    error = (yard64 - truth64).abs() / unit
+    error = torch.where(error.isfinite(), error, 1.0)
+    if ours.dtype == torch.float32:
+        error = _local_error(error, x64)
+    bound = 2 * error + (1.5 if truncating else 0.5)
+    units = (ours64 - truth64).abs() / unit
+    wrong = units > bound
+    overflow = (truth64.abs() >= torch.finfo(ours.dtype).max) & (ours64.sign() == truth64.sign())
+    wrong = torch.where(ours64.isinf() | truth64.isinf(), (ours64 != truth64) & ~(ours64.isinf() & overflow), wrong)
+    wrong = torch.where(truth64.isnan() | ours64.isnan(), truth64.isnan() != ours64.isnan(), wrong)
+    wrong &= ~(x64.isnan() & ours64.isnan() & yard64.isnan())
+    if not wrong.any():
+        return
+    excess = torch.where(wrong, units.nan_to_num(torch.inf, torch.inf), -1.0)
+    i = int(excess.argmax())
+    raise AssertionError(
+        f"{int(wrong.sum())} of {wrong.numel()} wrong; the worst at input {x64[i].item()!r}: got {ours64[i].item()!r}, "
+        f"truth {truth64[i].item()!r}, {excess[i].item():.3g} units off where {bound[i].item():.3g} are allowed "
+        f"({ours.dtype})"
+    )
+
+
+# ----- inputs that bite
+
+
+def halves(dtype: torch.dtype) -> Tensor:
+    """All 65,536 bit patterns of a 16-bit dtype."""
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+
+
+def near(*points: float, dtype: torch.dtype) -> Tensor:
+    """Each point, and its neighbours on both sides."""
+    at = torch.tensor(points, dtype=dtype)
+    infinity = torch.tensor(torch.inf, dtype=dtype)
+    return torch.cat([torch.nextafter(at, -infinity), at, torch.nextafter(at, infinity)])
+
+
+def floats32(seed: int = 0) -> Tensor:
+    """Every exponent of float32 with random mantissas and both signs, subnormals, zeros, extremes, infinities, NaN."""
+    rng = np.random.default_rng(seed)
+    exponents = np.repeat(np.arange(0, 255, dtype=np.uint32), 64)
+    mantissas = rng.integers(0, 2**23, exponents.size, dtype=np.uint32)
+    signs = rng.integers(0, 2, exponents.size, dtype=np.uint32)
+    numbers = torch.from_numpy(((signs << 31) | (exponents << 23) | mantissas).view(np.float32).copy())
+    # Densely where the functions bend.
+    dense = torch.from_numpy(rng.normal(scale=4.0, size=2**14).astype(np.float32))
+    special = [0.0, -0.0, 1e-45, -1e-45, torch.finfo(torch.float32).max, -torch.finfo(torch.float32).max]
+    return torch.cat([numbers, dense, torch.tensor([*special, torch.inf, -torch.inf, torch.nan])])

@@ -1,0 +1,105 @@
+"""The machine code of every kernel: 16-byte accesses, no spills. Compiled ahead of time; no device is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from fusedact import compat, registry
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if compat.interpreting:
+    pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
+
+import aot
+
+from fusedact.kernels import launch
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+# Every dtype on one architecture of each maker.
+CUDA = [("sm_80", "bf16"), ("sm_80", "fp32"), *(("sm_90", d) for d in DTYPES), ("sm_100", "bf16")]
+HIP = [("gfx942", d) for d in DTYPES]
+
+pytestmark = pytest.mark.usefixtures("triton_cache")
+activations = pytest.mark.parametrize("name", registry.names())
+directions = pytest.mark.parametrize("direction", ["forward", "backward"])
+
+
+def compiled(name, direction, target, dtype, *, tensors=False, strided=False):
+    spec = registry.get(name)
+    params = tuple(torch.tensor([p.default]) if tensors else p.default for p in spec.parameters)
+    return aot.compile_kernel(spec.device, direction, target, DTYPES[dtype], params, strided)
+
+
+def wide_accesses(direction, target, dtype):
+    """How many 16-byte loads and stores a thread's part of a whole block takes."""
+    size = DTYPES[dtype].itemsize
+    target = aot.TARGETS[target]
+    per_thread = launch.block_size(size, target.warp_size) * size // (launch.NUM_WARPS * target.warp_size * 16)
+    return (1 if direction == "forward" else 2) * per_thread, per_thread
+
+
+@activations
+@directions
+@pytest.mark.parametrize(("target", "dtype"), CUDA)
+def test_cuda(name, direction, target, dtype):
+    kernel = compiled(name, direction, target, dtype)
+    instructions = aot.sass(kernel)
+    loads, stores = wide_accesses(direction, target, dtype)
+    assert sum(i.startswith("LDG") and ".128" in i for i in instructions) == loads
+    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
+    assert not [i for i in instructions if i.startswith(("LDL", "STL"))]
+    used = aot.resources(kernel)
+    assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
+
+
+@activations
+@directions
+@pytest.mark.parametrize(("target", "dtype"), HIP)
+def test_hip(name, direction, target, dtype):
+    kernel = compiled(name, direction, target, dtype)
+    loads, stores = wide_accesses(direction, target, dtype)
+    # Buffer instructions: a scalar base and 32-bit offsets, which is what the templates' pointer arithmetic allows.
+    counts = aot.amdgcn(kernel)
+    assert counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] == loads
+    assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] == stores
+    assert not [i for i in counts if i.startswith("scratch_")]
+    assert aot.amd_metadata(kernel) == {
+        "vgpr_spill_count": 0,
+        "sgpr_spill_count": 0,
+        "private_segment_fixed_size": 0,
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).parameters])
+@pytest.mark.parametrize("strided", [False, True], ids=["flat", "strided"])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_parameter_gradients(name, target, strided):
+    """Reading tensor parameters and summing their gradients keeps the wide accesses, and adds one store."""
+    kernel = compiled(name, "backward", target, "bf16", tensors=True, strided=strided)
+    loads, stores = wide_accesses("backward", target, "bf16")
+    if target == "gfx942":
+        counts = aot.amdgcn(kernel)
+        assert strided or counts["buffer_load_dwordx4"] == loads
+        assert counts["buffer_store_dwordx4"] == stores
+        assert not any(aot.amd_metadata(kernel).values())
+        return
+    instructions = aot.sass(kernel)
+    assert strided or sum(i.startswith("LDG") and ".128" in i for i in instructions) == loads
+    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
+    assert not [i for i in instructions if i.startswith(("LDL", "STL", "ATOM", "RED"))]
+
+
+@activations
+@directions
+@pytest.mark.parametrize(("target", "dtype"), [("sm_80", "fp32"), ("sm_90", "bf16"), ("gfx942", "bf16")])
+def test_strided(name, direction, target, dtype):
+    kernel = compiled(name, direction, target, dtype, strided=True)
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(kernel).values())
+    else:
+        used = aot.resources(kernel)
+        assert (used["STACK"], used["LOCAL"]) == (0, 0)

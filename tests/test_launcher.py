@@ -1,0 +1,277 @@
+"""The launcher: the second launch goes through the kept kernel, with the very arguments that Triton would pass.
+
+Kernels are compiled for real, for sm_90; a stub driver writes launches down, so no device is needed. The names that
+the launcher relies on are private to Triton: run this file against every version of it that is supported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from fusedact import compat
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if compat.interpreting:
+    pytest.skip("under TRITON_INTERPRET nothing is launched", allow_module_level=True)
+
+import triton
+from stub_driver import stub_driver
+from triton.backends.compiler import GPUTarget
+
+from fusedact.kernels import elementwise, launch
+
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+
+
+@pytest.fixture(scope="module")
+def cache_directory(tmp_path_factory):
+    """Shared by the tests of this file, which compile much the same kernels."""
+    return str(tmp_path_factory.mktemp("triton"))
+
+
+@pytest.fixture
+def stub(cache_directory, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+    with stub_driver(GPUTarget("cuda", 90, 32)) as stub:
+        yield stub
+
+
+@pytest.fixture
+def slow_launches(monkeypatch):
+    """The kernels that went through Triton's own `kernel[grid](...)`, by name."""
+    names = []
+    run = triton.JITFunction.run
+
+    def recorded(self, *args, **kwargs):
+        names.append(self.__name__)
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(triton.JITFunction, "run", recorded)
+    return names
+
+
+def memory(n: int, dtype: torch.dtype = FP32, offset: int = 0) -> torch.Tensor:
+    """n elements that start `offset` elements past a multiple of 16 bytes."""
+    t = torch.zeros(n + 64, dtype=dtype)
+    start = -t.data_ptr() % 16 // t.element_size()
+    return t[start + offset : start + offset + n]
+
+
+def run_forward(n=5000, dtype=FP32, x_offset=0, out_offset=0, params=(1.0,), function="elu"):
+    tensors = memory(n, dtype, x_offset), memory(n, dtype, out_offset)
+    launch.forward(function, *tensors, params)
+    return tensors
+
+
+def run_backward(n=5000, dtype=FP32, params=(1.0,), needed=(False,), with_dx=True, function="elu"):
+    grad, saved, dx = memory(n, dtype), memory(n, dtype), memory(n, dtype)
+    partials = launch.backward(function, grad, saved, dx if with_dx else None, params, needed)
+    return grad, saved, dx, partials
+
+
+def same(a, b) -> bool:
+    if hasattr(a, "extras"):  # the launch's metadata, made when a hook asks for it
+        a, b = a.get(), b.get()
+    if isinstance(a, tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b)
+
+
+def assert_same_arguments(first, second, but=()):
+    """Position by position, except at those of the kernel's arguments `but`."""
+    assert len(first.args) == len(second.args)
+    skipped = {len(first.args) - len(first.kernel_args) + i for i in but}
+    pairs = enumerate(zip(first.args, second.args, strict=True))
+    assert [(i, a, b) for i, (a, b) in pairs if i not in skipped and not same(a, b)] == []
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize(
+    ("function", "params"),
+    [("selu", ()), ("elu", (0.5,)), ("relu_sigmoid", (torch.tensor([0.5]),)), ("elu", (torch.tensor(0.5).double(),))],
+    ids=["selu", "elu-number", "relu_sigmoid-tensor", "elu-float64"],
+)
+def test_second_forward_is_direct(stub, slow_launches, function, params, dtype):
+    x, out = memory(5000, dtype), memory(5000, dtype)
+    launch.forward(function, x, out, params)
+    assert slow_launches == ["forward_kernel"]
+    launch.forward(function, x, out, params)
+    assert slow_launches == ["forward_kernel"]
+    first, second = stub.launches
+    assert_same_arguments(first, second)
+    assert second.metadata is first.metadata
+    assert second.grid == (-(-5000 // launch.block_size(dtype.itemsize, 32)), 1, 1)
+    # No part of the call stays out: the arguments are the kernel's, compile-time ones included.
+    assert len(second.kernel_args) == len(elementwise.forward_kernel.arg_names)
+    assert second.kernel_args[0] is x and second.kernel_args[1] is out and second.kernel_args[2] == 5000
+
+
+@pytest.mark.parametrize("tensor", [False, True], ids=["number", "tensor"])
+def test_second_backward_is_direct(stub, slow_launches, tensor):
+    params = (torch.tensor([0.5]) if tensor else 0.5,)
+    grad, saved, dx = memory(5000), memory(5000), memory(5000)
+    partials = [launch.backward("elu", grad, saved, dx, params, (tensor,)) for _ in range(2)]
+    assert slow_launches == ["backward_kernel"]
+    first, second = stub.launches
+    for launched, partial in zip((first, second), partials, strict=True):
+        kernel_args = launched.kernel_args
+        assert kernel_args[0] is grad and kernel_args[1] is saved and kernel_args[2] is dx
+        assert kernel_args[3] is (partial if tensor else dx)
+        if tensor:
+            assert partial.shape == (1, launched.grid[0]) and partial.dtype == FP32
+    assert_same_arguments(first, second, but=(3,))
+
+
+def test_numbers_and_sizes_share_a_kernel(stub, slow_launches):
+    """Neither a parameter's value nor n is specialized on: one compilation serves all."""
+    for n, alpha in ((1, 1.0), (16, 0.0), (17, 2.5), (4096, -1.0), (100_000, 1e-30)):
+        run_forward(n=n, params=(alpha,))
+    assert slow_launches == ["forward_kernel"]
+    assert [a.kernel_args[2] for a in stub.launches] == [1, 16, 17, 4096, 100_000]
+    assert [a.kernel_args[3] for a in stub.launches] == [(1.0,), (0.0,), (2.5,), (-1.0,), (1e-30,)]
+    assert len({a.metadata.hash for a in stub.launches}) == 1
+
+
+def test_what_is_specialized_on_gets_a_kernel_of_its_own(stub, slow_launches):
+    """Each of these is compiled differently, so a kept kernel must not serve another."""
+    parameter = memory(1)
+    variants = [
+        {},
+        {"x_offset": 1},
+        {"out_offset": 1},
+        {"x_offset": 1, "out_offset": 1},
+        {"dtype": BF16},
+        {"dtype": FP16},
+        {"params": (), "function": "selu"},
+        {"function": "relu_sigmoid"},
+        {"params": (parameter,)},
+        {"params": (memory(1, offset=1),)},
+        {"params": (memory(1, BF16),)},
+        {"params": (memory(1, torch.float64),)},
+    ]
+    for variant in variants:
+        run_forward(**variant)
+    assert len(slow_launches) == len(variants) == len(launch._compiled)
+    hashes = [a.metadata.hash for a in stub.launches]
+    assert len(set(hashes)) == len(variants)
+    # Each comes back for its own kind, without another compilation.
+    for variant, expected in zip(variants, hashes, strict=True):
+        run_forward(**variant)
+        assert stub.launches[-1].metadata.hash == expected
+    assert len(slow_launches) == len(variants)
+
+
+def test_what_backward_is_specialized_on(stub, slow_launches):
+    parameter = memory(1)
+    variants = [
+        {},
+        {"dtype": BF16},
+        {"params": (parameter,)},
+        {"params": (parameter,), "needed": (True,)},
+        {"params": (parameter,), "needed": (True,), "with_dx": False},
+    ]
+    for _ in range(2):
+        for variant in variants:
+            run_backward(**variant)
+    assert slow_launches == ["backward_kernel"] * len(variants)
+    hashes = [a.metadata.hash for a in stub.launches]
+    assert hashes[: len(variants)] == hashes[len(variants) :]
+    assert len(set(hashes)) == len(variants)
+
+
+class Huge:
+    """What the launcher asks of a flat tensor, with a size that no machine need have."""
+
+    device, dtype = torch.device("cpu"), torch.int8
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def numel(self) -> int:
+        return self.n
+
+    def element_size(self) -> int:
+        return 2
+
+    def stride(self) -> tuple[int, ...]:
+        return (1,)
+
+    def data_ptr(self) -> int:
+        return 1 << 40
+
+
+def test_sizes_past_32_bits(stub, slow_launches):
+    """Triton passes n as 32 or 64 bits wide by its value, and the kernels' keys say which."""
+    sizes = (2**31 - 1, 2**31, 2**33 + 5, 4096)
+    for n in sizes:
+        huge = Huge(n)
+        huge.dtype = BF16
+        launch.forward("selu", huge, huge, ())
+    assert slow_launches == ["forward_kernel"] * 2
+    narrow, wide, wider, small = (a.metadata.hash for a in stub.launches)
+    assert narrow == small and wide == wider and narrow != wide
+    assert [a.grid[0] for a in stub.launches] == [-(-n // 2048) for n in sizes]
+
+
+def test_strided_goes_through_triton(stub, slow_launches):
+    x, out = torch.zeros(64, 128)[:, ::2], torch.zeros(64, 64)
+    for _ in range(2):
+        launch.forward("selu", x, out, ())
+        launch.backward("selu", x, x, out, (), ())
+    assert slow_launches == ["forward_strided_kernel", "backward_strided_kernel"] * 2
+    assert_same_arguments(stub.launches[0], stub.launches[2])
+    assert_same_arguments(stub.launches[1], stub.launches[3])
+
+
+def test_nothing_is_launched_for_nothing(stub):
+    empty = torch.zeros(0)
+    launch.forward("selu", empty, empty, ())
+    assert launch.backward("selu", empty, empty, empty, (), ()) is None
+    partials = launch.backward("elu", empty, empty, empty, (torch.tensor(1.0),), (True,))
+    assert partials.sum() == 0
+    assert not stub.launches
+
+
+@pytest.fixture
+def profiled(monkeypatch):
+    """What a profiler's hook sees of each launch."""
+    seen = []
+
+    def hook(metadata):
+        seen.append(metadata.get())
+
+    if hasattr(triton.knobs.runtime.launch_enter_hook, "add"):
+        triton.knobs.runtime.launch_enter_hook.add(hook)
+        yield seen
+        triton.knobs.runtime.launch_enter_hook.remove(hook)
+    else:
+        monkeypatch.setattr(triton.knobs.runtime, "launch_enter_hook", hook)
+        yield seen
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["through-triton", "direct"])
+def test_profilers_see_launches(stub, profiled, times):
+    parameter = torch.tensor([0.5])
+    strided = torch.zeros(64, 128, dtype=BF16)[:, ::2]
+    for _ in range(times):
+        profiled.clear()
+        run_forward(n=5000, dtype=BF16)
+        run_backward(n=5000, dtype=FP32)
+        run_backward(n=5000, dtype=BF16, params=(parameter,), needed=(True,), with_dx=False)
+        launch.forward("selu", strided, torch.zeros(64, 64, dtype=BF16), ())
+        launch.backward("selu", strided, strided, torch.zeros(64, 64, dtype=BF16), (), ())
+    assert [(seen["name"], seen["bytes"]) for seen in profiled] == [
+        ("elu_forward_kernel", 2 * 5000 * 2),
+        ("elu_backward_kernel", 3 * 5000 * 4),
+        ("elu_backward_kernel", 2 * 5000 * 2),
+        ("selu_forward_strided_kernel", 2 * 64 * 64 * 2),
+        ("selu_backward_strided_kernel", 3 * 64 * 64 * 2),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__, "-q", "-p", "no:cacheprovider"]))
