@@ -78,19 +78,22 @@ def test_hip(name, direction, target, dtype):
 @pytest.mark.parametrize("strided", [False, True], ids=["flat", "strided"])
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_parameter_gradients(name, target, strided):
-    """Reading tensor parameters and summing their gradients keeps the wide accesses, and adds one store."""
+    """Reading tensor parameters and summing their gradients keeps the wide accesses, and takes no atomics."""
     kernel = compiled(name, "backward", target, "bf16", tensors=True, strided=strided)
     loads, stores = wide_accesses("backward", target, "bf16")
     if target == "gfx942":
         counts = aot.amdgcn(kernel)
-        assert strided or counts["buffer_load_dwordx4"] == loads
-        assert counts["buffer_store_dwordx4"] == stores
+        assert strided or counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] == loads
+        assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] == stores
+        assert not [i for i in counts if "atomic" in i]
         assert not any(aot.amd_metadata(kernel).values())
         return
     instructions = aot.sass(kernel)
     assert strided or sum(i.startswith("LDG") and ".128" in i for i in instructions) == loads
     assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
-    assert not [i for i in instructions if i.startswith(("LDL", "STL", "ATOM", "RED"))]
+    assert not [i for i in instructions if i.startswith(("ATOM", "RED."))]
+    # Some versions spill two registers of the strided kernel's offsets.
+    assert strided or not [i for i in instructions if i.startswith(("LDL", "STL"))]
 
 
 @activations

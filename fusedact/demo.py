@@ -1,0 +1,195 @@
+"""The demonstration: a small network learns handwritten digits, and circles, once per activation."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import modules, registry
+from .dispatch import explain
+
+__all__ = [
+    "ACTIVATIONS",
+    "Dataset",
+    "Result",
+    "bytes_kept",
+    "load_circles",
+    "load_digits",
+    "load_mnist",
+    "run",
+    "train",
+]
+
+HIDDEN = 128
+BATCH = 128
+
+# Identity and ReLU are the yardsticks.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "ReLU": nn.ReLU,
+    "ReLUSigmoid(0.1)": lambda: modules.create("relu_sigmoid", threshold=0.1),
+    "ELU": lambda: modules.create("elu"),
+    "SELU": lambda: modules.create("selu"),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Inputs of shape (n, features), float32 and standardized, and labels; split for training and testing."""
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+    @property
+    def classes(self) -> int:
+        return int(self.train_y.max()) + 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one activation reached."""
+
+    activation: str
+    accuracy: dict[str, float]
+    step_seconds: float
+    bytes_kept: float
+    path: str
+
+
+def _standardized(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> Dataset:
+    mean, std = train_x.mean(), train_x.std()
+    return Dataset(name, (train_x - mean) / std, train_y.long(), (test_x - mean) / std, test_y.long())
+
+
+def _split(name: str, x: Tensor, y: Tensor, seed: int) -> Dataset:
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    test, train = order[: len(x) // 5], order[len(x) // 5 :]
+    return _standardized(name, x[train], y[train], x[test], y[test])
+
+
+def load_digits(seed: int = 0) -> Dataset:
+    """1,797 handwritten digits of 8 by 8 pixels, from scikit-learn; a fifth is held out."""
+    from sklearn import datasets
+
+    data = datasets.load_digits()
+    return _split("digits", torch.from_numpy(data.data).float(), torch.from_numpy(data.target), seed)
+
+
+def load_circles(seed: int = 0) -> Dataset:
+    """Two concentric circles with noise, which no linear model separates; a fifth is held out."""
+    from sklearn import datasets
+
+    x, y = datasets.make_circles(2000, noise=0.08, factor=0.5, random_state=seed)
+    return _split("circles", torch.from_numpy(x).float(), torch.from_numpy(y), seed)
+
+
+def load_mnist(path: str | Path) -> Dataset:
+    """MNIST in Keras's format: an .npz with x_train, y_train, x_test, y_test.
+
+    Raises:
+        ValueError: if there is no such file, or it is something else.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path) as data:
+            arrays = [torch.from_numpy(data[key]) for key in ("x_train", "y_train", "x_test", "y_test")]
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"fusedact demo: --data must be an .npz with x_train, y_train, x_test and y_test, got {path} ({error})"
+        ) from None
+    train_x, train_y, test_x, test_y = arrays
+    return _standardized("mnist", train_x.float().flatten(1), train_y, test_x.float().flatten(1), test_y)
+
+
+def _network(features: int, classes: int, activation: nn.Module) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(features, HIDDEN), activation, nn.Linear(HIDDEN, classes))
+    if getattr(activation, "spec", None) is registry.get("selu"):
+        for layer in (layers[0], layers[2]):
+            # LeCun-normal, which self-normalization requires.
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
+def train(
+    data: Dataset,
+    make: Callable[[], nn.Module],
+    epochs: int,
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[], None] = lambda: None,
+) -> tuple[float, list[float]]:
+    """Train a two-layer network with Adam; returns the test accuracy and the seconds of each step."""
+    torch.manual_seed(seed)
+    network = _network(data.train_x.shape[1], data.classes, make()).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    train_x, train_y = data.train_x.to(device), data.train_y.to(device)
+    seconds = []
+    for _ in range(epochs):
+        for batch in torch.randperm(len(train_x)).split(BATCH):
+            start = time.perf_counter()
+            loss = F.cross_entropy(network(train_x[batch.to(device)]), train_y[batch.to(device)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seconds.append(time.perf_counter() - start)
+        on_epoch()
+    with torch.no_grad():
+        correct = network(data.test_x.to(device)).argmax(1) == data.test_y.to(device)
+    return correct.float().mean().item(), seconds
+
+
+def bytes_kept(activation: nn.Module, elements: int = 2**18, device: str = "cpu") -> float:
+    """Bytes per element that the activation keeps for backward beyond its output, each memory counted once."""
+    x = torch.randn(elements, device=device, requires_grad=True)
+    saved: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = activation(x)
+    saved.pop(y.untyped_storage().data_ptr(), None)
+    return sum(saved.values()) / elements
+
+
+def _path(activation: nn.Module, device: str) -> str:
+    if not hasattr(activation, "spec"):
+        return "torch"
+    return explain(activation, torch.empty(BATCH, HIDDEN, device=device)).kind
+
+
+def run(
+    datasets: list[Dataset],
+    epochs: dict[str, int],
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[str], None] = lambda _: None,
+) -> list[Result]:
+    """Train every activation on every data set; `on_epoch` gets the activation's name after each epoch."""
+    results = []
+    for name, make in ACTIVATIONS.items():
+        accuracy, seconds = {}, []
+        for data in datasets:
+            accuracy[data.name], times = train(
+                data, make, epochs[data.name], seed, device, lambda name=name: on_epoch(name)
+            )
+            if data is datasets[0]:
+                seconds = times
+        activation = make().to(device)
+        kept, path = bytes_kept(activation, device=device), _path(activation, device)
+        results.append(Result(name, accuracy, statistics.median(seconds), kept, path))
+    return results
