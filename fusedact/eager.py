@@ -170,25 +170,36 @@ def backward(
         return [result, *nothing]
 
     dx = torch.empty_like(x) if needed[0] else None
-    leaves = [
-        p.detach().requires_grad_(n) if isinstance(p, Tensor) else p for p, n in zip(params, needed[1:], strict=True)
-    ]
-    wanted = [p for p, n in zip(leaves, needed[1:], strict=True) if n and isinstance(p, Tensor)]
-    sums = [torch.zeros_like(p, dtype=dtype) for p in wanted]
+    values = _in_dtype(params, dtype)
+    wanted = [i for i, n in enumerate(needed[1:]) if n]
+    sums = [torch.zeros((), dtype=dtype, device=x.device) for _ in wanted]
     for g_piece, x_piece, dx_piece in _pieces(g, x, x if dx is None else dx):
-        with torch.enable_grad():
-            x_leaf = x_piece.detach().to(dtype).requires_grad_(needed[0])
-            y = spec.eager(x_leaf, *_in_dtype(leaves, dtype))
-        grads = list(torch.autograd.grad(y, [x_leaf, *wanted] if needed[0] else wanted, g_piece.to(dtype)))
+        grads = _piece_gradients(spec, g_piece.to(dtype), x_piece.to(dtype), values, needed[0], wanted)
         if dx is not None:
             dx_piece.copy_(grads.pop(0))
         for total, grad in zip(sums, grads, strict=True):
             total.add_(grad)
-    rest = iter(sums)
-    return [
-        dx,
-        *(
-            next(rest).to(p.dtype) if n and isinstance(p, Tensor) else None
-            for p, n in zip(params, needed[1:], strict=True)
-        ),
-    ]
+    totals: list[Tensor | None] = [None] * len(params)
+    for i, total in zip(wanted, sums, strict=True):
+        p = params[i]
+        totals[i] = total.to(p.dtype).reshape(p.shape) if isinstance(p, Tensor) else None
+    return [dx, *totals]
+
+
+def _piece_gradients(
+    spec: ActivationSpec, g: Tensor, x: Tensor, values: Sequence[Parameter], x_wanted: bool, wanted: Sequence[int]
+) -> list[Tensor]:
+    """Gradients by the formula, of x first; by torch.func, which works below autograd too, inside an operator."""
+
+    def function(*active: Tensor) -> Tensor:
+        rest = list(active)
+        at = rest.pop(0) if x_wanted else x
+        merged = list(values)
+        for i, value in zip(wanted, rest, strict=True):
+            merged[i] = value
+        return spec.eager(at, *merged)
+
+    active = [x] if x_wanted else []
+    active += [v for i in wanted if isinstance(v := values[i], Tensor)]
+    with torch.no_grad():
+        return list(torch.func.vjp(function, *active)[1](g))

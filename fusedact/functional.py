@@ -46,25 +46,22 @@ def _define(spec: ActivationSpec) -> Any:
     """Compile the function's source, so that a call costs what a hand-written one costs."""
     name, x = spec.name, spec.input_name
     values = "".join(f"{p.name}, " for p in spec.parameters)
+    # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
     source = (
-        f"def {name}({describe.function_signature(spec)}) -> Tensor:\n"
-        f"    if has_torch_function_unary({x}):\n"
-        f"        return handle_torch_function({name}, ({x},), {x}, {values}inplace)\n"
-        f"    return apply(spec, {x}, ({values}), inplace)\n"
+        f"def make(spec, apply, handle_torch_function, has_torch_function_unary):\n"
+        f"    def {name}({describe.function_signature(spec)}) -> Tensor:\n"
+        f"        if has_torch_function_unary({x}):\n"
+        f"            return handle_torch_function({name}, ({x},), {x}, {values}inplace)\n"
+        f"        return apply(spec, {x}, ({values}), inplace)\n"
+        f"    return {name}\n"
     )
     file = f"<fusedact.functional.{name}>"
-    namespace: dict[str, Any] = {
-        "__name__": __name__,
-        "Tensor": Tensor,
-        "apply": ops.apply,
-        "handle_torch_function": handle_torch_function,
-        "has_torch_function_unary": has_torch_function_unary,
-        "spec": spec,
-    }
+    namespace: dict[str, Any] = {"__name__": __name__, "Tensor": Tensor}
     exec(compile(source, file, "exec"), namespace)
     # Tracebacks and inspect.getsource find the text here.
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    function = namespace[name]
+    function = namespace["make"](spec, ops.apply, handle_torch_function, has_torch_function_unary)
+    function.__qualname__ = name
     function.__doc__ = describe.function_docstring(spec)
     function.spec = spec
     return function

@@ -85,9 +85,8 @@ def sigmoid_and_complement(x, precise: tl.constexpr):
     """sigmoid(x) and 1 - sigmoid(x), the second without cancellation."""
     if precise:
         e = exp_nonpositive(-tl.abs(x), precise)
-        larger = tl.div_rn(1.0, 1.0 + e)
-        smaller = e * larger
-        return tl.where(x < 0, smaller, larger), tl.where(x < 0, larger, smaller)
+        value = tl.div_rn(tl.where(x < 0, e, 1.0), 1.0 + e)
+        return value, tl.where(x < 0, 1.0 - value, e * value)
     else:
         # Not 1 - value: the division's error, two units, would grow with the factor that x is beside it.
         e = tl.exp2(x * -LOG2_E)

@@ -2,9 +2,9 @@
 
 The truth is float64. The yardstick is what PyTorch computes in the same dtype, as a user would write it: our error may
 be twice its, plus half a unit in the last place. For halves this holds at each input. For float32, whose inputs are a
-sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to it:
-what a computation loses at a single input is luck. Parameters are rounded to float32 first wherever tensors are narrower
-than float64, as PyTorch and the kernels do.
+sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to
+it: what a computation loses at a single input is luck. Parameters are rounded to float32 first wherever tensors are
+narrower than float64, as PyTorch and the kernels do.
 """
 
 from __future__ import annotations

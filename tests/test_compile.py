@@ -1,0 +1,186 @@
+"""Compilers, exporters, tracers, modes, subclasses and autocast: what each sees, and that the result is the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+import fusedact
+from fusedact import functional as FF
+
+names = pytest.mark.parametrize("name", fusedact.names())
+dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+
+
+def both(function, x):
+    x = x.detach().requires_grad_()
+    y = function(x)
+    return y, torch.autograd.grad(y.sum(), x)[0]
+
+
+@names
+@dtypes
+def test_compile_whole_graph(name, dtype):
+    function, x = getattr(FF, name), torch.randn(6, 7).to(dtype)
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled, x), both(function, x))
+
+
+@names
+def test_compile_modules(name):
+    x = torch.randn(6, 7)
+    for module in (fusedact.create(name), fusedact.create(name, inplace=True)):
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x.clone()), module(x.clone()))
+
+
+def test_compile_a_learnable_module():
+    module, x = fusedact.ReLUSigmoid(0.2, learnable=True), torch.randn(6, 7)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(x).sum(), module.threshold), torch.autograd.grad(module(x).sum(), module.threshold)
+    )
+
+
+def test_compile_with_dynamic_shapes_and_parameters():
+    compiled = torch.compile(FF.relu_sigmoid, backend="aot_eager", fullgraph=True, dynamic=True)
+    for n, t in ((5, 0.1), (9, 0.2), (17, 0.3)):
+        x = torch.randn(n)
+        torch.testing.assert_close(compiled(x, t), FF.relu_sigmoid(x, t))
+
+
+def test_inductor():
+    x = torch.randn(1000)
+    compiled = torch.compile(FF.relu_sigmoid, fullgraph=True)
+    torch.testing.assert_close(both(lambda x: compiled(x, 0.1), x), both(lambda x: FF.relu_sigmoid(x, 0.1), x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_holds_plain_operators(strict):
+    module, x = nn.Sequential(fusedact.ReLUSigmoid(0.1), fusedact.ELU(), fusedact.SELU()), torch.randn(3, 4)
+    program = torch.export.export(module, (x,), strict=strict)
+    called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    assert called
+    assert all(target.startswith("aten.") for target in called)
+    torch.testing.assert_close(program.module()(x), module(x))
+
+
+def test_fx_keeps_the_call_whole():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = fusedact.ELU(0.5)
+
+        def forward(self, x):
+            return FF.relu_sigmoid(self.act(x), threshold=0.1)
+
+    model, x = Model(), torch.randn(5)
+    traced = torch.fx.symbolic_trace(model)
+    assert [n.target for n in traced.graph.nodes if n.op == "call_function"] == [FF.elu, FF.relu_sigmoid]
+    torch.testing.assert_close(traced(x), model(x))
+
+
+@names
+def test_jit_trace(name):
+    x = torch.randn(5)
+    traced = torch.jit.trace(getattr(FF, name), (x,))
+    other = torch.randn(5)
+    torch.testing.assert_close(traced(other), getattr(FF, name)(other))
+
+
+def test_make_fx_sees_the_operators():
+    graph = make_fx(lambda x: both(lambda x: FF.relu_sigmoid(x, 0.1), x)[1])(torch.randn(5))
+    targets = [n.target for n in graph.graph.nodes]
+    assert torch.ops.fusedact.relu_sigmoid.default in targets
+    assert torch.ops.fusedact.relu_sigmoid_backward.default in targets
+
+
+@names
+def test_fake_and_meta_tensors(name):
+    with FakeTensorMode():
+        fake = getattr(FF, name)(torch.empty(3, 4).t())
+        assert (fake.shape, fake.stride()) == ((4, 3), (1, 4))
+    assert getattr(FF, name)(torch.empty(3, 4, device="meta")).is_meta
+
+
+@names
+@dtypes
+def test_autocast_keeps_the_dtype(name, dtype):
+    x = torch.randn(50).to(dtype)
+    expected = both(getattr(FF, name), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(both(getattr(FF, name), x), expected)
+
+
+def test_selective_checkpointing_sees_the_operator():
+    op, seen = torch.ops.fusedact.relu_sigmoid.default, []
+
+    def policy(ctx, called, *args, **kwargs):
+        seen.append((called, ctx.is_recompute))
+        return CheckpointPolicy.MUST_SAVE if called is op else CheckpointPolicy.PREFER_RECOMPUTE
+
+    x = torch.randn(40, requires_grad=True)
+    y = checkpoint(
+        lambda x: FF.relu_sigmoid(x * 2, 0.1) * 3,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts(policy),
+    )
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(dx, both(lambda x: FF.relu_sigmoid(x * 2, 0.1) * 3, x)[1])
+    assert (op, False) in seen
+
+
+def test_plain_checkpointing():
+    x = torch.randn(40, requires_grad=True)
+    y = checkpoint(FF.relu_sigmoid, x, 0.1, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], both(lambda x: FF.relu_sigmoid(x, 0.1), x)[1])
+
+
+OPERATORS = {
+    "relu_sigmoid.default": lambda x: (torch.ops.fusedact.relu_sigmoid.default, (x, 0.1)),
+    "relu_sigmoid.tensor": lambda x: (torch.ops.fusedact.relu_sigmoid.tensor, (x, torch.tensor(0.1))),
+    "relu_sigmoid_backward.default": lambda x: (torch.ops.fusedact.relu_sigmoid_backward.default, (x, x, 0.1)),
+    "relu_sigmoid_backward.tensor": lambda x: (
+        torch.ops.fusedact.relu_sigmoid_backward.tensor,
+        (x, x, torch.tensor(0.1), [True, True]),
+    ),
+    "elu.default": lambda x: (torch.ops.fusedact.elu.default, (x, 0.5)),
+    "selu.default": lambda x: (torch.ops.fusedact.selu.default, (x,)),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_opcheck(operator, layout):
+    x = torch.randn(4, 5) if layout == "contiguous" else torch.randn(5, 4).t()
+    torch.library.opcheck(*OPERATORS[operator](x))
+
+
+def test_function_modes_see_the_public_function():
+    seen = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Mode():
+        FF.relu_sigmoid(torch.randn(3), 0.1)
+    assert FF.relu_sigmoid in seen
+
+
+@names
+def test_subclasses_come_back(name):
+    class Tagged(torch.Tensor):
+        pass
+
+    x = torch.randn(5)
+    y = getattr(FF, name)(x.as_subclass(Tagged))
+    assert type(y) is Tagged
+    torch.testing.assert_close(y.as_subclass(torch.Tensor), getattr(FF, name)(x))

@@ -1,0 +1,115 @@
+"""torch.func transforms and dual numbers against plain PyTorch, and the same transforms under torch.compile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import func
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+
+import fusedact
+from fusedact import functional as FF
+
+PLAIN = {
+    "relu_sigmoid": lambda x, t=0.1: torch.relu(x - t) * torch.sigmoid(x),
+    "elu": lambda x, alpha=0.7: torch.where(x > 0, x, alpha * torch.expm1(x)),
+    "selu": F.selu,
+}
+ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": ()}
+names = pytest.mark.parametrize("name", fusedact.names())
+learnable = pytest.mark.parametrize("name", [n for n in fusedact.names() if ARGUMENTS[n]])
+backends = pytest.mark.parametrize("backend", ["auto", "eager"])
+
+
+def ours(name):
+    return lambda x: getattr(FF, name)(x, *ARGUMENTS[name])
+
+
+def sample(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+TRANSFORMS = {
+    "grad": lambda f: func.grad(lambda x: f(x).sum()),
+    "grad of grad": lambda f: func.grad(lambda x: func.grad(lambda x: f(x).sum())(x).sum()),
+    "vmap": func.vmap,
+    "vmap last": lambda f: func.vmap(f, -1, 1),
+    "vmap of vmap": lambda f: func.vmap(func.vmap(f), 1),
+    "vmap of grad": lambda f: func.vmap(func.grad(lambda x: f(x).sum())),
+    "grad of vmap": lambda f: func.grad(lambda x: func.vmap(f)(x).sum()),
+    "jvp": lambda f: lambda x: func.jvp(f, (x,), (torch.cos(x),)),
+    "vjp": lambda f: lambda x: func.vjp(f, x)[1](torch.cos(x)),
+    "jacrev": func.jacrev,
+    "jacfwd": func.jacfwd,
+    "hessian": lambda f: func.hessian(lambda x: f(x).sum()),
+    "jvp of grad": lambda f: lambda x: func.jvp(func.grad(lambda x: f(x).sum()), (x,), (torch.cos(x),)),
+    "grad of jvp": lambda f: func.grad(lambda x: func.jvp(f, (x,), (torch.cos(x),))[1].sum()),
+}
+
+
+@names
+@backends
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms(name, backend, transform):
+    x = sample(3, 4)
+    with fusedact.backend(backend):
+        torch.testing.assert_close(TRANSFORMS[transform](ours(name))(x), TRANSFORMS[transform](PLAIN[name])(x))
+
+
+COMPILED = ["grad", "grad of grad", "vmap", "vmap of grad", "jvp", "hessian"]
+
+
+@names
+@pytest.mark.parametrize("transform", COMPILED)
+def test_transforms_under_compile(name, transform):
+    x = sample(3, 4)
+    compiled = torch.compile(TRANSFORMS[transform](ours(name)), backend="aot_eager")
+    torch.testing.assert_close(compiled(x), TRANSFORMS[transform](PLAIN[name])(x))
+
+
+PARAMETER_TRANSFORMS = {
+    "grad": lambda f: func.grad(lambda x, p: f(x, p).sum(), argnums=(0, 1)),
+    "hessian": lambda f: func.hessian(lambda x, p: f(x, p).sum(), argnums=(0, 1)),
+    "jvp": lambda f: lambda x, p: func.jvp(f, (x, p), (torch.cos(x), torch.ones_like(p))),
+    "vmap over both": lambda f: lambda x, p: func.vmap(f)(x, p.expand(x.shape[0])),
+    "vmap over the parameter": lambda f: lambda x, p: func.vmap(f, (None, 0))(x, p * torch.arange(1, 4)),
+    "vmap over the input": lambda f: lambda x, p: func.vmap(f, (0, None))(x, p),
+    "per-sample gradients": lambda f: (
+        lambda x, p: func.vmap(func.grad(lambda x, p: f(x, p).sum(), argnums=(0, 1)), (0, None))(x, p)
+    ),
+    "jacfwd over jacrev": lambda f: func.jacfwd(func.jacrev(lambda x, p: f(x, p).sum(), argnums=1), argnums=0),
+}
+
+
+@learnable
+@backends
+@pytest.mark.parametrize("transform", PARAMETER_TRANSFORMS)
+def test_transforms_over_parameters(name, backend, transform):
+    x, p = sample(3, 4), torch.tensor(0.3, dtype=torch.float64)
+    made = PARAMETER_TRANSFORMS[transform]
+    with fusedact.backend(backend):
+        torch.testing.assert_close(made(getattr(FF, name))(x, p), made(PLAIN[name])(x, p))
+
+
+@names
+@backends
+def test_dual_numbers_without_requires_grad(name, backend):
+    x, direction = sample(10), sample(10)
+    with fusedact.backend(backend), forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(ours(name)(forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(tangent, func.jvp(PLAIN[name], (x,), (direction,))[1])
+
+
+def test_per_sample_gradients_of_a_module():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), fusedact.ReLUSigmoid(0.1, learnable=True), torch.nn.Linear(5, 1))
+    params = dict(net.named_parameters())
+    x = torch.randn(6, 4)
+
+    def loss(params, row):
+        return func.functional_call(net, params, row).sum()
+
+    rows = func.vmap(func.grad(loss), (None, 0))(params, x)
+    for name, p in net.named_parameters():
+        expected = torch.stack([torch.autograd.grad(net(row).sum(), p)[0] for row in x])
+        torch.testing.assert_close(rows[name], expected)
