@@ -137,7 +137,7 @@ def _doctor(_: argparse.Namespace) -> None:
                 grouped.setdefault((path.kind, path.reason), []).append((str(dtype).removeprefix("torch."), name))
         for (kind, reason), uses in grouped.items():
             dtypes = ", ".join(dict.fromkeys(dtype for dtype, _ in uses))
-            names = ", ".join(dict.fromkeys(name for _, name in uses))
-            paths.add_row(device, dtypes, names, kind, reason)
+            activations = ", ".join(dict.fromkeys(name for _, name in uses))
+            paths.add_row(device, dtypes, activations, kind, reason)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     _print(versions, f"Devices: cpu ({torch.get_num_threads()} threads){''.join(f', {n}' for n in names)}", paths)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -113,13 +114,13 @@ def load_mnist(path: str | Path) -> Dataset:
 
 
 def _network(features: int, classes: int, activation: nn.Module) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(features, HIDDEN), activation, nn.Linear(HIDDEN, classes))
+    first, second = nn.Linear(features, HIDDEN), nn.Linear(HIDDEN, classes)
     if getattr(activation, "spec", None) is registry.get("selu"):
-        for layer in (layers[0], layers[2]):
+        for layer in (first, second):
             # LeCun-normal, which self-normalization requires.
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
-    return layers
+    return nn.Sequential(first, activation, second)
 
 
 def train(
@@ -182,11 +183,10 @@ def run(
     """Train every activation on every data set; `on_epoch` gets the activation's name after each epoch."""
     results = []
     for name, make in ACTIVATIONS.items():
-        accuracy, seconds = {}, []
+        accuracy: dict[str, float] = {}
+        seconds: list[float] = []
         for data in datasets:
-            accuracy[data.name], times = train(
-                data, make, epochs[data.name], seed, device, lambda name=name: on_epoch(name)
-            )
+            accuracy[data.name], times = train(data, make, epochs[data.name], seed, device, partial(on_epoch, name))
             if data is datasets[0]:
                 seconds = times
         activation = make().to(device)

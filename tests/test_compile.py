@@ -159,7 +159,10 @@ OPERATORS = {
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_opcheck(operator, layout):
     x = torch.randn(4, 5) if layout == "contiguous" else torch.randn(5, 4).t()
-    torch.library.opcheck(*OPERATORS[operator](x))
+    tests = ["test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"]
+    # The schema check looks at storages, which the tensors of torch.func inside this operator do not have.
+    tests += ["test_schema"] if operator != "relu_sigmoid_backward.tensor" else []
+    torch.library.opcheck(*OPERATORS[operator](x), test_utils=tests)
 
 
 def test_function_modes_see_the_public_function():

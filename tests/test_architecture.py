@@ -1,0 +1,105 @@
+"""The layout's promises: what imports what, what is private, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fusedact
+from fusedact import functional, registry
+
+PACKAGE = Path(fusedact.__file__).parent
+KERNELS = PACKAGE / "kernels"
+HOST = sorted(PACKAGE.glob("*.py"))
+
+# A file may import those to its left.
+ORDER = [
+    *("registry", "compat", "eager", "catalog", "checks", "dispatch", "kernels", "ops", "describe", "functional"),
+    *("modules", "stubs", "plotting", "demo", "cli"),
+]
+
+
+def imports(path):
+    """The siblings that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_one_way(name):
+    if name == "kernels":
+        return
+    known = set(ORDER)
+    later = set(ORDER[ORDER.index(name) :])
+    assert not [i for i in imports(PACKAGE / f"{name}.py") if i in known & later]
+
+
+def test_the_order_names_every_file():
+    assert {p.stem for p in HOST} - {"__init__", "__main__"} == set(ORDER) - {"kernels"}
+
+
+def test_kernels_import_no_host_file():
+    assert (PACKAGE / "kernels").is_symlink() or not (PACKAGE.parent / "kernels").exists()
+    assert not (KERNELS / "__init__.py").exists()
+    stems = {p.stem for p in KERNELS.glob("*.py")}
+    for path in KERNELS.glob("*.py"):
+        assert set(imports(path)) <= stems
+        assert "fusedact" not in {
+            a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names
+        }
+
+
+def private_names(path):
+    """Attributes of torch or triton that begin with one underscore."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root = node
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            if isinstance(root, ast.Name) and root.id in ("torch", "triton", "tl"):
+                yield ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("torch", "triton"):
+            yield from (p for p in [*node.module.split("."), *(a.name for a in node.names)] if p.startswith("_"))
+
+
+@pytest.mark.parametrize("path", [*HOST, *sorted(KERNELS.glob("*.py"))], ids=lambda p: p.name)
+def test_private_names_stay_in_compat(path):
+    found = list(private_names(path))
+    assert bool(found) == (path.name == "compat.py"), found
+
+
+def test_no_file_is_named_like_a_function():
+    assert not {p.stem for p in HOST} & set(functional.__all__)
+    assert not {p.stem for p in HOST} & {n for n in vars(fusedact) if callable(getattr(fusedact, n))}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_record_is_exported(name):
+    assert name in functional.__all__
+    assert hasattr(fusedact, registry.get(name).module)
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_light():
+    code = "import torch, time, sys; t = time.perf_counter(); import fusedact; print(time.perf_counter() - t)"
+    assert float(run(code)) < 0.5
+    assert run("import fusedact, sys; print([m for m in ('triton', 'matplotlib', 'rich') if m in sys.modules])") == "[]"
+
+
+def test_works_without_triton():
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, fusedact\n"
+        "x = torch.randn(8, requires_grad=True); fusedact.ReLUSigmoid(0.1)(x).sum().backward(); print(x.grad.shape)"
+    )
+    assert run(code) == "torch.Size([8])"

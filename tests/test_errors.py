@@ -1,0 +1,190 @@
+"""Bad input, and the whole message that it gets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import fusedact
+from fusedact import compat, registry
+from fusedact import functional as FF
+
+x = torch.randn(4)
+NUMBER = "a number or a tensor"
+FLOATS = "float16, bfloat16, float32 or float64"
+KNOWN = "relu_sigmoid, elu, selu"
+
+CASES = {
+    "integers": (
+        lambda: FF.relu_sigmoid(torch.arange(3)),
+        TypeError,
+        f"fusedact.functional.relu_sigmoid: x must have dtype {FLOATS}, got int64",
+    ),
+    "booleans": (
+        lambda: FF.elu(torch.ones(2, dtype=torch.bool)),
+        TypeError,
+        f"fusedact.functional.elu: input must have dtype {FLOATS}, got bool",
+    ),
+    "complex": (
+        lambda: FF.selu(torch.ones(2, dtype=torch.complex64)),
+        TypeError,
+        f"fusedact.functional.selu: input must have dtype {FLOATS}, got complex64",
+    ),
+    "float8": (
+        lambda: FF.selu(torch.ones(2).to(torch.float8_e4m3fn)),
+        TypeError,
+        f"fusedact.functional.selu: input must have dtype {FLOATS}, got float8_e4m3fn",
+    ),
+    "no tensor": (
+        lambda: FF.relu_sigmoid([1.0]),
+        TypeError,
+        "fusedact.functional.relu_sigmoid: x must be a torch.Tensor, got list",
+    ),
+    "wide parameter": (
+        lambda: FF.relu_sigmoid(x, torch.ones(3)),
+        ValueError,
+        "fusedact.functional.relu_sigmoid: threshold must be a number or a tensor of shape () or (1,), got shape (3,)",
+    ),
+    "integer parameter": (
+        lambda: FF.elu(x, torch.tensor(1)),
+        TypeError,
+        f"fusedact.functional.elu: alpha must have dtype {FLOATS}, got int64",
+    ),
+    "text parameter": (
+        lambda: FF.elu(x, "1"),
+        TypeError,
+        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got str",
+    ),
+    "boolean parameter": (
+        lambda: FF.elu(x, True),
+        TypeError,
+        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got bool",
+    ),
+    "complex parameter": (
+        lambda: FF.relu_sigmoid(x, 1j),
+        TypeError,
+        f"fusedact.functional.relu_sigmoid: threshold must be {NUMBER} with one element, got complex",
+    ),
+    "parameter elsewhere": (
+        lambda: FF.relu_sigmoid(x, torch.ones((), device="meta")),
+        ValueError,
+        "fusedact.functional.relu_sigmoid: threshold is on meta, but x is on cpu",
+    ),
+    "near name": (
+        lambda: fusedact.create("relu_sigmod"),
+        ValueError,
+        "no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid'?",
+    ),
+    "far name": (
+        lambda: FF.activate(x, "zzz"),
+        ValueError,
+        f"no activation is named 'zzz'; known are {KNOWN}",
+    ),
+    "name of another type": (
+        lambda: fusedact.Activation(3),
+        TypeError,
+        "activation name must be a string, got int",
+    ),
+    "unknown parameter": (
+        lambda: FF.activate(x, "elu", beta=1.0),
+        TypeError,
+        "fusedact.functional.activate: elu has no parameter beta",
+    ),
+    "unknown parameter of Activation": (
+        lambda: fusedact.Activation("selu", alpha=1.0),
+        TypeError,
+        "fusedact.Activation: selu has no parameter alpha",
+    ),
+    "unknown argument of a module": (
+        lambda: fusedact.create("elu", beta=1.0),
+        TypeError,
+        "fusedact.ELU: got an unexpected keyword argument 'beta'",
+    ),
+    "learnable without such a parameter": (
+        lambda: fusedact.ELU(learnable="beta"),
+        ValueError,
+        "fusedact.ELU: learnable names 'beta'; the parameters are alpha",
+    ),
+    "learnable in place": (
+        lambda: fusedact.ReLUSigmoid(learnable=True, inplace=True),
+        ValueError,
+        "fusedact.ReLUSigmoid: inplace=True cannot be combined with learnable parameters",
+    ),
+    "tensor to a module": (
+        lambda: fusedact.ELU(alpha=torch.tensor(1.0)),
+        TypeError,
+        "fusedact.ELU: alpha must be a number (learnable=True makes it a parameter), got a tensor",
+    ),
+    "unknown backend": (
+        lambda: fusedact.backend("cuda").__enter__(),
+        ValueError,
+        "fusedact.backend: name must be one of 'auto', 'eager', 'triton', got 'cuda'",
+    ),
+    "explaining something else": (
+        lambda: fusedact.explain(torch.relu, x),
+        TypeError,
+        "fusedact.explain: activation must be a name, or a function or module of fusedact, "
+        "got builtin_function_or_method",
+    ),
+    "explaining an unknown parameter": (
+        lambda: fusedact.explain("elu", x, beta=1.0),
+        TypeError,
+        "fusedact.explain: elu has no parameter beta",
+    ),
+    "a name twice": (
+        lambda: registry.register(registry.get("elu")),
+        ValueError,
+        "fusedact.registry.register: the name 'elu' is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message(case):
+    call, kind, message = CASES[case]
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("dtype", "why"),
+    [
+        (torch.float32, "kernels do not run on cpu"),
+        (torch.float64, "kernels compute in float32, and the input is float64"),
+    ],
+    ids=str,
+)
+def test_an_impossible_backend(dtype, why, monkeypatch):
+    monkeypatch.setattr(compat, "interpreting", False)
+    compat.kernels_serve_device.cache_clear()
+    with fusedact.backend("triton"), pytest.raises(RuntimeError) as caught:
+        FF.relu_sigmoid(torch.randn(3).to(dtype))
+    compat.kernels_serve_device.cache_clear()
+    assert str(caught.value) == (
+        "fusedact.functional.relu_sigmoid: the triton backend is forced, but no kernel can run: "
+        f"{why}; use fusedact.backend('auto')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("eager", "aten: the eager backend is forced, and PyTorch has this activation fused"),
+        (
+            "cuda",
+            "ValueError: the environment variable FUSEDACT_BACKEND must be one of 'auto', 'eager', 'triton', "
+            "got 'cuda'",
+        ),
+    ],
+)
+def test_the_environment_variable(value, expected):
+    code = "import torch, fusedact; print(fusedact.explain('elu', torch.ones(2)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "FUSEDACT_BACKEND": value}, capture_output=True, text=True
+    )
+    assert expected in run.stdout + run.stderr

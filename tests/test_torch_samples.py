@@ -1,0 +1,63 @@
+"""PyTorch's own operator and module samples, as an oracle for the twins."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import fusedact
+from fusedact import functional as FF
+
+invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
+common_modules = pytest.importorskip("torch.testing._internal.common_modules")
+
+TWINS = ("elu", "selu")
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def operator(name):
+    (found,) = [o for o in invocations.op_db if o.name == f"nn.functional.{name}" and not o.variant_test_name]
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.filterwarnings("ignore")
+def test_operator_samples(name, dtype):
+    op, count = operator(name), 0
+    samples = itertools.chain(
+        op.sample_inputs("cpu", dtype, requires_grad=True), op.reference_inputs("cpu", dtype, requires_grad=True)
+    )
+    for s in samples:
+        results = []
+        for function in (getattr(FF, name), op):
+            # Some samples ask for inplace=True, which a leaf does not allow.
+            leaf = s.input.detach().requires_grad_()
+            y = function(leaf * 1 if s.kwargs.get("inplace") else leaf, *s.args, **s.kwargs)
+            g = torch.linspace(-1, 1, y.numel(), dtype=dtype).reshape(y.shape)
+            results.append((y, torch.autograd.grad(y, leaf, g)[0]))
+        torch.testing.assert_close(*results, equal_nan=True)
+        count += 1
+    assert count > 20
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_torch_has_no_error_samples_for_these(name):
+    # Once it has, they belong in a test here.
+    assert operator(name).error_inputs_func is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["ELU", "SELU"])
+def test_module_samples(name, dtype):
+    (info,) = [m for m in common_modules.module_db if m.module_cls is getattr(torch.nn, name)]
+    samples = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=True)
+    assert samples
+    for s in samples:
+        made = s.constructor_input
+        ours = getattr(fusedact, name)(*made.args, **made.kwargs)
+        theirs = getattr(torch.nn, name)(*made.args, **made.kwargs)
+        given = s.forward_input
+        torch.testing.assert_close(ours(*given.args, **given.kwargs), theirs(*given.args, **given.kwargs))
