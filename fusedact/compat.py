@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.autograd import forward_ad
 
 __all__ = [
     "dispatch_mode_active",
+    "functionalizing",
     "interpreting",
     "is_dense",
     "is_legacy_batched",
@@ -24,6 +26,7 @@ __all__ = [
     "materialized",
     "tracing",
     "transforms_active",
+    "transforms_allowed",
 ]
 
 
@@ -46,6 +49,15 @@ def transforms_active() -> bool:
     return bool(_functorch_active()) or getattr(forward_ad, "_current_level", 0) >= 0
 
 
+# The transforms in force, outermost first, or None.
+_functorch_stack = cast("Callable[[], Any]", _private(torch._C._functorch, "get_interpreter_stack", lambda: None))
+
+
+def functionalizing() -> bool:
+    """Whether torch.func.functionalize is among the transforms, which has no rule for autograd Functions."""
+    return any(layer.key().name == "Functionalize" for layer in _functorch_stack() or ())
+
+
 def dispatch_mode_active() -> bool:
     """Whether a TorchDispatchMode watches the calls."""
     return _dispatch_modes() > 0
@@ -55,6 +67,18 @@ def dispatch_mode_active() -> bool:
 is_legacy_batched = cast(
     "Callable[[Tensor], bool]", _private(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
 )
+
+
+# What the dispatcher includes and excludes where nothing is under way.
+_AT_REST: Any = tuple(
+    _private(torch._C, f"_dispatch_tls_local_{kind}_set", lambda: None)() for kind in ("include", "exclude")
+)
+_force_keys: Any = _private(torch._C, "_ForceDispatchKeyGuard", lambda *_: nullcontext())
+
+
+def transforms_allowed() -> AbstractContextManager[Any]:
+    """Lets an operator's body use torch.func: a TorchDispatchMode switches transforms off below itself."""
+    return cast("AbstractContextManager[Any]", _force_keys(*_AT_REST))
 
 
 def is_dense(x: Tensor) -> bool:

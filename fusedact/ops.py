@@ -42,6 +42,8 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     if path.kind == "formula":
         return eager.formula(spec, x, params)
     if compat.transforms_active():
+        if compat.functionalizing():
+            return eager.formula(spec, x, params)
         return _Transformable.apply(spec, path, x, *params)
     if _needs_grad(x, params):
         return _Fast.apply(spec, path, x, *params)
@@ -147,7 +149,8 @@ def _define_operators(spec: ActivationSpec) -> None:
 
         def backward_tensor(g: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
             params, needed = _unwrapped(x, args[:-1]), args[-1]
-            grads = _run_backward(spec, _physical_path(spec, x, params), g, x, params, needed)
+            with compat.transforms_allowed():
+                grads = _run_backward(spec, _physical_path(spec, x, params), g, x, params, needed)
             return tuple(x.new_empty(0) if grad is None else grad for grad in grads)
 
         def fake(x: Tensor, *_: Any) -> Tensor:
@@ -219,6 +222,15 @@ def _first_order(spec: ActivationSpec, params: Parameters) -> Callable[..., tupl
     return first
 
 
+def _recorded(
+    spec: ActivationSpec, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """First-order gradients in a graph of plain operators: is_grads_batched=True loses that of a Function."""
+    wanted = [t for t, n in zip((x, *params), needed, strict=True) if n and isinstance(t, Tensor)]
+    y = eager.formula(spec, x, params)
+    return _restored(torch.autograd.grad(y, wanted, g, create_graph=True), needed)
+
+
 def _merged(params: Parameters, tensors: Sequence[Tensor]) -> list[float | Tensor]:
     """params with its tensors replaced, in order."""
     rest = iter(tensors)
@@ -236,7 +248,8 @@ def _tangent(function: Callable[..., Tensor], primals: Sequence[Tensor], tangent
     out, pull = result[0], result[1]
     slopes = pull(torch.ones_like(out))
     terms = [s * t for s, t in zip(slopes, tangents, strict=True) if t is not None]
-    return sum(terms[1:], terms[0]) if terms else torch.zeros_like(out)
+    # A parameter's dtype may be wider than the result's.
+    return sum(terms[1:], terms[0]).to(out.dtype) if terms else torch.zeros_like(out)
 
 
 def _expanded(x: Tensor, t: Tensor) -> Tensor:
@@ -308,7 +321,9 @@ class _Fast(Function):
         (x,), params = _saved(ctx, 1)
         needed = ctx.needs_input_grad[2:]
         # A transform may have begun since forward; create_graph=True enables grad mode.
-        if torch.is_grad_enabled() or compat.transforms_active():
+        if torch.is_grad_enabled() and compat.is_legacy_batched(g):
+            grads = _recorded(ctx.spec, g, x, params, needed)
+        elif torch.is_grad_enabled() or compat.transforms_active():
             function = _TransformableBackward if compat.transforms_active() else _FastBackward
             grads = _restored(function.apply(ctx.spec, ctx.path, needed, g, x, *params), needed)
         else:

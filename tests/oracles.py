@@ -3,7 +3,7 @@
 The truth is float64. The yardstick is what PyTorch computes in the same dtype, as a user would write it: our error may
 be twice its, plus half a unit in the last place. For halves this holds at each input. For float32, whose inputs are a
 sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to
-it: what a computation loses at a single input is luck. Parameters are rounded to float32 first wherever tensors are
+it: what a computation loses at a single input is luck. Without `x` it is the error at the input itself. Parameters are rounded to float32 first wherever tensors are
 narrower than float64, as PyTorch and the kernels do.
 """
 
@@ -86,9 +86,10 @@ def value(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
 
 
 def gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
-    """The gradient of x in float64: g times the slope, 0 where the slope is, whatever g."""
-    slope = SLOPES[name](x.double(), *rounded(params, x.dtype))
-    return torch.where(slope == 0, 0.0, g.double() * slope)
+    """The gradient of x in float64: g times the slope, but 0 on the dead side of a ReLU, whatever g."""
+    values = rounded(params, x.dtype)
+    dx = g.double() * SLOPES[name](x.double(), *values)
+    return torch.where(x.double() <= values[0], 0.0, dx) if name == "relu_sigmoid" else dx
 
 
 def parameter_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
@@ -133,40 +134,54 @@ def ulp(truth: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _local_error(error: Tensor, x: Tensor) -> Tensor:
     """The largest error among the WINDOW nearest inputs."""
+    if error.numel() == 0:
+        return error
     order = x.argsort()
     worst = F.max_pool1d(error[order][None, None], WINDOW, stride=1, padding=WINDOW // 2)[0, 0]
     return torch.empty_like(error).scatter_(0, order, worst)
 
 
-def assert_accurate(ours: Tensor, truth: Tensor, yard: Tensor, *, x: Tensor, truncating: bool = False) -> None:
+def assert_accurate(
+    ours: Tensor, truth: Tensor, yard: Tensor, *, x: Tensor | None = None, truncating: bool = False
+) -> None:
     """Raise unless everywhere |ours - truth| <= 2 |yard - truth| + ulp / 2, naming the worst input.
 
-    Infinities must agree; a truth beyond the dtype's range may give its infinity. NaN must stand exactly where the
-    truth has it, or, at a NaN input, where PyTorch has it: its ELU's gradient there is NaN in halves on the CPU and
-    finite elsewhere. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating` allows
-    one unit more, for Triton's interpreter, which truncates float32 to bfloat16.
+    Infinities must agree. Where the truth is finite, an infinity counts as the number after the dtype's largest, and
+    a truth beyond that as this number. NaN must stand exactly where the truth has it, or, at a NaN of x, where PyTorch
+    has it: its ELU's gradient there is NaN on the CPU where vector instructions compute it, and finite in what
+    remains of a tensor. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating`
+    allows one unit more, for Triton's interpreter, which truncates float32 to bfloat16.
     """
     if ours.shape != truth.shape or ours.dtype != yard.dtype:
         raise AssertionError(f"got {ours.dtype} {tuple(ours.shape)}, expected {yard.dtype} {tuple(truth.shape)}")
-    ours64, truth64, yard64, x64 = (t.detach().double().flatten() for t in (ours, truth, yard, x))
+    # A wrong call of this function, which broadcasting would hide.
+    if truth.dtype != torch.float64 or yard.shape != truth.shape or (x is not None and x.shape != truth.shape):
+        raise AssertionError("expected the truth in float64, and the yardstick and x in its shape")
+    ours64, truth64, yard64 = (t.detach().double().flatten() for t in (ours, truth, yard))
+    x64 = None if x is None else x.detach().double().flatten()
     unit = ulp(truth64, ours.dtype)
     error = (yard64 - truth64).abs() / unit
     error = torch.where(error.isfinite(), error, 1.0)
-    if ours.dtype == torch.float32:
+    if ours.dtype == torch.float32 and x64 is not None:
         error = _local_error(error, x64)
     bound = 2 * error + (1.5 if truncating else 0.5)
-    units = (ours64 - truth64).abs() / unit
+    largest = torch.finfo(ours.dtype).max
+    after = largest + ulp(torch.tensor(largest, dtype=torch.float64), ours.dtype).item()
+    overflown = ours64.isinf() & truth64.isfinite()
+    reached = torch.where(overflown, ours64.sign() * after, ours64)
+    units = (reached - torch.where(overflown, truth64.clamp(-after, after), truth64)).abs() / unit
     wrong = units > bound
-    overflow = (truth64.abs() >= torch.finfo(ours.dtype).max) & (ours64.sign() == truth64.sign())
-    wrong = torch.where(ours64.isinf() | truth64.isinf(), (ours64 != truth64) & ~(ours64.isinf() & overflow), wrong)
+    wrong = torch.where(reached.isinf() | truth64.isinf(), ours64 != truth64, wrong)
     wrong = torch.where(truth64.isnan() | ours64.isnan(), truth64.isnan() != ours64.isnan(), wrong)
-    wrong &= ~(x64.isnan() & ours64.isnan() & yard64.isnan())
+    if x64 is not None:
+        wrong &= ~(x64.isnan() & ours64.isnan() & yard64.isnan())
     if not wrong.any():
         return
     excess = torch.where(wrong, units.nan_to_num(torch.inf, torch.inf), -1.0)
     i = int(excess.argmax())
+    at = f"input {x64[i].item()!r}" if x64 is not None else f"position {i}"
     raise AssertionError(
-        f"{int(wrong.sum())} of {wrong.numel()} wrong; the worst at input {x64[i].item()!r}: got {ours64[i].item()!r}, "
+        f"{int(wrong.sum())} of {wrong.numel()} wrong; the worst at {at}: got {ours64[i].item()!r}, "
         f"truth {truth64[i].item()!r}, {excess[i].item():.3g} units off where {bound[i].item():.3g} are allowed "
         f"({ours.dtype})"
     )

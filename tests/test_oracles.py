@@ -9,6 +9,12 @@ import torch
 from torch.nn import functional as F
 
 ones = torch.ones_like
+cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
+dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+
+
+def inputs(dtype):
+    return oracles.floats32() if dtype == torch.float32 else oracles.halves(dtype)
 
 
 def compare(ours, name, x, params, gradient=False):
@@ -20,100 +26,227 @@ def compare(ours, name, x, params, gradient=False):
     oracles.assert_accurate(ours, truth, yard, x=x)
 
 
-def one_wrong(x):
-    y = F.elu(x)
-    i = int((x == 1.5).nonzero()[0])
+def right(name, x, params, gradient=False):
+    """The truth, rounded once."""
+    truth = oracles.gradient(name, ones(x), x, params) if gradient else oracles.value(name, x, params)
+    return truth.to(x.dtype)
+
+
+# ----- wrong kernels: (activation, parameters, gradient?, (x, right) -> wrong)
+
+
+def one_wrong(x, y):
+    i = int((y - 1.5).abs().nan_to_num(torch.inf).argmin())
     y[i] = torch.nextafter(y[i], torch.tensor(9.0, dtype=x.dtype))
     return y
 
 
-def kink_on_the_wrong_side(x):
-    slope = oracles.gradient("relu_sigmoid", ones(x), x, (0.5,))
-    return torch.where(x == 0.5, torch.sigmoid(x.double()), slope).to(x.dtype)
+def swapped_nan(x, y):
+    """NaN where a number belongs, and a number where NaN does."""
+    return torch.where(x.isnan(), 1.0, torch.where(x == 1.5, torch.nan, y))
 
 
-WRONG_VALUES = {
-    "one of 65,536 inputs off by a unit": ("elu", (1.0,), one_wrong),
+def sign_in_the_tail(x, y):
+    return torch.where(x < -5, -y, y)
+
+
+WRONG = {
+    "one unit off at one input": ("elu", (1.0,), False, one_wrong),
     "a coarse exponential": (
         "elu",
         (1.0,),
-        lambda x: torch.where(x > 0, x, (x.double().exp() * 1.002 - 1).to(x.dtype)),
+        False,
+        lambda x, y: torch.where(x > 0, x, (x.double().exp() * 1.002 - 1).to(x.dtype)),
     ),
-    "NaN swallowed": ("elu", (1.0,), lambda x: F.elu(x).nan_to_num(0.0, torch.inf, -1.0)),
-    "infinity lost": ("elu", (1.0,), lambda x: F.elu(x).clamp(max=1000.0)),
-    "zero": ("relu_sigmoid", (0.0,), torch.zeros_like),
-    "tail flushed": (
+    "alpha forgotten": ("elu", (0.3,), False, lambda x, y: F.elu(x)),
+    "NaN swallowed": ("elu", (1.0,), False, lambda x, y: y.nan_to_num(0.0, torch.inf, -torch.inf)),
+    "NaN swapped": ("relu_sigmoid", (0.1,), False, swapped_nan),
+    "infinity lost": ("elu", (1.0,), False, lambda x, y: y.clamp(max=torch.finfo(x.dtype).max)),
+    "infinity too soon": (
+        "elu",
+        (1.0,),
+        False,
+        lambda x, y: torch.where(x == torch.finfo(x.dtype).max, torch.inf, y),
+    ),
+    "infinity of the wrong sign": ("selu", (), False, lambda x, y: torch.where(x == torch.inf, -torch.inf, y)),
+    "zero value": ("relu_sigmoid", (0.0,), False, lambda x, y: torch.zeros_like(x)),
+    "tail flushed": ("relu_sigmoid", (-5.0,), False, lambda x, y: torch.where(x < -3, 0.0, y)),
+    "value on the wrong side": ("relu_sigmoid", (-5.0,), False, lambda x, y: (x + 5) * torch.sigmoid(x)),
+    "zero gradient": ("elu", (1.0,), True, lambda x, y: torch.zeros_like(x)),
+    "zero gradient at finite inputs": (
         "relu_sigmoid",
-        (-5.0,),
-        lambda x: torch.where(x < -3, 0.0, oracles.value("relu_sigmoid", x, (-5.0,))).to(x.dtype),
+        (0.0,),
+        True,
+        lambda x, y: torch.where(x.isfinite(), 0.0, y),
     ),
+    "sign in the tail, selu": ("selu", (), True, sign_in_the_tail),
+    "sign in the tail, elu": ("elu", (0.3,), True, sign_in_the_tail),
+    "gradient doubled in the tail": ("elu", (1.0,), True, lambda x, y: torch.where(x < -8, 2 * y, y)),
+    "inf times zero": ("relu_sigmoid", (0.1,), True, lambda x, y: torch.where(x == torch.inf, torch.nan, y)),
+    "kink on the wrong side, relu_sigmoid": (
+        "relu_sigmoid",
+        (0.5,),
+        True,
+        lambda x, y: torch.where(x == 0.5, torch.sigmoid(x), y),
+    ),
+    "kink on the wrong side, elu": ("elu", (0.3,), True, lambda x, y: torch.where(x == 0, 1.0, y)),
 }
 
 
-@pytest.mark.parametrize("case", WRONG_VALUES)
-def test_wrong_values_are_rejected(case):
-    name, params, wrong = WRONG_VALUES[case]
-    x = oracles.halves(torch.float16)
+@dtypes
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_kernels_are_rejected(case, dtype):
+    name, params, gradient, spoil = WRONG[case]
+    # 0.5 and 1.5 stand among the halves; float32's sample lacks them.
+    x = torch.cat([inputs(dtype), torch.tensor([0.5, 1.5], dtype=dtype)])
+    y = right(name, x, params, gradient)
+    wrong = spoil(x, y.clone()).to(dtype)
+    assert not torch.equal(wrong.nan_to_num(7.0), y.nan_to_num(7.0)), "the kernel is not wrong at all"
+    compare(y, name, x, params, gradient)
     with pytest.raises(AssertionError, match="wrong; the worst at input"):
-        compare(wrong(x), name, x, params)
+        compare(wrong, name, x, params, gradient)
 
 
-WRONG_GRADIENTS = {
-    "zero": ("elu", (1.0,), torch.zeros_like),
-    "kink on the wrong side": ("relu_sigmoid", (0.5,), kink_on_the_wrong_side),
-    "sign in the tail": (
-        "selu",
-        (),
-        lambda x: torch.where(x < -5, -1.0, 1.0).to(x.dtype) * oracles.gradient("selu", ones(x), x, ()).to(x.dtype),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_GRADIENTS)
-def test_wrong_gradients_are_rejected(case):
-    name, params, wrong = WRONG_GRADIENTS[case]
-    x = oracles.halves(torch.float16)
-    with pytest.raises(AssertionError, match="wrong; the worst at input"):
-        compare(wrong(x), name, x, params, gradient=True)
-
-
-def test_cancellation_near_zero_is_rejected():
+def test_exp_minus_one_is_rejected():
     x = -torch.logspace(-8, 0, 4000)
     with pytest.raises(AssertionError, match="wrong; the worst"):
-        compare(torch.where(x > 0, x, x.exp() - 1), "elu", x, (1.0,))
+        compare(x.exp() - 1, "elu", x, (1.0,))
+
+
+def test_one_minus_sigmoid_is_rejected():
+    x = -torch.logspace(0, 1.4, 4000)
+    with pytest.raises(AssertionError, match="wrong; the worst"):
+        compare((x + 30) * (1 - torch.sigmoid(-x)), "relu_sigmoid", x, (-30.0,))
 
 
 def test_shape_and_dtype_are_compared():
     x = torch.randn(8)
+    truth, yard = oracles.value("elu", x, (1.0,)), F.elu(x)
     with pytest.raises(AssertionError, match=r"expected torch\.float32"):
-        compare(F.elu(x).half(), "elu", x, (1.0,))
+        oracles.assert_accurate(yard.half(), truth, yard)
     with pytest.raises(AssertionError, match="expected"):
-        compare(F.elu(x)[:4], "elu", x, (1.0,))
+        oracles.assert_accurate(yard[:4], truth, yard)
+    with pytest.raises(AssertionError, match="in its shape"):
+        oracles.assert_accurate(yard, truth, yard[:1])
+    with pytest.raises(AssertionError, match="truth in float64"):
+        oracles.assert_accurate(yard, truth.float(), yard)
 
 
-@pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_the_rounded_truth_is_accepted(name, params, dtype):
-    x = oracles.floats32() if dtype == torch.float32 else oracles.halves(dtype)
-    compare(oracles.value(name, x, params).to(dtype), name, x, params)
-    compare(oracles.gradient(name, ones(x), x, params).to(dtype), name, x, params, gradient=True)
+# ----- the bound itself
 
 
-@pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
+@pytest.mark.parametrize(
+    ("yard_off", "truncating", "allowed"), [(0, False, 0), (1, False, 2), (3, False, 6), (0, True, 1), (1, True, 3)]
+)
+@pytest.mark.parametrize("start", [1.0, 1e-41], ids=["normal", "subnormal"])
+@dtypes
+def test_the_bound_to_the_unit(dtype, start, yard_off, truncating, allowed):
+    if dtype == torch.float16 and start < 1:
+        start = 3e-7
+    at = torch.tensor([start], dtype=dtype)
+    steps = [at]
+    for _ in range(8):
+        steps.append(torch.nextafter(steps[-1], torch.full_like(at, torch.inf)))
+    truth, yard = at.double(), steps[yard_off]
+    oracles.assert_accurate(steps[allowed], truth, yard, truncating=truncating)
+    with pytest.raises(AssertionError, match="1 of 1 wrong; the worst at position 0"):
+        oracles.assert_accurate(steps[allowed + 1], truth, yard, truncating=truncating)
+
+
+@pytest.mark.parametrize("yard", [torch.nan, torch.inf])
+def test_a_yardstick_that_is_not_finite_allows_two_units_and_a_half(yard):
+    truth, yard = torch.ones(1, dtype=torch.float64), torch.tensor([yard])
+    oracles.assert_accurate(torch.tensor([1 + 2 * 2**-23]), truth, yard)
+    with pytest.raises(AssertionError, match=r"3 units off where 2\.5 are allowed"):
+        oracles.assert_accurate(torch.tensor([1 + 3 * 2**-23]), truth, yard)
+
+
+@pytest.mark.parametrize("truth", [65519.0, 1.0, -1e6])
+def test_infinity_is_rejected_where_the_truth_does_not_reach_it(truth):
+    truth = torch.tensor([truth], dtype=torch.float64)
+    with pytest.raises(AssertionError, match="got inf"):
+        oracles.assert_accurate(torch.tensor([torch.inf]).half(), truth, truth.half())
+
+
+@pytest.mark.parametrize("truth", [65521.0, 1e6, 1e300, torch.inf])
+def test_infinity_is_accepted_where_the_truth_reaches_it(truth):
+    truth = torch.tensor([truth], dtype=torch.float64)
+    oracles.assert_accurate(torch.tensor([torch.inf]).half(), truth, truth.half())
+
+
+@dtypes
+def test_the_unit_is_the_distance_to_the_next_number(dtype):
+    x = inputs(dtype).abs()
+    x = x[x < torch.finfo(dtype).max]
+    gap = torch.nextafter(x, torch.full_like(x, torch.inf)).double() - x.double()
+    assert torch.equal(oracles.ulp(x.double(), dtype), gap)
+
+
+def test_an_empty_tensor_is_accurate():
+    oracles.assert_accurate(torch.zeros(0), torch.zeros(0).double(), torch.zeros(0), x=torch.zeros(0))
+
+
+# ----- what is right must pass, and the truth must be true
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("gradient", [False, True], ids=["value", "gradient"])
+def test_the_rounded_truth_is_accepted(name, params, dtype, gradient):
+    x = inputs(dtype)
+    compare(right(name, x, params, gradient), name, x, params, gradient)
+
+
+@cases
+@dtypes
+def test_torch_is_accepted(name, params, dtype):
+    # relu_sigmoid's composition gives NaN for the limit that its gradient has at +inf: STYLE's oracle rejects that.
+    x = inputs(dtype)
+    compare(oracles.yardstick(name, x, params), name, x, params)
+    x = x[x.isfinite()]
+    compare(oracles.yardstick_gradient(name, ones(x), x, params), name, x, params, gradient=True)
+
+
+@cases
 def test_closed_gradients_are_those_of_autograd(name, params):
     x = torch.randn(4000, dtype=torch.float64).mul_(4).requires_grad_()
     expected = torch.autograd.grad(oracles.FUNCTIONS[name](x, *params).sum(), x)[0]
     torch.testing.assert_close(oracles.gradient(name, ones(x), x.detach(), params), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("x", [-30.0, -4.5, -1e-9, 0.1, 0.7, 12.0])
-def test_the_truth_agrees_with_fifty_digits(x):
-    with mpmath.workdps(50):
-        v = mpmath.mpf(x)
-        exact = {
-            "relu_sigmoid": max(v + mpmath.mpf(-5.0) * -1, 0) / (1 + mpmath.exp(-v)),
-            "elu": v if v > 0 else mpmath.expm1(v),
-        }
+@cases
+def test_closed_parameter_gradients_are_those_of_autograd(name, params):
+    x, g = (torch.randn(4000, dtype=torch.float64) for _ in range(2))
+    tensors = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in params]
+    y = oracles.FUNCTIONS[name](4 * x, *tensors)
+    expected = list(torch.autograd.grad(y, tensors, g)) if tensors else []
+    torch.testing.assert_close(oracles.parameter_gradient(name, g, 4 * x, params), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), [("elu", (1.0,)), ("selu", ())], ids=["elu", "selu"])
+@pytest.mark.parametrize("g", [torch.nan, torch.inf, -torch.inf])
+def test_a_gradient_that_is_not_finite_meets_an_underflown_slope_as_in_torch(name, params, g):
+    x, g = torch.tensor([-1e4, -torch.inf]), torch.full((2,), g)
+    assert oracles.gradient(name, g, x, params).isnan().all()
+    assert oracles.yardstick_gradient(name, g, x, params).isnan().all()
+
+
+EXACT = {
+    "relu_sigmoid": lambda x, t: max(x - t, mpmath.mpf(0)) / (1 + mpmath.exp(-x)),
+    "elu": lambda x, alpha: x if x > 0 else alpha * mpmath.expm1(x),
+    "selu": lambda x: (
+        mpmath.mpf(oracles.SELU_SCALE) * (x if x > 0 else mpmath.mpf(oracles.SELU_ALPHA) * mpmath.expm1(x))
+    ),
+}
+
+
+@cases
+@pytest.mark.parametrize("x", [-30.0, -4.5, -1e-9, 0.2, 0.7, 12.0, 40.0])
+def test_the_truth_agrees_with_fifty_digits(name, params, x):
     at = torch.tensor([x], dtype=torch.float64)
-    assert oracles.value("relu_sigmoid", at, (-5.0,)).item() == pytest.approx(float(exact["relu_sigmoid"]), rel=1e-14)
-    assert oracles.value("elu", at, (1.0,)).item() == pytest.approx(float(exact["elu"]), rel=1e-14)
+    with mpmath.workdps(50):
+        exact = [mpmath.mpf(p) for p in params]
+        y = float(EXACT[name](mpmath.mpf(x), *exact))
+        slope = float(mpmath.diff(lambda v: EXACT[name](v, *exact), mpmath.mpf(x), h=mpmath.mpf(10) ** -20))
+    assert oracles.value(name, at, params).item() == pytest.approx(y, rel=1e-14, abs=0.0)
+    assert oracles.gradient(name, ones(at), at, params).item() == pytest.approx(slope, rel=1e-14, abs=0.0)
