@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from . import compat
-from .checks import check_input, check_parameters
+from .checks import check_input, check_names, check_parameters
 from .registry import ActivationSpec, get
 
 __all__ = ["Path", "backend", "choose", "explain"]
@@ -93,7 +94,7 @@ def _why_no_kernel(x: Tensor) -> str:
 
 def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> Path:
     """The path of a call; the reason comes with it."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return FORMULA_COMPILING
     forced = _backend.get()
     path = _choose_plain(spec, x, params, forced)
@@ -107,14 +108,16 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) ->
 
 
 def _choose_plain(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], forced: str) -> Path:
+    kind: type = type(x)
+    if kind is not Tensor and kind is not Parameter:
+        return FORMULA_SUBCLASS
     tensors = False
-    for t in (x, *params):
-        kind = type(t)
-        if kind is float:
-            continue
-        if kind is not Tensor and kind is not Parameter:
-            return FORMULA_SUBCLASS
-        tensors = tensors or t is not x
+    for p in params:
+        kind = type(p)
+        if kind is not float:
+            if kind is not Tensor and kind is not Parameter:
+                return FORMULA_SUBCLASS
+            tensors = True
     if compat.tracing():
         return FORMULA_TRACING
     if x.layout is not torch.strided or x.is_nested:
@@ -160,15 +163,14 @@ def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path
     >>> print(fusedact.explain("elu", torch.zeros(8)))
     aten: PyTorch has this activation fused on the CPU
     """
-    spec = get(activation) if isinstance(activation, str) else getattr(activation, "spec", None)
+    spec = get(activation, "fusedact.explain") if isinstance(activation, str) else getattr(activation, "spec", None)
     if not isinstance(spec, ActivationSpec):
+        kind = type(activation)
         raise TypeError(
             "fusedact.explain: activation must be a name, or a function or module of fusedact, "
-            f"got {type(activation).__name__}"
+            f"got {kind.__module__}.{kind.__qualname__}"
         )
-    unknown = set(parameters) - {p.name for p in spec.parameters}
-    if unknown:
-        raise TypeError(f"fusedact.explain: {spec.name} has no parameter {', '.join(sorted(unknown))}")
+    check_names("fusedact.explain", spec, parameters)
     check_input(spec, x)
     values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
     return choose(spec, x, check_parameters(spec, x, values))

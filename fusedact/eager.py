@@ -98,7 +98,8 @@ def _in_dtype(params: Sequence[Parameter], dtype: torch.dtype) -> list[Parameter
 
 
 def _scalar(p: Tensor) -> Tensor:
-    return p.reshape(()) if p.numel() == 1 else p
+    # Under torch.jit.trace sizes are tensors, which warn when compared.
+    return p if p.dim() == 0 or (not compat.tracing() and p.numel() != 1) else p.reshape(())
 
 
 def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Tensor:

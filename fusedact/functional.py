@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
+from .checks import check_names
 from .registry import ActivationSpec
 
 __all__ = ["activate", *registry.names()]
@@ -35,11 +36,9 @@ def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor
     >>> FF.activate(torch.tensor([-1.0, 2.0]), "relu_sigmoid", threshold=0.5)
     tensor([0.0000, 1.3212])
     """
-    spec = registry.get(activation)
-    unknown = set(parameters) - {p.name for p in spec.parameters}
-    if unknown:
-        raise TypeError(f"fusedact.functional.activate: {spec.name} has no parameter {', '.join(sorted(unknown))}")
-    return globals()[spec.name](x, **parameters)
+    spec = registry.get(activation, "fusedact.functional.activate")
+    check_names("fusedact.functional.activate", spec, parameters)
+    return _functions[spec.name](x, **parameters)
 
 
 def _define(spec: ActivationSpec) -> Any:
@@ -67,5 +66,6 @@ def _define(spec: ActivationSpec) -> Any:
     return function
 
 
-for _name in registry.names():
-    globals()[_name] = _define(registry.get(_name))
+# Beside the module's globals, which Dynamo cannot look into.
+_functions = {name: _define(registry.get(name)) for name in registry.names()}
+globals().update(_functions)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import describe, functional, registry
-from .checks import check_parameter
+from .checks import check_names, check_number
 from .registry import ActivationSpec
 
 __all__ = ["Activation", "create", *(registry.get(name).module for name in registry.names())]
@@ -38,6 +38,13 @@ class _Elementwise(nn.Module):
     ) -> None:
         owner = f"fusedact.{type(self).__name__}"
         known = [p.name for p in spec.parameters]
+        if not isinstance(learnable, bool | str | tuple | list):
+            raise TypeError(
+                f"{owner}: learnable must be a bool, the name of a parameter or a tuple of names, "
+                f"got {type(learnable).__name__}"
+            )
+        if learnable is True and not known:
+            raise ValueError(f"{owner}: learnable=True, but {spec.name} has no parameters")
         chosen = known if learnable is True else [] if learnable is False else learnable
         chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         for name in chosen:
@@ -48,11 +55,11 @@ class _Elementwise(nn.Module):
         self.spec = spec
         self.inplace = inplace
         for p in spec.parameters:
-            value = check_parameter(owner, p.name, values[p.name])
-            if isinstance(value, Tensor):
+            if isinstance(values[p.name], Tensor):
                 raise TypeError(
                     f"{owner}: {p.name} must be a number (learnable=True makes it a parameter), got a tensor"
                 )
+            value = check_number(owner, p.name, values[p.name])
             if p.name in chosen:
                 setattr(self, p.name, nn.Parameter(torch.full((1,), value, device=device, dtype=dtype)))
             else:
@@ -67,7 +74,7 @@ class _Elementwise(nn.Module):
         parts = []
         for p in self.spec.parameters:
             value = getattr(self, p.name)
-            parts.append(f"{p.name}={value}" if isinstance(value, float) else f"{p.name}=learnable")
+            parts.append(f"{p.name}=learnable" if isinstance(value, Tensor) else f"{p.name}={value}")
         if self.inplace:
             parts.append("inplace=True")
         return ", ".join(parts)
@@ -106,7 +113,7 @@ class Activation(_Elementwise):
         **parameters: float,
     ) -> None:
         super().__init__()
-        spec = registry.get(name)
+        spec = registry.get(name, "fusedact.Activation")
         self._configure(spec, _complete("fusedact.Activation", spec, parameters), learnable, inplace)
 
     def extra_repr(self) -> str:
@@ -115,11 +122,8 @@ class Activation(_Elementwise):
 
 
 def _complete(owner: str, spec: ActivationSpec, parameters: dict[str, float]) -> dict[str, float]:
-    defaults = {p.name: p.default for p in spec.parameters}
-    unknown = set(parameters) - set(defaults)
-    if unknown:
-        raise TypeError(f"{owner}: {spec.name} has no parameter {', '.join(sorted(unknown))}")
-    return {**defaults, **parameters}
+    check_names(owner, spec, parameters)
+    return {p.name: parameters.get(p.name, p.default) for p in spec.parameters}
 
 
 def create(name: str, **arguments: Any) -> nn.Module:
@@ -136,7 +140,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
     >>> fusedact.create("relu_sigmoid", threshold=0.1)
     ReLUSigmoid(threshold=0.1)
     """
-    return globals()[registry.get(name).module](**arguments)
+    return _classes[registry.get(name, "fusedact.create").name](**arguments)
 
 
 def _define(spec: ActivationSpec) -> type[_Elementwise]:
@@ -163,6 +167,5 @@ def _define(spec: ActivationSpec) -> type[_Elementwise]:
     )
 
 
-for _name in registry.names():
-    _spec = registry.get(_name)
-    globals()[_spec.module] = _define(_spec)
+_classes = {name: _define(registry.get(name)) for name in registry.names()}
+globals().update({cls.__name__: cls for cls in _classes.values()})

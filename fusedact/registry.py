@@ -71,18 +71,18 @@ def names() -> tuple[str, ...]:
     return tuple(_records)
 
 
-def get(name: str) -> ActivationSpec:
-    """The record of that name.
+def get(name: str, owner: str = "fusedact.registry.get") -> ActivationSpec:
+    """The record of that name; errors begin with `owner`.
 
     Raises:
         TypeError: if `name` is not a string.
         ValueError: if there is none, with the nearest names.
     """
     if not isinstance(name, str):
-        raise TypeError(f"activation name must be a string, got {type(name).__name__}")
+        raise TypeError(f"{owner}: the activation's name must be a string, got {type(name).__name__}")
     try:
         return _records[name]
     except KeyError:
         near = difflib.get_close_matches(name, _records, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(names())}"
-        raise ValueError(f"no activation is named {name!r}; {hint}") from None
+        raise ValueError(f"{owner}: no activation is named {name!r}; {hint}") from None

@@ -3,8 +3,8 @@
 The truth is float64. The yardstick is what PyTorch computes in the same dtype, as a user would write it: our error may
 be twice its, plus half a unit in the last place. For halves this holds at each input. For float32, whose inputs are a
 sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to
-it: what a computation loses at a single input is luck. Without `x` it is the error at the input itself. Parameters are rounded to float32 first wherever tensors are
-narrower than float64, as PyTorch and the kernels do.
+it: what a computation loses at a single input is luck. Without `x` it is the error at the input itself. Parameters are
+rounded to float32 first wherever tensors are narrower than float64, as PyTorch and the kernels do.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def assert_accurate(
     x64 = None if x is None else x.detach().double().flatten()
     unit = ulp(truth64, ours.dtype)
     error = (yard64 - truth64).abs() / unit
-    error = torch.where(error.isfinite(), error, 1.0)
+    error = torch.where(error.isfinite(), error, truth64.isfinite().double())
     if ours.dtype == torch.float32 and x64 is not None:
         error = _local_error(error, x64)
     bound = 2 * error + (1.5 if truncating else 0.5)

@@ -96,9 +96,10 @@ def test_import_is_light():
     assert run("import fusedact, sys; print([m for m in ('triton', 'matplotlib', 'rich') if m in sys.modules])") == "[]"
 
 
-def test_works_without_triton():
+@pytest.mark.parametrize("missing", ["triton", "numpy"])
+def test_works_without(missing):
     code = (
-        "import sys; sys.modules['triton'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "import torch, fusedact\n"
         "x = torch.randn(8, requires_grad=True); fusedact.ReLUSigmoid(0.1)(x).sum().backward(); print(x.grad.shape)"
     )

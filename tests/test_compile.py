@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 import fusedact
 from fusedact import functional as FF
+from fusedact import ops
 
 names = pytest.mark.parametrize("name", fusedact.names())
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    # All modules share one `forward`, whose recompilations Dynamo counts.
+    torch.compiler.reset()
 
 
 def both(function, x):
@@ -37,6 +47,21 @@ def test_compile_modules(name):
     for module in (fusedact.create(name), fusedact.create(name, inplace=True)):
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(x.clone()), module(x.clone()))
+
+
+@names
+def test_compile_by_name(name):
+    x = torch.randn(6, 7)
+    for function in (lambda x: FF.activate(x, name), fusedact.Activation(name)):
+        compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(both(compiled, x), both(getattr(FF, name), x))
+
+
+@names
+def test_compile_in_place_under_autograd(name):
+    function, x = getattr(FF, name), torch.randn(6, 7)
+    compiled = torch.compile(lambda x: function(x * 2, inplace=True), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled, x), both(lambda x: function(x * 2), x))
 
 
 def test_compile_a_learnable_module():
@@ -83,6 +108,13 @@ def test_fx_keeps_the_call_whole():
     traced = torch.fx.symbolic_trace(model)
     assert [n.target for n in traced.graph.nodes if n.op == "call_function"] == [FF.elu, FF.relu_sigmoid]
     torch.testing.assert_close(traced(x), model(x))
+
+
+def test_fx_keeps_learnable_parameters():
+    model, x = nn.Sequential(fusedact.ReLUSigmoid(0.1, learnable=True), fusedact.SELU()), torch.randn(5)
+    traced = pickle.loads(pickle.dumps(torch.fx.symbolic_trace(model)))
+    assert list(traced.state_dict()) == list(model.state_dict())
+    torch.testing.assert_close(both(traced, x), both(model, x))
 
 
 @names
@@ -136,6 +168,25 @@ def test_selective_checkpointing_sees_the_operator():
     assert (op, False) in seen
 
 
+@pytest.mark.parametrize("t", [0.1, torch.tensor([0.1])], ids=["number", "tensor"])
+def test_selective_checkpointing_recomputes_nothing_that_it_saves(t, monkeypatch):
+    calls, forward = [], ops.eager.forward
+    monkeypatch.setattr(ops.eager, "forward", lambda *args: calls.append(args) or forward(*args))
+    saved = {torch.ops.fusedact.relu_sigmoid.default, torch.ops.fusedact.relu_sigmoid.tensor}
+
+    def policy(ctx, called, *args, **kwargs):
+        return CheckpointPolicy.MUST_SAVE if called in saved else CheckpointPolicy.PREFER_RECOMPUTE
+
+    def contexts():
+        return create_selective_checkpoint_contexts(policy)
+
+    x = torch.randn(40, requires_grad=True)
+    t = t.clone().requires_grad_() if isinstance(t, torch.Tensor) else t
+    y = checkpoint(lambda x: FF.relu_sigmoid(x * 2, t) * 3, x, use_reentrant=False, context_fn=contexts)
+    y.sum().backward()
+    assert len(calls) == 1
+
+
 def test_plain_checkpointing():
     x = torch.randn(40, requires_grad=True)
     y = checkpoint(FF.relu_sigmoid, x, 0.1, use_reentrant=False)
@@ -146,6 +197,14 @@ OPERATORS = {
     "relu_sigmoid.default": lambda x: (torch.ops.fusedact.relu_sigmoid.default, (x, 0.1)),
     "relu_sigmoid.tensor": lambda x: (torch.ops.fusedact.relu_sigmoid.tensor, (x, torch.tensor(0.1))),
     "relu_sigmoid_backward.default": lambda x: (torch.ops.fusedact.relu_sigmoid_backward.default, (x, x, 0.1)),
+    "relu_sigmoid_backward.tensor": lambda x: (
+        torch.ops.fusedact.relu_sigmoid_backward.tensor,
+        (x, x, torch.tensor(0.1), [True, True]),
+    ),
+    "elu_backward.tensor": lambda x: (
+        torch.ops.fusedact.elu_backward.tensor,
+        (x, x, torch.tensor([0.5]), [False, True]),
+    ),
     "elu.default": lambda x: (torch.ops.fusedact.elu.default, (x, 0.5)),
     "selu.default": lambda x: (torch.ops.fusedact.selu.default, (x,)),
 }
@@ -160,12 +219,35 @@ def test_opcheck(operator, layout):
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)], ids=str)
 def test_the_backward_operator_of_tensor_parameters(needed):
-    # opcheck looks at storages, which the tensors of torch.func inside this operator do not have.
     x, g, t = torch.randn(40, requires_grad=True), torch.randn(40), torch.tensor([0.1], requires_grad=True)
     expected = torch.autograd.grad(FF.relu_sigmoid(x, t), (x, t), g)
     got = torch.ops.fusedact.relu_sigmoid_backward.tensor(g, x.detach(), t.detach(), list(needed))
     for grad, wanted, truth in zip(got, needed, expected, strict=True):
         torch.testing.assert_close(grad, truth if wanted else torch.empty(0))
+
+
+@pytest.mark.parametrize("t", [0.1, torch.tensor([0.1])], ids=["number", "tensor"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_dispatch_modes_see_the_operators(t, create_graph):
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    def gradients():
+        x = torch.linspace(-2, 2, 30, requires_grad=True)
+        leaves = [x, t.clone().requires_grad_()] if isinstance(t, torch.Tensor) else [x]
+        y = FF.relu_sigmoid(x, leaves[1] if len(leaves) == 2 else t)
+        first = torch.autograd.grad(y.sum(), leaves, create_graph=create_graph)
+        return (*first, *torch.autograd.grad(first[0].sum(), leaves)) if create_graph else first
+
+    expected = gradients()
+    with Mode():
+        torch.testing.assert_close(gradients(), expected)
+    overload = "tensor" if isinstance(t, torch.Tensor) else "default"
+    assert {f"fusedact.relu_sigmoid.{overload}", f"fusedact.relu_sigmoid_backward.{overload}"} <= set(seen)
 
 
 def test_function_modes_see_the_public_function():
@@ -190,3 +272,34 @@ def test_subclasses_come_back(name):
     y = getattr(FF, name)(x.as_subclass(Tagged))
     assert type(y) is Tagged
     torch.testing.assert_close(y.as_subclass(torch.Tensor), getattr(FF, name)(x))
+
+
+@pytest.fixture
+def mesh():
+    if not torch.distributed.is_available():
+        pytest.skip("torch was built without distributed")
+    from torch.distributed.device_mesh import init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@names
+def test_sharded_tensors(name, mesh):
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    x = torch.randn(4, 6)
+    found = both(getattr(FF, name), distribute_tensor(x, mesh, [Shard(0)]))
+    assert all(isinstance(t, DTensor) and t.placements == (Shard(0),) for t in found)
+    torch.testing.assert_close(tuple(t.full_tensor() for t in found), both(getattr(FF, name), x))
+
+
+def test_sharded_tensors_with_a_tensor_parameter(mesh):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    x, t = torch.randn(4, 6), torch.tensor([0.1], requires_grad=True)
+    shared = distribute_tensor(t.detach(), mesh, [Replicate()]).requires_grad_()
+    y = FF.relu_sigmoid(distribute_tensor(x, mesh, [Shard(0)]), shared)
+    (dt,) = torch.autograd.grad(y.sum(), shared)
+    torch.testing.assert_close(dt.full_tensor(), torch.autograd.grad(FF.relu_sigmoid(x, t).sum(), t)[0])

@@ -64,6 +64,11 @@ CASES = {
         TypeError,
         f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got bool",
     ),
+    "no parameter": (
+        lambda: FF.elu(x, None),
+        TypeError,
+        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got NoneType",
+    ),
     "complex parameter": (
         lambda: FF.relu_sigmoid(x, 1j),
         TypeError,
@@ -72,32 +77,32 @@ CASES = {
     "parameter elsewhere": (
         lambda: FF.relu_sigmoid(x, torch.ones((), device="meta")),
         ValueError,
-        "fusedact.functional.relu_sigmoid: threshold is on meta, but x is on cpu",
+        "fusedact.functional.relu_sigmoid: threshold must be on the device of x, cpu, got a tensor on meta",
     ),
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
-        "no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid'?",
+        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid'?",
     ),
     "far name": (
         lambda: FF.activate(x, "zzz"),
         ValueError,
-        f"no activation is named 'zzz'; known are {KNOWN}",
+        f"fusedact.functional.activate: no activation is named 'zzz'; known are {KNOWN}",
     ),
     "name of another type": (
         lambda: fusedact.Activation(3),
         TypeError,
-        "activation name must be a string, got int",
+        "fusedact.Activation: the activation's name must be a string, got int",
     ),
     "unknown parameter": (
         lambda: FF.activate(x, "elu", beta=1.0),
         TypeError,
-        "fusedact.functional.activate: elu has no parameter beta",
+        "fusedact.functional.activate: elu has no parameter beta; its parameters are alpha",
     ),
     "unknown parameter of Activation": (
         lambda: fusedact.Activation("selu", alpha=1.0),
         TypeError,
-        "fusedact.Activation: selu has no parameter alpha",
+        "fusedact.Activation: selu has no parameter alpha; its parameters are none",
     ),
     "unknown argument of a module": (
         lambda: fusedact.create("elu", beta=1.0),
@@ -109,6 +114,16 @@ CASES = {
         ValueError,
         "fusedact.ELU: learnable names 'beta'; the parameters are alpha",
     ),
+    "learnable without any parameter": (
+        lambda: fusedact.Activation("selu", learnable=True),
+        ValueError,
+        "fusedact.Activation: learnable=True, but selu has no parameters",
+    ),
+    "learnable of another type": (
+        lambda: fusedact.ELU(learnable=1),
+        TypeError,
+        "fusedact.ELU: learnable must be a bool, the name of a parameter or a tuple of names, got int",
+    ),
     "learnable in place": (
         lambda: fusedact.ReLUSigmoid(learnable=True, inplace=True),
         ValueError,
@@ -119,21 +134,36 @@ CASES = {
         TypeError,
         "fusedact.ELU: alpha must be a number (learnable=True makes it a parameter), got a tensor",
     ),
+    "text to a module": (
+        lambda: fusedact.ReLUSigmoid("0.1"),
+        TypeError,
+        "fusedact.ReLUSigmoid: threshold must be a number, got str",
+    ),
     "unknown backend": (
         lambda: fusedact.backend("cuda").__enter__(),
         ValueError,
         "fusedact.backend: name must be one of 'auto', 'eager', 'triton', got 'cuda'",
     ),
     "explaining something else": (
-        lambda: fusedact.explain(torch.relu, x),
+        lambda: fusedact.explain(torch.nn.ELU(), x),
         TypeError,
         "fusedact.explain: activation must be a name, or a function or module of fusedact, "
-        "got builtin_function_or_method",
+        "got torch.nn.modules.activation.ELU",
+    ),
+    "explaining an unknown name": (
+        lambda: fusedact.explain("seluu", x),
+        ValueError,
+        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu'?",
+    ),
+    "explaining no tensor": (
+        lambda: fusedact.explain("elu", 1.0),
+        TypeError,
+        "fusedact.functional.elu: input must be a torch.Tensor, got float",
     ),
     "explaining an unknown parameter": (
         lambda: fusedact.explain("elu", x, beta=1.0),
         TypeError,
-        "fusedact.explain: elu has no parameter beta",
+        "fusedact.explain: elu has no parameter beta; its parameters are alpha",
     ),
     "a name twice": (
         lambda: registry.register(registry.get("elu")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import fusedact
 from fusedact import functional as FF
@@ -82,3 +82,66 @@ def test_a_transform_that_begins_after_forward():
     y = FF.relu_sigmoid(x, 0.1)
     rows = torch.func.vmap(lambda g: torch.autograd.grad(y, x, g, retain_graph=True)[0])(torch.eye(20))
     torch.testing.assert_close(rows, torch.diag(oracles.gradient("relu_sigmoid", torch.ones(20), x, (0.1,)).float()))
+
+
+def second_batched(function, *arguments):
+    leaves = [a.clone().requires_grad_() if isinstance(a, torch.Tensor) else a for a in arguments]
+    inputs = [a for a in leaves if isinstance(a, torch.Tensor)]
+    g = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(5, 3, 4)
+    first = torch.autograd.grad(function(*leaves), inputs, g, is_grads_batched=True, create_graph=True)
+    return torch.autograd.grad(sum(t.pow(2).sum() for t in first), inputs)
+
+
+@pytest.mark.parametrize("t", [0.1, torch.tensor(0.1), torch.tensor([0.1])], ids=["number", "0-d", "1-d"])
+def test_batched_gradients_with_a_graph(t):
+    x = torch.randn(3, 4, dtype=torch.float64)
+    plain = second_batched(lambda x, t: torch.relu(x - t) * torch.sigmoid(x), x, t)
+    torch.testing.assert_close(second_batched(FF.relu_sigmoid, x, t), plain)
+
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+@pytest.mark.parametrize("parameter", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_have_the_dtypes_and_shapes_of_what_they_belong_to(dtype, parameter, shape):
+    x = torch.randn(3, 4).to(dtype).requires_grad_()
+    t = torch.full(shape, 0.1, dtype=parameter, requires_grad=True)
+
+    def assert_alike(grads, inputs):
+        for grad, a in zip(grads, inputs, strict=True):
+            assert (grad.dtype, grad.shape) == (a.dtype, a.shape)
+
+    first = torch.autograd.grad(FF.relu_sigmoid(x, t).sum(), (x, t), create_graph=True)
+    assert_alike(first, (x, t))
+    assert_alike(torch.autograd.grad(first[0].sum() + first[1].sum(), (x, t)), (x, t))
+    a, b = x.detach(), t.detach()
+    assert_alike(torch.func.grad(lambda *p: FF.relu_sigmoid(*p).sum(), (0, 1))(a, b), (a, b))
+    assert_alike(torch.func.jvp(FF.relu_sigmoid, (a, b), (torch.ones_like(a), torch.ones_like(b))), (a, a))
+    assert_alike([torch.func.vmap(FF.relu_sigmoid, (0, None))(a, b)], [a])
+
+
+@pytest.mark.parametrize("t", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+def test_a_reverse_pass_over_dual_numbers(t):
+    def gradient(function):
+        x = torch.linspace(-2, 2, 20, dtype=torch.float64).requires_grad_()
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(x, torch.cos(x).detach()))).tangent
+            return torch.autograd.grad(tangent.sum(), x)[0]
+
+    plain = gradient(lambda x: torch.relu(x - t) * torch.sigmoid(x))
+    torch.testing.assert_close(gradient(lambda x: FF.relu_sigmoid(x, t)), plain)
+
+
+@pytest.mark.parametrize("t", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+def test_a_dual_number_that_begins_after_forward(t):
+    def tangent(function):
+        x = torch.linspace(-2, 2, 20, dtype=torch.float64).requires_grad_()
+        y = function(x)
+        with forward_ad.dual_level():
+            g = forward_ad.make_dual(torch.ones_like(x).detach(), torch.cos(x).detach())
+            return forward_ad.unpack_dual(torch.autograd.grad(y, x, g)[0]).tangent
+
+    plain = tangent(lambda x: torch.relu(x - t) * torch.sigmoid(x))
+    torch.testing.assert_close(tangent(lambda x: FF.relu_sigmoid(x, t)), plain)

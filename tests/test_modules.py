@@ -7,6 +7,7 @@ import doctest
 import inspect
 import io
 import pickle
+import pydoc
 from pathlib import Path
 
 import pytest
@@ -107,12 +108,44 @@ def test_state_dict_round_trip_and_conversion():
 
 
 @names
+def test_in_place(name):
+    x = torch.randn(20)
+    expected = getattr(FF, name)(x)
+    for module in (fusedact.create(name, inplace=True), fusedact.Activation(name, inplace=True)):
+        given = x.clone()
+        assert module(given) is given
+        torch.testing.assert_close(given, expected)
+        assert "inplace=True" in repr(module)
+
+
+def test_attributes_may_be_set():
+    module, x = fusedact.ELU(), torch.randn(20)
+    module.alpha = 2
+    assert repr(module) == "ELU(alpha=2)"
+    torch.testing.assert_close(module(x), FF.elu(x, 2.0))
+
+
+def test_subclasses():
+    class Mine(fusedact.ReLUSigmoid):
+        def __init__(self):
+            super().__init__(0.3, learnable=True)
+
+    module = Mine()
+    assert repr(copy.deepcopy(module)) == "Mine(threshold=learnable)"
+    assert list(module.double().state_dict()) == ["threshold"]
+    assert module.threshold.dtype == torch.float64
+
+
+@names
 def test_they_look_written_by_hand(name):
     function, cls = getattr(FF, name), fusedact.create(name).__class__
     assert (function.__module__, function.__qualname__) == ("fusedact.functional", name)
     assert (cls.__module__, cls.__qualname__) == ("fusedact.modules", registry.get(name).module)
     assert function.__doc__.startswith(registry.get(name).summary)
     assert f"def {name}(" in inspect.getsource(function)
+    assert str(inspect.signature(cls)) == str(inspect.signature(cls.__init__)).replace("self, ", "")
+    shown = pydoc.render_doc(cls, renderer=pydoc.plaintext)
+    assert f"{cls.__name__}{inspect.signature(cls)}" in shown
     assert getattr(fusedact, cls.__name__) is cls
 
 

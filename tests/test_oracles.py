@@ -101,7 +101,7 @@ def test_wrong_kernels_are_rejected(case, dtype):
     x = torch.cat([inputs(dtype), torch.tensor([0.5, 1.5], dtype=dtype)])
     y = right(name, x, params, gradient)
     wrong = spoil(x, y.clone()).to(dtype)
-    assert not torch.equal(wrong.nan_to_num(7.0), y.nan_to_num(7.0)), "the kernel is not wrong at all"
+    assert not torch.allclose(wrong, y, rtol=0.0, atol=0.0, equal_nan=True), "the kernel is not wrong at all"
     compare(y, name, x, params, gradient)
     with pytest.raises(AssertionError, match="wrong; the worst at input"):
         compare(wrong, name, x, params, gradient)
@@ -161,7 +161,7 @@ def test_a_yardstick_that_is_not_finite_allows_two_units_and_a_half(yard):
         oracles.assert_accurate(torch.tensor([1 + 3 * 2**-23]), truth, yard)
 
 
-@pytest.mark.parametrize("truth", [65519.0, 1.0, -1e6])
+@pytest.mark.parametrize("truth", [65504.0, 1.0, -1e6])
 def test_infinity_is_rejected_where_the_truth_does_not_reach_it(truth):
     truth = torch.tensor([truth], dtype=torch.float64)
     with pytest.raises(AssertionError, match="got inf"):
@@ -200,7 +200,7 @@ def test_the_rounded_truth_is_accepted(name, params, dtype, gradient):
 @cases
 @dtypes
 def test_torch_is_accepted(name, params, dtype):
-    # relu_sigmoid's composition gives NaN for the limit that its gradient has at +inf: STYLE's oracle rejects that.
+    # The composition gives NaN for the limit that the gradient of relu_sigmoid has at +inf, which is wrong here.
     x = inputs(dtype)
     compare(oracles.yardstick(name, x, params), name, x, params)
     x = x[x.isfinite()]

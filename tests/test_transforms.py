@@ -35,9 +35,12 @@ TRANSFORMS = {
     "grad of grad": lambda f: func.grad(lambda x: func.grad(lambda x: f(x).sum())(x).sum()),
     "vmap": func.vmap,
     "vmap last": lambda f: func.vmap(f, -1, 1),
+    "vmap second": lambda f: func.vmap(f, 1, 0),
     "vmap of vmap": lambda f: func.vmap(func.vmap(f), 1),
     "vmap of grad": lambda f: func.vmap(func.grad(lambda x: f(x).sum())),
     "grad of vmap": lambda f: func.grad(lambda x: func.vmap(f)(x).sum()),
+    "functionalize": func.functionalize,
+    "functionalize of grad": lambda f: func.functionalize(func.grad(lambda x: f(x).sum())),
     "jvp": lambda f: lambda x: func.jvp(f, (x,), (torch.cos(x),)),
     "vjp": lambda f: lambda x: func.vjp(f, x)[1](torch.cos(x)),
     "jacrev": func.jacrev,
@@ -71,6 +74,9 @@ def test_transforms_under_compile(name, transform):
 PARAMETER_TRANSFORMS = {
     "grad": lambda f: func.grad(lambda x, p: f(x, p).sum(), argnums=(0, 1)),
     "hessian": lambda f: func.hessian(lambda x, p: f(x, p).sum(), argnums=(0, 1)),
+    "vmap of hessian": lambda f: func.vmap(func.hessian(lambda x, p: f(x, p).sum(), argnums=(0, 1)), (0, None)),
+    "jvp along the parameter": lambda f: lambda x, p: func.jvp(lambda p: f(x, p), (p,), (torch.ones_like(p),)),
+    "vmap of jvp": lambda f: lambda x, p: func.vmap(lambda x, p: func.jvp(f, (x, p), (x, p)), (0, None))(x, p),
     "jvp": lambda f: lambda x, p: func.jvp(f, (x, p), (torch.cos(x), torch.ones_like(p))),
     "vmap over both": lambda f: lambda x, p: func.vmap(f)(x, p.expand(x.shape[0])),
     "vmap over the parameter": lambda f: lambda x, p: func.vmap(f, (None, 0))(x, p * torch.arange(1, 4)),
@@ -90,6 +96,41 @@ def test_transforms_over_parameters(name, backend, transform):
     made = PARAMETER_TRANSFORMS[transform]
     with fusedact.backend(backend):
         torch.testing.assert_close(made(getattr(FF, name))(x, p), made(PLAIN[name])(x, p))
+
+
+IN_PLACE = {
+    "vmap": lambda f: func.vmap(lambda x: f(x.clone())),
+    "grad": lambda f: func.grad(lambda x: f(x * 1).sum()),
+    "jvp": lambda f: lambda x: func.jvp(lambda x: f(x * 1), (x,), (torch.cos(x),)),
+}
+
+
+@names
+@backends
+@pytest.mark.parametrize("transform", IN_PLACE)
+def test_transforms_in_place(name, backend, transform):
+    x, made = sample(3, 4), IN_PLACE[transform]
+    with fusedact.backend(backend):
+        found = made(lambda x: getattr(FF, name)(x, *ARGUMENTS[name], inplace=True))(x)
+    torch.testing.assert_close(found, made(PLAIN[name])(x))
+
+
+@learnable
+def test_functionalize_in_place(name):
+    # Not selu: PyTorch has no rule for its own selu_.
+    x, f = sample(3, 4), getattr(FF, name)
+    found = func.functionalize(lambda x: f(x.clone(), *ARGUMENTS[name], inplace=True))(x)
+    torch.testing.assert_close(found, PLAIN[name](x))
+
+
+@learnable
+def test_a_parameter_of_one_dimension_under_vmap(name):
+    x, p = sample(5, 3), torch.rand(5, 1, dtype=torch.float64)
+    f, plain = getattr(FF, name), PLAIN[name]
+    torch.testing.assert_close(func.vmap(f)(x, p), func.vmap(plain)(x, p))
+    slopes = func.vmap(func.grad(lambda x, p: f(x, p).sum(), 1))(x, p)
+    assert slopes.shape == p.shape
+    torch.testing.assert_close(slopes, func.vmap(func.grad(lambda x, p: plain(x, p).sum(), 1))(x, p))
 
 
 @names

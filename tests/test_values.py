@@ -7,12 +7,17 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import eager
+from fusedact import eager, registry
 from fusedact import functional as FF
 
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
 names = pytest.mark.parametrize("name", fusedact.names())
 HALVES = [torch.float16, torch.bfloat16]
+
+
+def same(a, b):
+    """Equal, NaN equal to NaN and infinities apart from the largest numbers."""
+    return torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def evaluate(name, x, params, g):
@@ -22,12 +27,13 @@ def evaluate(name, x, params, g):
 
 
 def assert_both(name, x, params, g):
-    before = x.clone()
+    before = x.clone(), g.clone()
     y, dx = evaluate(name, x, params, g)
     oracles.assert_accurate(y, oracles.value(name, x, params), oracles.yardstick(name, x, params), x=x)
     yard = oracles.yardstick_gradient(name, g, x, params)
     oracles.assert_accurate(dx, oracles.gradient(name, g, x, params), yard, x=x)
-    assert torch.equal(before.nan_to_num(7.0), x.nan_to_num(7.0))
+    assert same(x, before[0])
+    assert same(g, before[1])
 
 
 @cases
@@ -40,6 +46,18 @@ def test_all_halves(name, params, dtype, kind):
 
 
 @cases
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_halves_are_rounded_once(name, params, dtype):
+    """Sharper than the yardstick, which rounds at every step: what float32 loses on the way hardly shows."""
+    x = oracles.halves(dtype)
+    x, g = x[x.isfinite()], torch.ones_like(x[x.isfinite()])
+    y, dx = evaluate(name, x, params, g)
+    for ours, truth in ((y, oracles.value(name, x, params)), (dx, oracles.gradient(name, g, x, params))):
+        units = (ours.double() - truth).abs() / oracles.ulp(truth, dtype)
+        assert units[ours.isfinite()].max() <= 0.51
+
+
+@cases
 @pytest.mark.parametrize("kind", ["ones", "random"])
 def test_float32(name, params, kind):
     kinks = oracles.rounded(oracles.kinks(name, params), torch.float32)
@@ -49,10 +67,16 @@ def test_float32(name, params, kind):
 
 @cases
 def test_float64(name, params):
-    x = torch.cat([torch.randn(2000, dtype=torch.float64) * 5, oracles.near(0.0, *params, dtype=torch.float64)])
+    x = [torch.randn(2000) * 5, -torch.logspace(-12, 2.8, 2000), oracles.near(0.0, *params, dtype=torch.float64)]
+    x = torch.cat([part.double() for part in x])
     y, dx = evaluate(name, x, params, torch.ones_like(x))
-    torch.testing.assert_close(y, oracles.value(name, x, params), rtol=4e-15, atol=1e-300)
-    torch.testing.assert_close(dx, oracles.gradient(name, torch.ones_like(x), x, params), rtol=4e-15, atol=1e-300)
+    # PyTorch's derivative of the sigmoid takes 1 - s, which cancels: 15 units measured where x is near 19.
+    for ours, truth, units in (
+        (y, oracles.value(name, x, params), 4),
+        (dx, oracles.gradient(name, torch.ones_like(x), x, params), 20 if name == "relu_sigmoid" else 4),
+    ):
+        assert ours.dtype == torch.float64
+        assert ((ours - truth).abs() / oracles.ulp(truth, torch.float64)).max() <= units
 
 
 @cases
@@ -63,19 +87,68 @@ def test_gradient_at_the_kink_is_that_of_torch(name, params):
     assert dx.item() == pytest.approx(expected, rel=1e-6, abs=0.0)
 
 
+def assert_at_every_place(y, dx, name, x, params, g):
+    """Nothing is lost or moved. How accurate float32 is cannot be told of repeated inputs: no neighbours differ."""
+    if x.dtype == torch.float32:
+        torch.testing.assert_close(y, oracles.value(name, x, params).float())
+        torch.testing.assert_close(dx, oracles.gradient(name, g, x, params).float())
+    else:
+        oracles.assert_accurate(y, oracles.value(name, x, params), oracles.yardstick(name, x, params), x=x)
+        yard = oracles.yardstick_gradient(name, g, x, params)
+        oracles.assert_accurate(dx, oracles.gradient(name, g, x, params), yard, x=x)
+
+
+SPREADS = {
+    "dense": lambda t: t,
+    "transposed": lambda t: t.t(),
+    "strided": lambda t: t.repeat_interleave(2, dim=1)[:, ::2],
+    "expanded": lambda t: t[:1].expand(t.shape),
+}
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """Small pieces, and how many each call was cut into."""
+    counts = []
+    cut = eager._pieces
+
+    def counted(*tensors):
+        parts = list(cut(*tensors))
+        counts.append(len(parts))
+        return iter(parts)
+
+    monkeypatch.setattr(eager, "_pieces", counted)
+    monkeypatch.setattr(eager, "PIECE_PER_THREAD", 2000)
+    return counts
+
+
 @cases
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_large_tensors_are_worked_in_pieces(name, params, dtype, monkeypatch):
-    monkeypatch.setattr(eager, "PIECE_PER_THREAD", 500)
-    x, g = torch.randn(41, 1013).to(dtype), torch.randn(41, 1013).to(dtype)
-    with fusedact.backend("eager"):
-        y, dx = evaluate(name, x, params, g)
-    monkeypatch.undo()
-    whole, whole_dx = evaluate(name, x, params, g)
-    torch.testing.assert_close(
-        y, whole, rtol=2e-6 if dtype == torch.float32 else None, atol=1e-7 if dtype == torch.float32 else None
-    )
-    torch.testing.assert_close(dx, whole_dx)
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, pieces):
+    """Straight from the CPU path, which PyTorch's own kernels would serve ELU and SELU before."""
+    spec = registry.get(name)
+    x, g = (SPREADS[spread]((3 * torch.randn(101, 211)).to(dtype)) for _ in range(2))
+    before = x.clone(), g.clone()
+    y = eager.forward(spec, x, params)
+    (dx,) = eager.backward(spec, g, x, params, [True] + [False] * len(params))[:1]
+    assert max(pieces) > 3
+    assert_at_every_place(y, dx, name, x, params, g)
+    assert same(x, before[0])
+    assert same(g, before[1])
+
+
+@names
+@pytest.mark.parametrize("spread", ["dense", "transposed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_beyond_a_real_piece(name, dtype, spread):
+    columns = eager.PIECE_PER_THREAD * torch.get_num_threads() // 64 + 1
+    x, g = (SPREADS[spread](torch.randn(65, columns).to(dtype)) for _ in range(2))
+    assert x.numel() > eager._piece_limit(x)
+    params = oracles.PARAMETERS[name][-1]
+    y, dx = evaluate(name, x, params, g)
+    assert_at_every_place(y, dx, name, x, params, g)
+    assert y.stride() == dx.stride() == x.stride()
 
 
 LAYOUTS = {
@@ -117,12 +190,14 @@ def test_parameter_gradient(name, value, dtype, shape, monkeypatch):
     assert dp.shape == p.shape
     assert dp.dtype == p.dtype
     (truth,), (scale,) = (f(name, g, x, (value,)) for f in (oracles.parameter_gradient, oracles.parameter_scale))
-    assert (dp.double() - truth).abs().item() <= 1e-5 * scale.item()
+    # A twentieth of this was measured: PyTorch sums pairwise.
+    assert (dp.double() - truth).abs() <= torch.finfo(wide).eps * scale
 
 
 @names
-def test_inplace_matches_the_value(name):
-    x = torch.randn(300)
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+def test_inplace_matches_the_value(name, dtype):
+    x = torch.randn(300).to(dtype)
     expected = getattr(FF, name)(x)
     version = x._version
     assert getattr(FF, name)(x, inplace=True) is x
@@ -133,10 +208,40 @@ def test_inplace_matches_the_value(name):
 @names
 def test_inplace_on_a_strided_view_changes_it_alone(name):
     base = torch.randn(20, 20)
-    before = base.clone()
-    getattr(FF, name)(base[::2, ::3], inplace=True)
-    torch.testing.assert_close(base[::2, ::3], getattr(FF, name)(before[::2, ::3]))
-    assert torch.equal(base[1::2], before[1::2])
+    view, before, version = base[::2, ::3], base.clone(), base._version
+    assert getattr(FF, name)(view, inplace=True) is view
+    assert base._version > version
+    expected = before.clone()
+    expected[::2, ::3] = getattr(FF, name)(before[::2, ::3])
+    untouched = torch.ones_like(base, dtype=torch.bool)
+    untouched[::2, ::3] = False
+    torch.testing.assert_close(base, expected)
+    assert torch.equal(base[untouched], before[untouched])
+
+
+@names
+def test_inplace_on_overlapping_memory_raises_as_in_torch(name):
+    with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+        getattr(FF, name)(torch.zeros(1).expand(4), inplace=True)
+
+
+@names
+def test_inplace_on_what_another_gradient_needs_raises(name):
+    kept = torch.randn(5, requires_grad=True).exp()
+    getattr(FF, name)(kept, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.sum().backward()
+
+
+@names
+def test_inplace_on_a_view_is_differentiable(name):
+    leaf = torch.randn(6, requires_grad=True)
+    whole = leaf * 1.0
+    getattr(FF, name)(whole[2:4], inplace=True)
+    (dx,) = torch.autograd.grad(whole.sum(), leaf)
+    expected = torch.ones(6)
+    expected[2:4] = evaluate(name, leaf[2:4], (), torch.ones(2))[1]
+    torch.testing.assert_close(dx, expected)
 
 
 @names
@@ -161,7 +266,8 @@ def test_saved_tensors_are_not_overwritten(name):
     x = torch.randn(2**15, requires_grad=True)
     y = getattr(FF, name)(x)
     g = torch.randn(2**15)
-    kept = g.clone()
+    kept, before = g.clone(), x.detach().clone()
     first = torch.autograd.grad(y, x, g, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(y, x, g)[0])
     assert torch.equal(g, kept)
+    assert torch.equal(x, before)
