@@ -7,7 +7,7 @@ function returns `dx, (dp0, ...)`, elementwise: the templates sum the parts of t
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_and_complement
+from .device_math import LARGEST, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
@@ -24,10 +24,17 @@ def relu_sigmoid(x, params, precise: tl.constexpr):
 def relu_sigmoid_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + (x - t) s (1 - s), d/dt = -s, where x > t and s = sigmoid(x); 0 elsewhere."""
     shifted = x - params[0]
-    s, complement = sigmoid_and_complement(x, precise)
+    s, s_low, complement = sigmoid_parts(x, precise)
     # At +inf the product (x - t)(1 - s) tends to 0; a finite factor keeps inf * 0 out.
-    slope = tl.fma(tl.minimum(shifted, LARGEST), s * complement, s)
-    return tl.where(shifted <= 0.0, 0.0, g * slope), (tl.where(shifted <= 0.0, 0.0, -g * s),)
+    shifted = tl.minimum(shifted, LARGEST)
+    if precise:
+        # s + (x - t) s (1 - s) = (s + s_low) (factor + factor_low), rounded once.
+        p = shifted * complement
+        factor = 1.0 + p
+        slope = tl.fma(s, factor, tl.fma(s_low, factor, s * (p - (factor - 1.0))))
+    else:
+        slope = tl.fma(shifted, s * complement, s)
+    return tl.where(shifted <= 0.0, 0.0, g * slope), (tl.where(shifted <= 0.0, 0.0, -g * (s + s_low)),)
 
 
 @triton.jit

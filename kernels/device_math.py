@@ -81,14 +81,28 @@ def sigmoid(x, precise: tl.constexpr):
 
 
 @triton.jit
-def sigmoid_and_complement(x, precise: tl.constexpr):
-    """sigmoid(x) and 1 - sigmoid(x), the second without cancellation."""
+def sigmoid_parts(x, precise: tl.constexpr):
+    """sigmoid(x) as the sum of a number and a small one, and 1 - sigmoid(x); neither by cancellation."""
     if precise:
-        e = exp_nonpositive(-tl.abs(x), precise)
-        value = tl.div_rn(tl.where(x < 0, e, 1.0), 1.0 + e)
-        return value, tl.where(x < 0, 1.0 - value, e * value)
+        n, r = reduce_exponent(tl.maximum(-tl.abs(x), -110.0, propagate_nan=tl.PropagateNan.ALL))
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        scale, rest = power_of_two(half), power_of_two(n - half)
+        p = expm1_reduced(r)
+        # exp(-|x|) = e + e_low: what the sum 1 + p loses is p - (1 + p - 1), exact where p is the smaller.
+        mantissa = 1.0 + p
+        e = mantissa * scale * rest
+        e_low = (p - (mantissa - 1.0)) * scale * rest
+        total = 1.0 + e
+        total_low = (e - (total - 1.0)) + e_low
+        # u + u_low = 1 / (1 + e): a Newton step on an approximate division. q + q_low = e / (1 + e).
+        u = 1.0 / total
+        u_low = u * tl.fma(-u, total_low, tl.fma(-u, total, 1.0))
+        q = e * u
+        q_low = tl.fma(e, u, -q) + tl.fma(e, u_low, e_low * u)
+        negative = x < 0
+        return tl.where(negative, q, u), tl.where(negative, q_low, u_low), tl.where(negative, u + u_low, q + q_low)
     else:
         # Not 1 - value: the division's error, two units, would grow with the factor that x is beside it.
         e = tl.exp2(x * -LOG2_E)
         value = 1.0 / (1.0 + e)
-        return value, tl.minimum(e, LARGEST) * value
+        return value, 0.0, tl.minimum(e, LARGEST) * value
