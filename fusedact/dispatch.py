@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from . import compat
 from .checks import check_input, check_names, check_parameters
+from .eager import numeric
 from .registry import ActivationSpec, get
 
 __all__ = ["Path", "backend", "choose", "explain"]
@@ -92,12 +93,15 @@ def _why_no_kernel(x: Tensor) -> str:
     return compat.kernels_serve_device(x.device)
 
 
-def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> Path:
-    """The path of a call; the reason comes with it."""
+def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool) -> Path:
+    """The path of a call; the reason comes with it. `numbers`: no parameter is a tensor."""
     if is_compiling():
         return FORMULA_COMPILING
     forced = _backend.get()
-    path = _choose_plain(spec, x, params, forced)
+    # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
+    if numbers and spec.aten is not None and x.is_cpu and forced == "auto" and not compat.interpreting:
+        return ATEN_CPU
+    path = _choose_plain(spec, x, params, numbers, forced)
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
@@ -107,28 +111,29 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) ->
     return path
 
 
-def _choose_plain(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], forced: str) -> Path:
+def _is_plain(t: float | Tensor) -> bool:
+    kind: type = type(t)
+    return kind is float or kind is Tensor or kind is Parameter
+
+
+def _choose_plain(
+    spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool, forced: str
+) -> Path:
     kind: type = type(x)
     if kind is not Tensor and kind is not Parameter:
         return FORMULA_SUBCLASS
-    tensors = False
-    for p in params:
-        kind = type(p)
-        if kind is not float:
-            if kind is not Tensor and kind is not Parameter:
-                return FORMULA_SUBCLASS
-            tensors = True
+    if not numbers and not all(map(_is_plain, params)):
+        return FORMULA_SUBCLASS
     if compat.tracing():
         return FORMULA_TRACING
     if x.layout is not torch.strided or x.is_nested:
         return FORMULA_LAYOUT
-    aten = spec.aten is not None and not tensors
+    aten = numbers and spec.aten is not None
+    if x.is_cpu and forced == "auto" and not compat.interpreting:
+        return PIECES_CPU
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
-    if x.is_cpu:
-        if not compat.interpreting and forced == "auto":
-            return ATEN_CPU if aten else PIECES_CPU
-    elif x.is_meta:
+    if x.is_meta:
         return FORMULA_META
     why_not = _why_no_kernel(x)
     if not why_not:
@@ -173,4 +178,5 @@ def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path
     check_names("fusedact.explain", spec, parameters)
     check_input(spec, x)
     values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
-    return choose(spec, x, check_parameters(spec, x, values))
+    checked = check_parameters(spec, x, values)
+    return choose(spec, x, checked, numeric(checked))
