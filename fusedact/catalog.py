@@ -38,7 +38,7 @@ register(
         module="ELU",
         summary="Exponential linear unit.",
         formula="x if x > 0 else alpha * (exp(x) - 1)",
-        limits="At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0; a NaN has gradient 1.",
+        limits="At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0.",
         example=">>> FF.elu(torch.tensor([-1.0, 0.0, 2.0]))\ntensor([-0.6321,  0.0000,  2.0000])",
         reference="torch.nn.functional.elu; Clevert et al., 2015, arXiv:1511.07289.",
         parameters=(ParameterSpec("alpha", 1.0, "the negative of the limit at -inf"),),
@@ -58,7 +58,7 @@ register(
         ),
         limits=(
             "At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the "
-            "gradient 0; a NaN has gradient scale. Initialise weights LeCun-normal: variance 1 / fan_in."
+            "gradient 0. Initialise weights LeCun-normal: variance 1 / fan_in."
         ),
         example=">>> FF.selu(torch.tensor([-1.0, 0.0, 2.0]))\ntensor([-1.1113,  0.0000,  2.1014])",
         reference="torch.nn.functional.selu; Klambauer et al., 2017, arXiv:1706.02515.",

@@ -55,8 +55,10 @@ def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def relu_sigmoid(x: Tensor, threshold: Parameter = 0.0) -> Tensor:
     """relu(x - threshold) * sigmoid(x)."""
-    # sigmoid is 1 from 700 on in every dtype; the bound keeps the gradient at +inf from becoming inf * 0.
-    return torch.relu(x - threshold) * torch.sigmoid(x.clamp(max=700.0))
+    # sigmoid is 1 from 700 on in every dtype; the bound keeps the gradient at +inf from becoming inf * 0. And `where`
+    # stops an infinite or NaN gradient of the output, which the product would multiply by 0, below the threshold.
+    product = torch.relu(x - threshold) * torch.sigmoid(x.clamp(max=700.0))
+    return torch.where(x <= threshold, 0.0, product)
 
 
 def relu_sigmoid_lean(x: Tensor, threshold: Parameter) -> Tensor:

@@ -48,7 +48,7 @@ def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False) -> Te
 
     x if x > 0 else alpha * (exp(x) - 1)
 
-    At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0; a NaN has gradient 1.
+    At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0.
 
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
@@ -72,7 +72,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
     scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
 
-    At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0; a NaN has gradient scale. Initialise weights LeCun-normal: variance 1 / fan_in.
+    At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0. Initialise weights LeCun-normal: variance 1 / fan_in.
 
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.

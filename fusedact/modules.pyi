@@ -76,7 +76,7 @@ class ELU(nn.Module):
 
     x if x > 0 else alpha * (exp(x) - 1)
 
-    At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0; a NaN has gradient 1.
+    At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0.
 
     Args:
         alpha: the negative of the limit at -inf.
@@ -107,7 +107,7 @@ class SELU(nn.Module):
 
     scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
 
-    At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0; a NaN has gradient scale. Initialise weights LeCun-normal: variance 1 / fan_in.
+    At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0. Initialise weights LeCun-normal: variance 1 / fan_in.
 
     Args:
         inplace: overwrite the input.

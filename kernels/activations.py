@@ -47,7 +47,7 @@ def elu(x, params, precise: tl.constexpr):
 def elu_backward(g, x, params, precise: tl.constexpr):
     """d/dx = 1 where x > 0, else alpha exp(x); d/dalpha = exp(x) - 1 where x <= 0. A NaN has slope 1, as in torch."""
     dx = tl.where(x <= 0, g * (params[0] * exp_nonpositive(x, precise)), g)
-    return dx, (tl.where(x <= 0, g * expm1_nonpositive(x, precise), 0.0),)
+    return dx, (tl.where(x > 0, 0.0, g * expm1_nonpositive(x, precise)),)
 
 
 @triton.jit

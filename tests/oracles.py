@@ -49,7 +49,7 @@ SLOPES: dict[str, Callable[..., Tensor]] = {
 
 PARAMETER_SLOPES: dict[str, tuple[Callable[..., Tensor], ...]] = {
     "relu_sigmoid": (lambda x, t: torch.where(x <= t, 0.0, -torch.sigmoid(x)),),
-    "elu": (lambda x, alpha: torch.where(x <= 0, torch.expm1(x), 0.0),),
+    "elu": (lambda x, alpha: torch.where(x > 0, 0.0, torch.expm1(x)),),
     "selu": (),
 }
 

@@ -145,3 +145,19 @@ def test_a_dual_number_that_begins_after_forward(t):
 
     plain = tangent(lambda x: torch.relu(x - t) * torch.sigmoid(x))
     torch.testing.assert_close(tangent(lambda x: FF.relu_sigmoid(x, t)), plain)
+
+
+@pytest.mark.parametrize("name", ["relu_sigmoid", "elu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_infinite_and_nan_gradients_do_not_depend_on_the_kind_of_parameter(name, dtype):
+    """Below the threshold the gradient is 0 whatever comes in, for a number as for a tensor."""
+    at = torch.tensor([-float("inf"), -5.0, 0.0, 0.1, 5.0, float("inf")])
+    special = torch.tensor([0.0, 1.0, float("inf"), float("-inf"), float("nan")])
+    x, g = (t.reshape(-1).to(dtype) for t in torch.meshgrid(at, special, indexing="ij"))
+    grads = []
+    for parameter in (0.5, torch.tensor(0.5, dtype=dtype, requires_grad=True)):
+        leaf = x.clone().requires_grad_()
+        grads += torch.autograd.grad(getattr(FF, name)(leaf, parameter), leaf, g)
+    torch.testing.assert_close(grads[0], grads[1], equal_nan=True)
+    if name == "relu_sigmoid":
+        assert (grads[0][x <= 0.5] == 0).all()
