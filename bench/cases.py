@@ -156,6 +156,6 @@ def all_cases(dtypes: Iterable[str], sizes: Iterable[int]) -> list[Case]:
         Case(activation, dtype, size, direction)
         for dtype in dtypes
         for size in sizes
-        for activation in registry.names()
+        for activation in registry.names("elementwise")
         for direction in DIRECTIONS
     ]

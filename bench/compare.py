@@ -247,7 +247,7 @@ def run(
     for (dtype_name, dtype), exponent in itertools.product(DTYPES.items(), exponents):
         size = 2**exponent
         pairs = inputs(dtype, size, device, buffer_count(size, dtype, device))
-        for activation in registry.names():
+        for activation in registry.names("elementwise"):
             functions = providers(activation, with_compile)
             check_accuracy(activation, functions, pairs[0])
             for direction in DIRECTIONS:

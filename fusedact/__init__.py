@@ -7,6 +7,7 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .modules import ELU as ELU
+from .modules import PWL as PWL
 from .modules import SELU as SELU
 from .modules import Activation as Activation
 from .modules import ReLUSigmoid as ReLUSigmoid

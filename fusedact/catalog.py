@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.nn import functional as F
 
-from . import eager
+from . import eager, tables
 from .registry import ActivationSpec, ParameterSpec, register
 
 register(
@@ -65,5 +65,31 @@ register(
         eager=eager.selu,
         aten=F.selu,
         device="selu",
+    )
+)
+
+register(
+    ActivationSpec(
+        name="pwl",
+        module="PWL",
+        kind="piecewise",
+        summary="Piecewise-linear function with fixed tables.",
+        formula="linear between the points (breakpoint, value), with the given slopes outside",
+        limits=(
+            "At a breakpoint the gradient is the adjacent slope of smaller magnitude, the right one if both are equal. "
+            "At an infinity the value is the limit; a NaN gives NaN, with the left slope as gradient."
+        ),
+        example=(
+            ">>> FF.pwl(torch.tensor([-2.0, 0.5, 3.0]), [0.0, 1.0], [0.0, 2.0], right_slope=1.0)\ntensor([0., 1., 4.])"
+        ),
+        reference="numpy.interp, with slopes outside; as an activation, Zhou et al., 2021, arXiv:2104.03693.",
+        parameters=(
+            ParameterSpec("breakpoints", None, "strictly increasing"),
+            ParameterSpec("values", None, "the function at the breakpoints"),
+            ParameterSpec("left_slope", 0.0, "the slope before the first breakpoint"),
+            ParameterSpec("right_slope", 0.0, "the slope after the last breakpoint"),
+        ),
+        eager=tables.reference,
+        device="pwl",
     )
 )

@@ -105,7 +105,7 @@ def _list(_: argparse.Namespace) -> None:
     table = _table("Activations", "name", "module", "formula", "parameters")
     for name in registry.names():
         spec = registry.get(name)
-        table.add_row(name, spec.module, spec.formula, ", ".join(f"{p.name}={p.default:g}" for p in spec.parameters))
+        table.add_row(name, spec.module, spec.formula, ", ".join(map(str, spec.parameters)))
     _print(table)
 
 

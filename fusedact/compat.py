@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 __all__ = [
+    "capturing",
     "dispatch_mode_active",
     "functionalizing",
     "interpreting",
@@ -27,6 +28,7 @@ __all__ = [
     "tracing",
     "transforms_active",
     "transforms_allowed",
+    "version",
 ]
 
 
@@ -90,6 +92,16 @@ def is_dense(x: Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def version(t: Tensor) -> int | None:
+    """How often t was changed in place; None where nobody counts."""
+    return None if t.is_inference() else t._version
+
+
+def capturing(t: Tensor) -> bool:
+    """Whether a CUDA graph of t's device is being captured."""
+    return t.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def materialized(x: Tensor) -> Tensor:

@@ -177,6 +177,8 @@ def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path
         )
     check_names("fusedact.explain", spec, parameters)
     check_input(spec, x)
+    if spec.kind == "piecewise":
+        return choose(spec, x, (), True)
     values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
     checked = check_parameters(spec, x, values)
     return choose(spec, x, checked, numeric(checked))

@@ -120,9 +120,10 @@ def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Ten
     """The definition on any tensor, differentiable to any order; halves are computed in fp32 and rounded once."""
     if spec.aten is not None and not any(isinstance(p, Tensor) for p in params):
         return spec.aten(x, *params)
+    beside = () if spec.table is None else spec.table.beside(x)
     if x.dtype in HALF_DTYPES:
-        return spec.eager(x.float(), *_in_dtype(params, torch.float32)).to(x.dtype)
-    return spec.eager(x, *_in_dtype(params, x.dtype))
+        return spec.eager(x.float(), *_in_dtype(params, torch.float32), *beside).to(x.dtype)
+    return spec.eager(x, *_in_dtype(params, x.dtype), *beside)
 
 
 def _piece_limit(x: Tensor) -> int:
@@ -158,12 +159,15 @@ def forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], out: T
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
         params = _in_dtype(params, dtype)
+    beside = () if spec.table is None else spec.table.beside(x)
     if out is None:
         if x.numel() <= _piece_limit(x):
-            return _narrow[x.dtype](function(x.float(), *params)) if half else function(x, *params)
+            if half:
+                return _narrow[x.dtype](function(x.float(), *params, *beside))
+            return function(x, *params, *beside)
         out = torch.empty_like(x)
-    for x_piece, out_piece in _pieces(x, out):
-        out_piece.copy_(function(x_piece.to(dtype), *params))
+    for x_piece, *beside_piece, out_piece in _pieces(x, *beside, out):
+        out_piece.copy_(function(x_piece.to(dtype), *params, *beside_piece))
     return out
 
 
@@ -176,12 +180,14 @@ def backward(
     lean = spec.lean_backward
     if lean is not None and needed[0] and numeric(params):
         nothing = [None] * len(params)
+        beside = () if spec.table is None else spec.table.beside(x)
         if x.numel() <= _piece_limit(x):
-            whole = _narrow[x.dtype](lean(g.float(), x.float(), *params)) if half else lean(g, x, *params)
-            return [whole, *nothing]
+            if half:
+                return [_narrow[x.dtype](lean(g.float(), x.float(), *params, *beside)), *nothing]
+            return [lean(g, x, *params, *beside), *nothing]
         result = torch.empty_like(x)
-        for g_piece, x_piece, result_piece in _pieces(g, x, result):
-            result_piece.copy_(lean(g_piece.to(dtype), x_piece.to(dtype), *params))
+        for g_piece, x_piece, *beside_piece, result_piece in _pieces(g, x, *beside, result):
+            result_piece.copy_(lean(g_piece.to(dtype), x_piece.to(dtype), *params, *beside_piece))
         return [result, *nothing]
 
     dx = torch.empty_like(x) if needed[0] else None

@@ -13,9 +13,10 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
 from .checks import check_names
+from .piecewise import pwl
 from .registry import ActivationSpec
 
-__all__ = ["activate", *registry.names()]
+__all__ = ["activate", "pwl", *registry.names("elementwise")]
 
 
 def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
@@ -67,5 +68,6 @@ def _define(spec: ActivationSpec) -> Any:
 
 
 # Beside the module's globals, which Dynamo cannot look into.
-_functions = {name: _define(registry.get(name)) for name in registry.names()}
+_functions = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update(_functions)
+_functions["pwl"] = pwl

@@ -1,6 +1,8 @@
 # Made from the catalog by `python -m fusedact.stubs`.
 from torch import Tensor
 
+from .piecewise import pwl as pwl
+
 def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
     """Apply the activation of that name.
 

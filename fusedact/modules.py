@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from . import describe, functional, registry
 from .checks import check_names, check_number
+from .piecewise import PWL
 from .registry import ActivationSpec
 
-__all__ = ["Activation", "create", *(registry.get(name).module for name in registry.names())]
+__all__ = ["PWL", "Activation", "create", *(registry.get(name).module for name in registry.names("elementwise"))]
 
 
 class _Elementwise(nn.Module):
@@ -91,7 +92,7 @@ class Activation(_Elementwise):
     """The activation of a name, as a module: `Activation("elu", alpha=0.5)` computes what `ELU(alpha=0.5)` does.
 
     Args:
-        name: a name out of `fusedact.names()`.
+        name: a name out of `fusedact.names("elementwise")`.
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
         inplace: overwrite the input.
         parameters: of the activation, by name; the defaults otherwise.
@@ -114,6 +115,8 @@ class Activation(_Elementwise):
     ) -> None:
         super().__init__()
         spec = registry.get(name, "fusedact.Activation")
+        if spec.kind != "elementwise":
+            raise ValueError(f"fusedact.Activation: {name!r} takes tables, not numbers; use fusedact.{spec.module}")
         self._configure(spec, _complete("fusedact.Activation", spec, parameters), learnable, inplace)
 
     def extra_repr(self) -> str:
@@ -167,5 +170,6 @@ def _define(spec: ActivationSpec) -> type[_Elementwise]:
     )
 
 
-_classes = {name: _define(registry.get(name)) for name in registry.names()}
+_classes: dict[str, type[nn.Module]] = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update({cls.__name__: cls for cls in _classes.values()})
+_classes["pwl"] = PWL

@@ -4,12 +4,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .piecewise import PWL as PWL
+
 
 class Activation(nn.Module):
     """The activation of a name, as a module: `Activation("elu", alpha=0.5)` computes what `ELU(alpha=0.5)` does.
 
     Args:
-        name: a name out of `fusedact.names()`.
+        name: a name out of `fusedact.names("elementwise")`.
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
         inplace: overwrite the input.
         parameters: of the activation, by name; the defaults otherwise.

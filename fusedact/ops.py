@@ -20,6 +20,7 @@ from . import compat, eager, registry
 from .checks import FLOAT_DTYPES, check_input, check_parameters
 from .dispatch import Path, choose
 from .registry import ActivationSpec
+from .tables import Plan, Table
 
 __all__ = ["apply"]
 
@@ -84,7 +85,10 @@ def _run_forward(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters
     if out is None:
         out = torch.empty_like(x)
     with _on_device(x):
-        launch.forward(spec.device, x, out, tuple(params))
+        if spec.table is None:
+            launch.forward(spec.device, x, out, tuple(params))
+        else:
+            launch.forward(spec.device, x, out, (_launched(spec.table),), spec.table.channel_dim)
     return out
 
 
@@ -103,6 +107,9 @@ def _run_backward(
     g, x = compat.materialized(g), compat.materialized(x)
     dx = torch.empty_like(x) if needed[0] else None
     with _on_device(x):
+        if spec.table is not None:
+            launch.backward(spec.device, g, x, dx, (_launched(spec.table),), (False,), spec.table.channel_dim)
+            return [dx]
         partials = launch.backward(spec.device, g, x, dx, tuple(params), tuple(needed[1:]))
     sums: list[Tensor | None] = [None for _ in params]
     if partials is not None:
@@ -110,6 +117,13 @@ def _run_backward(
             if wanted and isinstance(p, Tensor):
                 sums[i] = partials[i].sum().to(p.dtype).reshape(p.shape)
     return [dx, *sums]
+
+
+def _launched(table: Table) -> Any:
+    """A table as its kernels take it."""
+    from .kernels import launch
+
+    return launch.Table(table.data, table.size, table.how.steep)
 
 
 _NO_GUARD = nullcontext()
@@ -174,6 +188,35 @@ def _define_operators(spec: ActivationSpec) -> None:
         )
 
 
+def _define_table_operators() -> None:
+    """fusedact::pwl and fusedact::pwl_backward, which take a prepared table and what is known of it."""
+    constants = "Tensor table, int count, str kind, int cells, bool steep, int? channel_dim"
+
+    def spec_of(data: Tensor, count: int, kind: str, cells: int, steep: bool, channel_dim: int | None) -> Any:
+        return Table(data, count, Plan(kind, cells, steep), 0 if channel_dim is None else channel_dim).spec
+
+    def forward(x: Tensor, *args: Any) -> Tensor:
+        spec = spec_of(*args)
+        return _run_forward(spec, _physical_path(spec, x, ()), x, ())
+
+    def backward(g: Tensor, x: Tensor, *args: Any) -> Tensor:
+        spec = spec_of(*args)
+        dx = _run_backward(spec, _physical_path(spec, x, ()), g, x, (), _X_ONLY[0])[0]
+        return x.new_empty(0) if dx is None else dx
+
+    _library.define(f"pwl(Tensor x, {constants}) -> Tensor")
+    _library.define(f"pwl_backward(Tensor grad, Tensor x, {constants}) -> Tensor")
+    _library.impl("pwl", forward, "CompositeExplicitAutograd")
+    _library.impl("pwl_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake("fusedact::pwl", lambda x, *_: torch.empty_like(x), lib=_library)
+    torch.library.register_fake("fusedact::pwl_backward", lambda g, x, *_: torch.empty_like(x), lib=_library)
+
+
+def _constants(spec: ActivationSpec) -> tuple[Any, ...]:
+    """What an operator takes after x and the parameters."""
+    return () if spec.table is None else spec.table.constants
+
+
 def _unwrapped(x: Tensor, params: Sequence[Any]) -> tuple[float | Tensor, ...]:
     return tuple(p.item() if isinstance(p, Tensor) and p.device != x.device else p for p in params)
 
@@ -182,6 +225,10 @@ def _physical_path(spec: ActivationSpec, x: Tensor, params: Parameters) -> Path:
     """The path of an operator's call, which must not end in ATen's autograd-aware twin."""
     path = choose(spec, x, params, eager.numeric(params))
     return path if path.kind == "triton" else Path("pieces", path.reason)
+
+
+def _per_channel(spec: ActivationSpec) -> bool:
+    return spec.table is not None and spec.table.channel_dim is not None
 
 
 def _operator(name: str, params: Parameters) -> tuple[Callable[..., Any], Parameters, bool]:
@@ -196,7 +243,7 @@ def _operator(name: str, params: Parameters) -> tuple[Callable[..., Any], Parame
 def _forward(spec: ActivationSpec, path: Path, x: Tensor, params: Parameters) -> Tensor:
     if compat.dispatch_mode_active():
         operator, params, _ = _operator(spec.name, params)
-        return operator(x, *params)
+        return operator(x, *params, *_constants(spec))
     return _run_forward(spec, path, x, params)
 
 
@@ -206,7 +253,7 @@ def _backward(
     if compat.dispatch_mode_active() or compat.is_legacy_batched(g):
         operator, params, tensors = _operator(f"{spec.name}_backward", params)
         if not tensors:
-            return [operator(g, x, *params), *(None for _ in params)]
+            return [operator(g, x, *params, *_constants(spec)), *(None for _ in params)]
         grads = operator(g, x, *params, list(needed))
         return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
     return _run_backward(spec, path, g, x, params, needed)
@@ -416,7 +463,8 @@ class _Transformable(Function):
     def vmap(
         info: Any, in_dims: tuple[Any, ...], spec: ActivationSpec, path: Path, x: Tensor, *params: float | Tensor
     ) -> tuple[Tensor, int]:
-        if all(d is None for d in in_dims[3:]):
+        # A channel is counted along another dimension in the batch than in its entries.
+        if not _per_channel(spec) and all(d is None for d in in_dims[3:]):
             return _Transformable.apply(spec, path, x, *params), in_dims[2]
         dims = tuple(d for d, p in zip(in_dims[3:], params, strict=True) if isinstance(p, Tensor))
         formula = torch.func.vmap(
@@ -474,7 +522,7 @@ class _TransformableBackward(Function):
         *params: float | Tensor,
     ) -> tuple[tuple[Tensor, ...], Any]:
         g_dim, x_dim = in_dims[3:5]
-        if not any(needed[1:]) and all(d is None for d in in_dims[5:]):
+        if not _per_channel(spec) and not any(needed[1:]) and all(d is None for d in in_dims[5:]):
             if x_dim is None:
                 x, x_dim = x.unsqueeze(g_dim).expand_as(g), g_dim
             elif g_dim is None:
@@ -494,5 +542,6 @@ class _TransformableBackward(Function):
         return grads, tuple(0 for _ in grads)
 
 
-for _name in registry.names():
+for _name in registry.names("elementwise"):
     _define_operators(registry.get(_name))
+_define_table_operators()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -13,11 +14,17 @@ __all__ = ["ActivationSpec", "ParameterSpec", "get", "names", "register"]
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter of an activation: a number, or a tensor with one element, which gets a gradient."""
+    """A parameter of an activation: a number, or a tensor with one element, which gets a gradient.
+
+    Without a default it must be given, and is a table.
+    """
 
     name: str
-    default: float
+    default: float | None
     doc: str
+
+    def __str__(self) -> str:
+        return self.name if self.default is None else f"{self.name}={self.default:g}"
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,18 @@ class ActivationSpec:
     # The device functions' name in kernels/activations.py; `<device>_backward` is beside it.
     device: str
     parameters: tuple[ParameterSpec, ...] = ()
+    # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
+    # and each table has a record of its own, without parameters.
+    kind: str = "elementwise"
     # Written out for the CPU path where that measures faster than `eager` and its autograd; they may overwrite nothing
     # that they are given. lean_forward(x, *parameters) -> y; lean_backward(g, x, *numbers) -> dx.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., Tensor] | None = None
     # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
     aten: Callable[..., Tensor] | None = None
+
+    # The prepared table of a piecewise-linear activation, which its definitions are bound to: see tables.Table.
+    table: Any = None
 
     @property
     def input_name(self) -> str:
@@ -66,9 +79,9 @@ def register(spec: ActivationSpec) -> ActivationSpec:
     return spec
 
 
-def names() -> tuple[str, ...]:
-    """The names of all activations, in the catalog's order."""
-    return tuple(_records)
+def names(kind: str | None = None) -> tuple[str, ...]:
+    """The names of all activations, or of those of a kind ("elementwise", "piecewise"), in the catalog's order."""
+    return tuple(name for name, spec in _records.items() if kind in (None, spec.kind))
 
 
 def get(name: str, owner: str = "fusedact.registry.get") -> ActivationSpec:

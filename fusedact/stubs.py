@@ -20,12 +20,12 @@ def _documented(text: str | None) -> str:
 
 def functional_stub() -> str:
     """The text of functional.pyi."""
-    parts = [HEADER + "from torch import Tensor\n"]
+    parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise import pwl as pwl\n"]
     parts.append(
         "def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:\n"
         + _documented(inspect.getdoc(functional.activate))
     )
-    for spec in map(registry.get, registry.names()):
+    for spec in map(registry.get, registry.names("elementwise")):
         parts.append(
             f"def {spec.name}({describe.function_signature(spec)}) -> Tensor:\n"
             + _documented(describe.function_docstring(spec))
@@ -42,14 +42,17 @@ def _class(name: str, init: str, doc: str | None, attributes: str) -> str:
 
 def modules_stub() -> str:
     """The text of modules.pyi."""
-    parts = [HEADER + "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n"]
+    imports = (
+        "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\nfrom .piecewise import PWL as PWL\n"
+    )
+    parts = [HEADER + imports]
     for cls in (modules.Activation,):
         init = str(inspect.signature(cls.__init__)).replace("'", "")
         parts.append(_class(cls.__name__, init, inspect.getdoc(cls), ""))
     parts.append(
         "def create(name: str, **arguments: Any) -> nn.Module:\n" + _documented(inspect.getdoc(modules.create))
     )
-    for spec in map(registry.get, registry.names()):
+    for spec in map(registry.get, registry.names("elementwise")):
         init = str(describe.module_signature(spec)).replace("'", "")
         attributes = "".join(f"    {p.name}: float | nn.Parameter\n" for p in spec.parameters)
         parts.append(_class(spec.module, init, describe.module_docstring(spec), attributes))

@@ -1,8 +1,10 @@
 """The kernel templates that every elementwise activation runs through: forward and backward, flat and strided.
 
 A template gets the activation's device function as the compile-time argument ACTIVATION and never sees a formula.
-PARAMETER_KINDS says of each entry of `parameters` whether it is a "number" or a "pointer" to one element. No argument
-of a kernel may be named `params`, `specialization` or `options`: Triton's generated binder uses these names itself.
+PARAMETER_KINDS says of each entry of `parameters` whether it is a "number", a "pointer" to one element, or a "table",
+a pointer to a row or to rows per channel; TABLE is the size of its parts, and the length of a row. CHANNEL says of a
+strided kernel which side of the tile counts channels: "cols", "rows", or "none". No argument of a kernel may be named
+`params`, `specialization` or `options`: Triton's generated binder uses these names itself.
 """
 
 import triton
@@ -22,11 +24,21 @@ def launch_metadata(grid, kernel, args):
 
 
 @triton.jit
-def _load_parameters(parameters, PARAMETER_KINDS: tl.constexpr):
+def _table(row, SIZE: tl.constexpr):
+    """The parts of a row, or of rows: a header of eight entries, five parts of SIZE entries, and a last one."""
+    at = row + 8
+    return (row, at, at + SIZE, at + 2 * SIZE, at + 3 * SIZE, at + 4 * SIZE, at + 5 * SIZE, SIZE)
+
+
+@triton.jit
+def _load_parameters(parameters, channel, PARAMETER_KINDS: tl.constexpr, TABLE: tl.constexpr):
+    """The parameters as a device function takes them; `channel` is 0, or a block of indices that broadcasts with x."""
     values = ()
     for i in tl.static_range(len(PARAMETER_KINDS)):
         if PARAMETER_KINDS[i] == "pointer":
             values = values + (tl.load(parameters[i]).to(tl.float32),)
+        elif PARAMETER_KINDS[i] == "table":
+            values = values + _table(parameters[i] + channel * TABLE[1], TABLE[0])
         else:
             values = values + (parameters[i],)
     return values
@@ -48,12 +60,13 @@ def forward_kernel(
     parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
     PRECISE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """out = f(x) on n contiguous elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    values = _load_parameters(parameters, PARAMETER_KINDS)
+    values = _load_parameters(parameters, 0, PARAMETER_KINDS, TABLE)
     offs = tl.arange(0, BLOCK)
     x_ptr += start
     out_ptr += start
@@ -77,6 +90,7 @@ def backward_kernel(
     parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
     NEEDED: tl.constexpr,
     DX: tl.constexpr,
     PRECISE: tl.constexpr,
@@ -85,7 +99,7 @@ def backward_kernel(
     """dx and the parameters' partial sums from the output's gradient, on n contiguous elements."""
     pid = tl.program_id(0).to(tl.int64)
     start = pid * BLOCK
-    values = _load_parameters(parameters, PARAMETER_KINDS)
+    values = _load_parameters(parameters, 0, PARAMETER_KINDS, TABLE)
     offs = tl.arange(0, BLOCK)
     grad_ptr += start
     saved_ptr += start
@@ -120,14 +134,31 @@ def _tile(rows, cols, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr, WIDE: 
 
 
 @triton.jit
-def _offsets(row, col, outer_sizes, strides):
-    """Offsets of a tile: `row` counts through the outer dimensions, innermost first; strides[0] is the columns'."""
+def _row_offsets(row, outer_sizes, strides):
+    """`row` counts through the outer dimensions, innermost first; strides[0] is the columns'."""
     offset = tl.zeros_like(row).to(tl.int64)
     remaining = row
     for i in tl.static_range(len(outer_sizes)):
         offset += (remaining % outer_sizes[i]).to(tl.int64) * strides[i + 1]
         remaining = remaining // outer_sizes[i]
-    return offset[:, None] + (col.to(tl.int64) * strides[0])[None, :]
+    return offset
+
+
+@triton.jit
+def _offsets(row, col, outer_sizes, strides):
+    """Offsets of a tile."""
+    return _row_offsets(row, outer_sizes, strides)[:, None] + (col.to(tl.int64) * strides[0])[None, :]
+
+
+@triton.jit
+def _channels(row, col, rows, cols, outer_sizes, strides, CHANNEL: tl.constexpr):
+    """The channels of a tile's rows or columns; those beyond the edge count as the last one, whose table exists."""
+    if CHANNEL == "cols":
+        return tl.minimum(col, cols - 1)[None, :]
+    elif CHANNEL == "rows":
+        return _row_offsets(tl.minimum(row, rows - 1), outer_sizes, strides)[:, None]
+    else:
+        return 0
 
 
 @triton.jit(launch_metadata=launch_metadata)
@@ -139,17 +170,21 @@ def forward_strided_kernel(
     outer_sizes,
     x_strides,
     out_strides,
+    channel_strides,
     parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    CHANNEL: tl.constexpr,
     PRECISE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
-    values = _load_parameters(parameters, PARAMETER_KINDS)
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
+    channel = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
+    values = _load_parameters(parameters, channel, PARAMETER_KINDS, TABLE)
     x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
     out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)
@@ -167,9 +202,12 @@ def backward_strided_kernel(
     grad_strides,
     saved_strides,
     dx_strides,
+    channel_strides,
     parameters,
     ACTIVATION: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    CHANNEL: tl.constexpr,
     NEEDED: tl.constexpr,
     DX: tl.constexpr,
     PRECISE: tl.constexpr,
@@ -178,8 +216,9 @@ def backward_strided_kernel(
     WIDE: tl.constexpr,
 ):
     """dx and the parameters' partial sums for any strides, a broadcast gradient's zero strides among them."""
-    values = _load_parameters(parameters, PARAMETER_KINDS)
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
+    channel = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
+    values = _load_parameters(parameters, channel, PARAMETER_KINDS, TABLE)
     g = tl.load(grad_ptr + _offsets(row, col, outer_sizes, grad_strides), mask=mask, other=0.0).to(tl.float32)
     saved = tl.load(saved_ptr + _offsets(row, col, outer_sizes, saved_strides), mask=mask, other=0.0).to(tl.float32)
     dx, parts = ACTIVATION(g, saved, values, PRECISE)

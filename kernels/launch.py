@@ -6,13 +6,14 @@ The caller has validated the tensors, allocated the results and made the tensors
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise
+from . import activations, elementwise, piecewise
 
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
@@ -21,6 +22,20 @@ BYTES_PER_THREAD = 32
 MAX_BLOCK_COLS = 1024
 # The interpreter pays per operation, not per element.
 INTERPRETER_WARP_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Table:
+    """A parameter that is a table: rows in fp32, one or one per channel; the number of entries in their parts; and
+    whether halves, too, need the precise way.
+    """
+
+    rows: Tensor
+    size: int
+    precise: bool
+
+
+Parameters = tuple[float | Tensor | Table, ...]
 
 # The kernels compiled so far. Never emptied: from Triton 3.9 on, a collected kernel unloads its module.
 _compiled: dict[tuple[Any, ...], Any] = {}
@@ -77,8 +92,39 @@ def _tiles(sizes: list[int], block: int) -> tuple[int, int, int, int]:
     return rows, cols, block // block_cols, block_cols
 
 
-def _parameter_kinds(params: tuple[float | Tensor, ...]) -> tuple[str, ...]:
-    return tuple("number" if isinstance(p, float) else "pointer" for p in params)
+def _arguments(params: Parameters) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]]:
+    """The kernel's `parameters`, their kinds, and what is known of a table."""
+    values: list[Any] = []
+    kinds: list[str] = []
+    table: tuple[Any, ...] = ()
+    for p in params:
+        if isinstance(p, Table):
+            table = (p.size, p.rows.shape[1])
+        values.append(p.rows if isinstance(p, Table) else p)
+        kinds.append("table" if isinstance(p, Table) else "number" if isinstance(p, float) else "pointer")
+    return tuple(values), tuple(kinds), table
+
+
+def _precise(x: Tensor, params: Parameters) -> bool:
+    """Whether device functions must compute to the last bits of fp32."""
+    return x.element_size() == 4 or any(isinstance(p, Table) and p.precise for p in params)
+
+
+def _device_function(name: str) -> Any:
+    return getattr(activations, name, None) or getattr(piecewise, name)
+
+
+def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:
+    """Strides that address the channel of an element."""
+    strides = [0] * len(shape)
+    if channel_dim is not None:
+        strides[channel_dim] = 1
+    return tuple(strides)
+
+
+def _channel_side(strides: list[int], channel_dim: int | None) -> str:
+    """Which side of a tile counts the channels, from their collapsed strides."""
+    return "none" if channel_dim is None else "cols" if strides[0] else "rows"
 
 
 def _run(kernel: Any, grid: int, key: tuple[Any, ...] | None, *args: Any) -> None:
@@ -109,29 +155,37 @@ def _key(name: str, tensors: tuple[Tensor, ...], n: int, params: tuple[Any, ...]
     )
 
 
-def forward(function: str, x: Tensor, out: Tensor, params: tuple[float | Tensor, ...]) -> None:
-    """out = f(x) elementwise, for tensors of one shape with any strides; f is a device function's name."""
+def forward(function: str, x: Tensor, out: Tensor, params: Parameters, channel_dim: int | None = None) -> None:
+    """out = f(x) elementwise, for tensors of one shape with any strides; f is a device function's name.
+
+    With `channel_dim`, a table has a row for each index of that dimension.
+    """
     n = x.numel()
     if n == 0:
         return
-    device_function = getattr(activations, function)
-    kinds = _parameter_kinds(params)
-    precise = x.element_size() == 4
+    device_function = _device_function(function)
+    values, kinds, table = _arguments(params)
+    precise = _precise(x, params)
     block = block_size(x.element_size(), _warp_size())
-    if _same_dense_layout(x, out):
-        key = _key(function, (x, out), n, params, kinds)
-        args = (x, out, n, params, device_function, kinds, precise, block)
+    if channel_dim is None and _same_dense_layout(x, out):
+        key = _key(function, (x, out), n, values, kinds, table, precise)
+        args = (x, out, n, values, device_function, kinds, table, precise, block)
         _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args)
         return
-    sizes, (x_strides, out_strides) = collapse(tuple(x.shape), x.stride(), out.stride())
+    shape = tuple(x.shape)
+    sizes, (x_strides, channel_strides, out_strides) = collapse(
+        shape, x.stride(), _channel_strides(shape, channel_dim), out.stride()
+    )
     rows, cols, block_rows, block_cols = _tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
+    side = _channel_side(channel_strides, channel_dim)
     _run(
         elementwise.forward_strided_kernel,
         grid,
         None,
-        *(x, out, rows, cols, tuple(sizes[1:]), tuple(x_strides), tuple(out_strides), params),
-        *(device_function, kinds, precise, block_rows, block_cols, rows + block_rows >= 2**31 or grid >= 2**31),
+        *(x, out, rows, cols, tuple(sizes[1:]), tuple(x_strides), tuple(out_strides), tuple(channel_strides), values),
+        *(device_function, kinds, table, side, precise, block_rows, block_cols),
+        rows + block_rows >= 2**31 or grid >= 2**31,
     )
 
 
@@ -140,31 +194,35 @@ def backward(
     grad: Tensor,
     saved: Tensor,
     dx: Tensor | None,
-    params: tuple[float | Tensor, ...],
+    params: Parameters,
     needed: tuple[bool, ...],
+    channel_dim: int | None = None,
 ) -> Tensor | None:
     """Write dx, unless it is None; return the partial sums [parameter, program] in fp32 if any parameter is needed."""
     n = saved.numel()
     if n == 0:
         return saved.new_zeros((len(params), 1), dtype=torch.float32) if any(needed) else None
-    device_function = getattr(activations, f"{function}_backward")
-    kinds = _parameter_kinds(params)
-    precise = saved.element_size() == 4
+    device_function = _device_function(f"{function}_backward")
+    values, kinds, table = _arguments(params)
+    precise = _precise(saved, params)
     block = block_size(saved.element_size(), _warp_size())
     # Where nothing is written, the pointer is one that exists.
     target = saved if dx is None else dx
     # Without dx no tensor is known to be dense: equal strides say nothing then.
-    if _same_dense_layout(grad, saved, dx) if dx is not None else grad.is_contiguous() and saved.is_contiguous():
+    flat = _same_dense_layout(grad, saved, dx) if dx is not None else grad.is_contiguous() and saved.is_contiguous()
+    if channel_dim is None and flat:
         grid = triton.cdiv(n, block)
         partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
         tensors = (grad, saved, target, target if partials is None else partials)
-        constants = (kinds, needed, dx is not None)
-        key = _key(f"{function}_backward", tensors, n, params, *constants)
-        args = (*tensors, n, params, device_function, *constants, precise, block)
+        constants = (kinds, table, needed, dx is not None)
+        key = _key(f"{function}_backward", tensors, n, values, *constants, precise)
+        args = (*tensors, n, values, device_function, *constants, precise, block)
         _run(elementwise.backward_kernel, grid, key, *args)
         return partials
-    strides = (grad.stride(), saved.stride(), target.stride())
-    sizes, (grad_strides, saved_strides, dx_strides) = collapse(tuple(saved.shape), *strides)
+    shape = tuple(saved.shape)
+    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = collapse(
+        shape, grad.stride(), saved.stride(), _channel_strides(shape, channel_dim), target.stride()
+    )
     rows, cols, block_rows, block_cols = _tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
     partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
@@ -173,8 +231,8 @@ def backward(
         grid,
         None,
         *(grad, saved, target, target if partials is None else partials, rows, cols, tuple(sizes[1:])),
-        *(tuple(grad_strides), tuple(saved_strides), tuple(dx_strides), params),
-        *(device_function, kinds, needed, dx is not None, precise),
+        *(tuple(grad_strides), tuple(saved_strides), tuple(dx_strides), tuple(channel_strides), values),
+        *(device_function, kinds, table, _channel_side(channel_strides, channel_dim), needed, dx is not None, precise),
         *(block_rows, block_cols, rows + block_rows >= 2**31 or grid >= 2**31),
     )
     return partials

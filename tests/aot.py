@@ -41,21 +41,23 @@ def compile_kernel(
     direction: str,
     target: str,
     dtype: torch.dtype,
-    params: Sequence[float | Tensor] = (),
+    params: Sequence[Any] = (),
     strided: bool = False,
+    shape: Sequence[int] = (8, 1024),
+    channel_dim: int | None = None,
 ) -> Any:
     """The compiled kernel that the launcher uses; with tensors among `params`, the backward sums their gradients."""
     from fusedact.kernels import launch
 
     with stub_driver(TARGETS[target]) as stub:
-        x = _aligned((8, 1024), dtype, strided)
-        out = torch.zeros(8, 1024, dtype=dtype)
+        x = _aligned(shape, dtype, strided)
+        out = torch.zeros(*shape, dtype=dtype)
         if direction == "forward":
-            launch.forward(function, x, out, tuple(params))
+            launch.forward(function, x, out, tuple(params), channel_dim)
         else:
             needed = tuple(isinstance(p, Tensor) for p in params)
-            grad = _aligned((8, 1024), dtype, strided)
-            launch.backward(function, grad, x, out, tuple(params), needed)
+            grad = _aligned(shape, dtype, strided)
+            launch.backward(function, grad, x, out, tuple(params), needed, channel_dim)
         (kernel,) = (k for k in _kernels_of(stub.device))
         assert len(stub.launches) == 1 and kernel.name == stub.launches[0].metadata.name
         return kernel

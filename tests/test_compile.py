@@ -17,7 +17,7 @@ import fusedact
 from fusedact import functional as FF
 from fusedact import ops
 
-names = pytest.mark.parametrize("name", fusedact.names())
+names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 
 

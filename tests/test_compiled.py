@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 import torch
 
-from fusedact import compat, registry
+from fusedact import compat, registry, tables
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -24,7 +24,7 @@ CUDA = [("sm_80", "bf16"), ("sm_80", "fp32"), *(("sm_90", d) for d in DTYPES), (
 HIP = [("gfx942", d) for d in DTYPES]
 
 pytestmark = pytest.mark.usefixtures("triton_cache")
-activations = pytest.mark.parametrize("name", registry.names())
+activations = pytest.mark.parametrize("name", registry.names("elementwise"))
 directions = pytest.mark.parametrize("direction", ["forward", "backward"])
 
 
@@ -74,7 +74,7 @@ def test_hip(name, direction, target, dtype):
     }
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).parameters])
+@pytest.mark.parametrize("name", [n for n in registry.names("elementwise") if registry.get(n).parameters])
 @pytest.mark.parametrize("strided", [False, True], ids=["flat", "strided"])
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_parameter_gradients(name, target, strided):
@@ -101,6 +101,61 @@ def test_parameter_gradients(name, target, strided):
 @pytest.mark.parametrize(("target", "dtype"), [("sm_80", "fp32"), ("sm_90", "bf16"), ("gfx942", "bf16")])
 def test_strided(name, direction, target, dtype):
     kernel = compiled(name, direction, target, dtype, strided=True)
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(kernel).values())
+    else:
+        used = aot.resources(kernel)
+        assert (used["STACK"], used["LOCAL"]) == (0, 0)
+
+
+def pwl(kind, direction, target, dtype, *, strided=False):
+    """A piecewise-linear kernel with 63 breakpoints."""
+    b = torch.linspace(-4, 4, 63)
+    how = tables.Plan(kind, 200, steep=False)
+    rows = tables.prepare(b, b.sin(), 0.0, 0.5, how, torch.float32)
+    return aot.compile_kernel(
+        f"pwl_{kind}", direction, target, DTYPES[dtype], (launch.Table(rows, 64, False),), strided
+    )
+
+
+@directions
+@pytest.mark.parametrize("kind", ["uniform", "bucket", "search"])
+@pytest.mark.parametrize(
+    ("target", "dtype"), [("sm_80", "fp16"), ("sm_90", "bf16"), ("sm_90", "fp32"), ("sm_100", "bf16")]
+)
+def test_piecewise_linear_cuda(kind, direction, target, dtype):
+    kernel = pwl(kind, direction, target, dtype)
+    instructions = aot.sass(kernel)
+    loads, stores = wide_accesses(direction, target, dtype)
+    assert sum(i.startswith("LDG") and ".128" in i for i in instructions) == loads
+    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
+    used = aot.resources(kernel)
+    assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
+
+
+@directions
+@pytest.mark.parametrize("kind", ["uniform", "bucket", "search"])
+def test_piecewise_linear_hip(kind, direction):
+    kernel = pwl(kind, direction, "gfx942", "bf16")
+    loads, stores = wide_accesses(direction, "gfx942", "bf16")
+    counts = aot.amdgcn(kernel)
+    # The table's header may take one more.
+    assert counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] in (loads, loads + 1)
+    assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] == stores
+    assert not any(aot.amd_metadata(kernel).values())
+
+
+@directions
+@pytest.mark.parametrize("channel_dim", [1, 2], ids=["rows", "cols"])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_piecewise_linear_channels(channel_dim, direction, target):
+    """A table per channel compiles for both sides of a tile, without spills."""
+    b = torch.linspace(-4, 4, 63).expand(8, 63)
+    rows = tables.prepare(b, b.sin(), 0.0, 0.5, tables.Plan("uniform", steep=False), torch.float32)
+    parameter = (launch.Table(rows, 64, False),)
+    kernel = aot.compile_kernel(
+        "pwl_uniform", direction, target, torch.bfloat16, parameter, shape=(4, 8, 8), channel_dim=channel_dim
+    )
     if target == "gfx942":
         assert not any(aot.amd_metadata(kernel).values())
     else:

@@ -17,8 +17,8 @@ PLAIN = {
     "selu": F.selu,
 }
 ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": ()}
-names = pytest.mark.parametrize("name", fusedact.names())
-learnable = pytest.mark.parametrize("name", [n for n in fusedact.names() if ARGUMENTS[n]])
+names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
+learnable = pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if ARGUMENTS[n]])
 backends = pytest.mark.parametrize("backend", ["auto", "eager"])
 
 

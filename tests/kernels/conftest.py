@@ -47,10 +47,11 @@ def launches(monkeypatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def _rounding(monkeypatch):
-    """Rounding as hardware does it, in two places where the interpreter does not.
+def _arithmetic(monkeypatch):
+    """Arithmetic as hardware does it, in three places where the interpreter does not.
 
-    Its conversion of fp32 to bf16 cuts off, and garbles subnormals; its fused multiply-add rounds twice.
+    Its conversion of fp32 to bf16 cuts off, and garbles subnormals; its fused multiply-add rounds twice; its maximum
+    and minimum hand a NaN on where they should not.
     """
     if not compat.interpreting:
         return
@@ -75,7 +76,13 @@ def _rounding(monkeypatch):
             return interpreter.TensorHandle(exact.astype(np.float32), z.dtype.scalar)
 
     monkeypatch.setattr(interpreter, "_convert_float", converted)
+
+    def giving_way(function):
+        return lambda self, a, b: self.binary_op(a, b, function)
+
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fused)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_maxnumf", giving_way(np.fmax))
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_minnumf", giving_way(np.fmin))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from fusedact.kernels import launch
 
 FLAT = ("forward_kernel", "backward_kernel")
 STRIDED = ("forward_strided_kernel", "backward_strided_kernel")
-NAMES = registry.names()
+NAMES = registry.names("elementwise")
 DTYPES = [torch.float32, torch.bfloat16]
 
 

@@ -12,7 +12,7 @@ import fusedact
 from fusedact import functional, registry
 from fusedact.kernels import launch
 
-WITH_PARAMETERS = [n for n in registry.names() if registry.get(n).parameters]
+WITH_PARAMETERS = [n for n in registry.names("elementwise") if registry.get(n).parameters]
 FLAT = ("forward_kernel", "backward_kernel")
 STRIDED = ("forward_strided_kernel", "backward_strided_kernel")
 
@@ -122,7 +122,7 @@ def test_infinities_leave_the_sums_alone(device):
 # ----- in place
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_in_place(run, launches, name, dtype, device):
     x = torch.randn(3000, device=device).to(dtype)
@@ -133,7 +133,7 @@ def test_in_place(run, launches, name, dtype, device):
     assert launches == ["forward_kernel"]
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 def test_in_place_on_views(run, launches, name, device):
     """The elements around the view stay, and so does the version count's meaning: what was saved is known stale."""
     base = torch.randn(64, 80, device=device)
@@ -150,7 +150,7 @@ def test_in_place_on_views(run, launches, name, device):
         assert torch.equal(whole[rest], base[rest])
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 def test_in_place_gradient(run, launches, name, device):
     x, g = torch.randn(500, device=device), torch.randn(500, device=device)
     expected = run(name, x, g=g)
@@ -173,7 +173,7 @@ def negative_view(t):
     return view
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 @pytest.mark.parametrize("which", ["input", "gradient", "both"])
 def test_pending_negation(run, name, which, device):
     x, g = torch.randn(300, device=device), torch.randn(300, device=device)
@@ -186,7 +186,7 @@ def test_pending_negation(run, name, which, device):
     assert torch.equal(got.y, expected.y) and torch.equal(got.dx, expected.dx)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 def test_pending_negation_in_place(run, name, device):
     x = torch.randn(300, device=device)
     expected = run(name, x)
@@ -195,7 +195,7 @@ def test_pending_negation_in_place(run, name, device):
     assert torch.equal(view.cpu(), expected.y)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names("elementwise"))
 def test_zero_tensors(run, name, device):
     """A tensor that is zero without storage, as autograd hands on for what does not matter."""
     x = torch.randn(300, device=device)

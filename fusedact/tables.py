@@ -1,0 +1,349 @@
+"""Piecewise-linear functions with fixed tables: validation, preparation, and evaluation in plain PyTorch.
+
+`prepare` derives from breakpoints, values and outer slopes what an evaluation needs (slopes, the turns that decide the
+segment, an even grid that finds it without a search) and lays it out as the kernels read it; see kernels/piecewise.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES, check_number
+from .registry import ActivationSpec, get
+
+__all__ = [
+    "MAX_BREAKPOINTS",
+    "SEARCH",
+    "Plan",
+    "Table",
+    "as_slope",
+    "as_table",
+    "channels_of",
+    "check_tables",
+    "plan",
+    "prepare",
+    "reference",
+]
+
+MAX_BREAKPOINTS = 1024
+HEADER = 8
+# A grid of at most as many cells, 16 KiB, finds unevenly spaced breakpoints; closer ones are searched for.
+MAX_CELLS = 4096
+# Where intercepts are so much larger than values, y = intercept + slope x loses what fp16 can show.
+STEEP = 64.0
+# Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
+FAR = 2.0**126
+FARTHEST_ROOT = 1e30
+
+
+# ----- validation
+
+
+def as_table(owner: str, name: str, values: Any, device: torch.device | None = None) -> Tensor:
+    """A table as a tensor: a tensor itself, or a sequence (of sequences) of numbers in float64.
+
+    Raises:
+        TypeError: if it is neither, or of another dtype.
+        ValueError: if it is neither one- nor two-dimensional, empty, or longer than MAX_BREAKPOINTS.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.tensor(values, dtype=torch.float64, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"{owner}: {name} must be a tensor or a sequence of numbers, got {type(values).__name__}"
+            ) from None
+    elif values.dtype not in FLOAT_DTYPES:
+        got = str(values.dtype).removeprefix("torch.")
+        raise TypeError(f"{owner}: {name} must have dtype {ACCEPTED_DTYPES}, got {got}")
+    if values.dim() not in (1, 2) or not 1 <= values.shape[-1] <= MAX_BREAKPOINTS or values.shape[0] < 1:
+        raise ValueError(
+            f"{owner}: {name} must have shape (K,) or (C, K) with K from 1 to {MAX_BREAKPOINTS}, "
+            f"got shape {tuple(values.shape)}"
+        )
+    return values
+
+
+def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor:
+    """An outer slope: a number, or a tensor with one element or one per channel.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if the tensor has another shape.
+    """
+    if not isinstance(value, Tensor):
+        return check_number(owner, name, value, "a number or a tensor")
+    if value.dtype not in FLOAT_DTYPES:
+        got = str(value.dtype).removeprefix("torch.")
+        raise TypeError(f"{owner}: {name} must have dtype {ACCEPTED_DTYPES}, got {got}")
+    if value.dim() > 1 or value.numel() not in (1, channels):
+        accepted = "shape () or (1,)" if channels == 1 else f"shape (), (1,) or ({channels},)"
+        raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
+    return value
+
+
+def channels_of(owner: str, breakpoints: Tensor, values: Tensor) -> int:
+    """How many channels the tables have; 1 for one table.
+
+    Raises:
+        ValueError: if the shapes do not fit each other.
+    """
+    counts = {t.shape[0] for t in (breakpoints, values) if t.dim() == 2}
+    if breakpoints.shape[-1] != values.shape[-1] or len(counts) > 1:
+        raise ValueError(
+            f"{owner}: breakpoints and values must have the same shape, "
+            f"got {tuple(breakpoints.shape)} and {tuple(values.shape)}"
+        )
+    return counts.pop() if counts else 1
+
+
+def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequence[float | Tensor]) -> None:
+    """Check the tables' numbers, which waits for their device.
+
+    Raises:
+        ValueError: if one is not finite, or the breakpoints do not strictly increase, as they are or in float32.
+    """
+    tables = [("breakpoints", breakpoints), ("values", values)]
+    tables += zip(("left_slope", "right_slope"), (torch.as_tensor(s) for s in slopes), strict=True)
+    for name, t in tables:
+        if not bool(t.detach().isfinite().all()):
+            raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
+    b = breakpoints.detach()
+    for precision in (b.dtype, torch.float32):
+        rounded = b.to(precision)
+        wrong = rounded[..., 1:] <= rounded[..., :-1]
+        if not bool(wrong.any()):
+            continue
+        at = wrong.nonzero()[0].tolist()
+        pair = b.reshape(-1, b.shape[-1])[at[0] if len(at) > 1 else 0, at[-1] : at[-1] + 2].tolist()
+        after = "" if precision == b.dtype else ", which are the same number in float32"
+        raise ValueError(
+            f"{owner}: breakpoints must be strictly increasing, got {pair[0]!r} before {pair[1]!r} "
+            f"at position {at[-1]}{after}"
+        )
+
+
+# ----- preparation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How segments are found: "uniform", "bucket" (with so many cells) or "search"; and whether they are steep."""
+
+    kind: str
+    cells: int = 0
+    steep: bool = True
+
+
+SEARCH = Plan("search")
+
+
+def plan(breakpoints: Tensor, values: Tensor) -> Plan:
+    """The cheapest index that finds every segment of these tables exactly; waits for their device."""
+    b, v = (t.detach().to("cpu").float().double().reshape(-1, t.shape[-1]) for t in (breakpoints, values))
+    count = b.shape[1]
+    intercepts = v[:, 1:] - v.diff() / b.diff() * b[:, 1:]
+    steep = bool((intercepts.abs() > STEEP * v.abs().amax(1, keepdim=True)).any())
+    if count == 1:
+        return Plan("uniform", steep=steep)
+    low, high = b[:, :1], b[:, -1:]
+    scale = (count - 1) / (high - low)
+    # What float32 arithmetic adds to an index: two roundings of numbers as large as these.
+    error = 2.0**-22 * scale * torch.maximum(low.abs(), high.abs()) + 2.0**-22 * count
+    position = (b - low) * scale
+    if bool(((position - torch.arange(count, dtype=torch.float64)).abs() + error < 0.25).all()):
+        return Plan("uniform", steep=steep)
+    # A cell and a hundredth of one on both sides must hold at most one breakpoint.
+    cells = int(torch.ceil(1.05 * (high - low) / (b[:, 1:] - b[:, :-1]).amin(1, keepdim=True)).amax().item()) + 1
+    if cells <= MAX_CELLS and bool((error * cells / (count - 1) < 0.01).all()):
+        return Plan("bucket", cells, steep)
+    return Plan("search", steep=steep)
+
+
+def _anchors(b: Tensor, v: Tensor, slopes: Tensor) -> Tensor:
+    """Where each segment's line is written from, so that y = value + slope (x - anchor) does not cancel.
+
+    That is where it crosses zero, if it does, else the end where it is nearer to zero.
+    """
+    end = torch.where(v[:, 1:].abs() < v[:, :-1].abs(), b[:, 1:], b[:, :-1])
+    inner = torch.where(v[:, 1:] * v[:, :-1] < 0, b[:, :-1] - v[:, :-1] / slopes[:, 1:-1], end)
+    left, right = (t.unsqueeze(1) for t in (b[:, 0] - v[:, 0] / slopes[:, 0], b[:, -1] - v[:, -1] / slopes[:, -1]))
+    # A slope of 0 gives an infinity or NaN, which no comparison with a finite number lets through.
+    left = torch.where((left < b[:, :1]) & (left > -FARTHEST_ROOT), left, b[:, :1])
+    right = torch.where((right > b[:, -1:]) & (right < FARTHEST_ROOT), right, b[:, -1:])
+    return torch.cat([left, inner, right], 1)
+
+
+def prepare(
+    breakpoints: Tensor,
+    values: Tensor,
+    left_slope: float | Tensor,
+    right_slope: float | Tensor,
+    how: Plan,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The rows (channels, length) in `dtype`, float32 or float64; differentiable, and without waiting for a device."""
+    channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    count = breakpoints.shape[-1]
+    size = 1 << count.bit_length()
+
+    def rows(t: float | Tensor, width: int) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64, device=breakpoints.device)
+        t = t.reshape(-1, width)
+        return t.to(dtype).double().expand(channels, width)
+
+    b, v = rows(breakpoints, count), rows(values, count)
+    left, right = rows(left_slope, 1), rows(right_slope, 1)
+    slopes = torch.cat([left, (v[:, 1:] - v[:, :-1]) / (b[:, 1:] - b[:, :-1]), right], 1)
+    at, start = torch.cat([b[:, :1], b], 1), torch.cat([v[:, :1], v], 1)
+    anchors = _anchors(b.detach(), v.detach(), slopes.detach()).to(dtype).double()
+    starts = start + slopes * (anchors - at)
+
+    # At a breakpoint the slope is the smaller one in magnitude, the right one if they are equal: the later segment
+    # begins there, or just after.
+    fixed = b.detach().to(dtype)
+    flatter = slopes[:, 1:].detach().abs() <= slopes[:, :-1].detach().abs()
+    turns = torch.where(flatter, fixed, torch.nextafter(fixed, fixed.new_full((), torch.inf))).double()
+
+    def padded(t: Tensor, fill: float) -> Tensor:
+        return torch.nn.functional.pad(t, (0, size - t.shape[1]), value=fill)
+
+    low, high = b[:, :1].detach(), b[:, -1:].detach()
+    if how.kind == "uniform":
+        scale = (count - 1) / (high - low) if count > 1 else torch.ones_like(low)
+        offset, last = 0.5 - low * scale, count
+    elif how.kind == "bucket":
+        scale = how.cells / (high - low)
+        offset, last = 1.0 - low * scale, how.cells + 1
+    else:
+        scale, offset, last = torch.zeros_like(low), torch.zeros_like(low), 0
+    header = [
+        # The index as a part of the last cell.
+        *((scale / last, offset / last) if last else (scale, offset)),
+        torch.full_like(low, last),
+        torch.where(left.detach() == 0, torch.minimum(low, torch.full_like(low, -FAR)), -torch.inf),
+        torch.where(right.detach() == 0, torch.maximum(high, torch.full_like(low, FAR)), torch.inf),
+        torch.zeros(channels, HEADER - 5, dtype=torch.float64, device=b.device),
+    ]
+    parts = [
+        *header,
+        padded(turns, torch.nan),
+        padded(slopes, 0.0),
+        padded(starts, 0.0),
+        padded(anchors, 0.0),
+        padded(start - slopes * at, 0.0),
+    ]
+    if how.kind == "bucket":
+        # The segment of everything before the cell, less a margin for the index's rounding.
+        cell = torch.arange(how.cells + 2, dtype=torch.float64, device=b.device)
+        edges = low + (cell - 1.01) / scale
+        parts.append(torch.searchsorted(turns.contiguous(), edges.contiguous(), right=True).double())
+    return torch.cat(parts, 1).to(dtype)
+
+
+# ----- evaluation
+
+
+def _taken(entries: Tensor, index: Tensor) -> Tensor:
+    return entries.index_select(0, index.reshape(-1)).reshape(index.shape)
+
+
+class Table:
+    """A prepared piecewise-linear function, in one row or one per channel; methods take x in the rows' dtype.
+
+    `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x.
+    """
+
+    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int) -> None:
+        self.data = data
+        self.count = count
+        self.how = how
+        # None for a single row.
+        self.channel_dim = channel_dim if data.shape[0] > 1 else None
+        self.size = 1 << count.bit_length()
+        flat = data.reshape(-1)
+        # Behind each name a view that begins with its first entry: one index serves all.
+        starts = [HEADER + i * self.size for i in range(4)]
+        self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
+        self._first = flat[HEADER + 5 * self.size :]
+        self._last = data[0, 2]
+        self._zero = data.new_zeros(())
+        self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """All of it, as an operator's arguments."""
+        return self.data, self.count, self.how.kind, self.how.cells, self.how.steep, self.channel_dim
+
+    @cached_property
+    def spec(self) -> ActivationSpec:
+        """The record of this one function, which has no parameters."""
+        return replace(
+            get("pwl"),
+            parameters=(),
+            eager=self.value,
+            lean_backward=self.gradient,
+            device=f"pwl_{self.how.kind}",
+            table=self,
+        )
+
+    def beside(self, x: Tensor) -> tuple[Tensor, ...]:
+        """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
+        if self.channel_dim is None:
+            return ()
+        channels, row = self.data.shape
+        shape = [1] * x.dim()
+        shape[self.channel_dim] = channels
+        base = torch.arange(channels, dtype=torch.int32, device=x.device) * row
+        tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
+        return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
+
+    def _index(self, x: Tensor, beside: Sequence[Tensor]) -> Tensor:
+        """Where in the views the segment of each element is."""
+        base = beside[4] if beside else None
+        if self.how.kind == "search":
+            return self._searched(x, base)
+        scale, offset = (beside or self._one)[:2]
+        # fmax: a NaN counts as 0.
+        part = torch.fmax((x * scale).add_(offset), self._zero).clamp_max_(1.0)
+        index = part.mul_(self._last).int()
+        if self.how.kind == "bucket":
+            index = _taken(self._first, index if base is None else index.add_(base)).int()
+        if base is not None:
+            index.add_(base)
+        return index.add_(x >= _taken(self._turns, index))
+
+    def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
+        """The binary search of the kernels, which works for rows per channel too."""
+        index = torch.zeros_like(x, dtype=torch.int32) if base is None else base.clone()
+        step = self.size // 2
+        while step:
+            index = index + step * (x >= _taken(self._turns, index + (step - 1))).int()
+            step //= 2
+        return index
+
+    def value(self, x: Tensor, *beside: Tensor) -> Tensor:
+        """The function at x."""
+        index = self._index(x.detach(), beside)
+        low, high = (beside or self._one)[2:4]
+        # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
+        x = torch.minimum(torch.maximum(x, low), high)
+        return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), x - _taken(self._anchors, index))
+
+    def gradient(self, g: Tensor, x: Tensor, *beside: Tensor) -> Tensor:
+        """g times the slope at x."""
+        return _taken(self._slopes, self._index(x, beside)).mul_(g)
+
+
+def reference(
+    x: Tensor, breakpoints: Tensor, values: Tensor, left_slope: float | Tensor = 0.0, right_slope: float | Tensor = 0.0
+) -> Tensor:
+    """One table's function, differentiable in x and in the tables."""
+    data = prepare(breakpoints, values, left_slope, right_slope, SEARCH, x.dtype)
+    return Table(data, breakpoints.shape[-1], SEARCH, 1).value(x)

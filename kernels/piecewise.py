@@ -1,0 +1,107 @@
+"""Device functions of piecewise-linear activations with fixed tables: value, then derivative.
+
+`params` are what `elementwise._table` makes of a table: pointers to its parts, each one pointer or a block of them, one
+per channel, and the number of entries in a part, a power of two:
+
+    header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x
+    turns            where a segment ends for good: x >= turn means a later one; NaN after the last
+    slopes           of each segment, the outermost ones included
+    values, anchors  y = value + slope (x - anchor), written from where the line is nearest to zero
+    intercepts       y = intercept + slope x, where `precise` is not asked for
+    first            for `pwl_bucket` alone, the first segment of each cell
+
+All is fp32. README.md beside this file derives the index. A NaN is counted to the first segment.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _bounded(x, header):
+    """x between bounds that are infinite unless the outer slope is 0, where 0 * inf must not arise. NaN stays."""
+    x = tl.maximum(x, tl.load(header + 3), propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, tl.load(header + 4), propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _cell(x, header):
+    """The cell of an even grid that x lies in, or the one beside it."""
+    # Between 0 and 1, which is free where an instruction saturates. A NaN becomes 0, though not in the interpreter.
+    part = tl.minimum(tl.maximum(x * tl.load(header) + tl.load(header + 1), 0.0), 1.0)
+    return (part * tl.load(header + 2)).to(tl.int32)
+
+
+@triton.jit
+def _turned(x, segment, turns):
+    """The segment, or the next one, if x is past the turn between them."""
+    return segment + (x >= tl.load(turns + segment)).to(tl.int32)
+
+
+@triton.jit
+def _uniform(x, params):
+    return _turned(x, _cell(x, params[0]), params[1])
+
+
+@triton.jit
+def _bucket(x, params):
+    return _turned(x, tl.load(params[6] + _cell(x, params[0])).to(tl.int32), params[1])
+
+
+@triton.jit
+def _search(x, params):
+    """Binary search; the turns after the last one are NaN."""
+    segment = tl.zeros_like(x).to(tl.int32)
+    step = params[7] // 2
+    while step >= 1:
+        segment += tl.where(x >= tl.load(params[1] + segment + (step - 1)), step, 0)
+        step = step // 2
+    return segment
+
+
+@triton.jit
+def _line(x, segment, params, precise: tl.constexpr):
+    slope = tl.load(params[2] + segment)
+    if precise:
+        return tl.fma(slope, x - tl.load(params[4] + segment), tl.load(params[3] + segment))
+    else:
+        return tl.fma(slope, x, tl.load(params[5] + segment))
+
+
+@triton.jit
+def pwl_uniform(x, params, precise: tl.constexpr):
+    """Evenly spaced breakpoints, up to a quarter of a step: the same cost for any number of them."""
+    x = _bounded(x, params[0])
+    return _line(x, _uniform(x, params), params, precise)
+
+
+@triton.jit
+def pwl_uniform_backward(g, x, params, precise: tl.constexpr):
+    """g times the slope of the segment."""
+    return g * tl.load(params[2] + _uniform(x, params)), ()
+
+
+@triton.jit
+def pwl_bucket(x, params, precise: tl.constexpr):
+    """Uneven breakpoints, at most one in each cell of an even grid: one load more."""
+    x = _bounded(x, params[0])
+    return _line(x, _bucket(x, params), params, precise)
+
+
+@triton.jit
+def pwl_bucket_backward(g, x, params, precise: tl.constexpr):
+    """g times the slope of the segment."""
+    return g * tl.load(params[2] + _bucket(x, params)), ()
+
+
+@triton.jit
+def pwl_search(x, params, precise: tl.constexpr):
+    """Breakpoints anywhere: a binary search."""
+    x = _bounded(x, params[0])
+    return _line(x, _search(x, params), params, precise)
+
+
+@triton.jit
+def pwl_search_backward(g, x, params, precise: tl.constexpr):
+    """g times the slope of the segment."""
+    return g * tl.load(params[2] + _search(x, params)), ()
