@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import benches
 import pytest
 import torch
 
@@ -19,10 +20,11 @@ if compat.interpreting:
     pytest.skip("under TRITON_INTERPRET nothing is launched", allow_module_level=True)
 
 import triton
-from stub_driver import stub_driver
 from triton.backends.compiler import GPUTarget
 
 from fusedact.kernels import elementwise, launch
+
+stub_driver = benches.load("stub_driver").stub_driver
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 

@@ -10,15 +10,15 @@ import os
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton
-from stub_driver import stub_driver
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
+
+from bench.stub_driver import stub_driver
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -84,7 +84,7 @@ def _tool(name: str, *args: str, cubin: bytes) -> str:
 
 
 def sass(kernel: Any) -> list[str]:
-    """The machine instructions' mnemonics with their modifiers, in order."""
+    """An NVIDIA kernel's instructions, mnemonics with their modifiers, in order."""
     text = _tool("nvdisasm", "-c", cubin=kernel.asm["cubin"])
     return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text)
 
@@ -95,12 +95,12 @@ def resources(kernel: Any) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
 
 
-def amdgcn(kernel: Any) -> Counter[str]:
-    """How often each instruction of an AMD kernel occurs."""
-    return Counter(re.findall(r"^\s+([a-z]\w+_\w+)\b", kernel.asm["amdgcn"], re.MULTILINE))
+def amdgcn(kernel: Any) -> list[str]:
+    """An AMD kernel's instructions, in order."""
+    return re.findall(r"^\s+([a-z]\w+_\w+)\b", kernel.asm["amdgcn"], re.MULTILINE)
 
 
 def amd_metadata(kernel: Any) -> dict[str, int]:
-    """Spills and private memory of an AMD kernel."""
-    names = "vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size"
+    """Registers, spills and private memory of an AMD kernel."""
+    names = "vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size|vgpr_count"
     return {name: int(value) for name, value in re.findall(rf"\.({names}):\s*(\d+)", kernel.asm["amdgcn"])}
