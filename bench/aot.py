@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,33 +75,45 @@ def _kernels_of(device: int) -> list[Any]:
     ]
 
 
-def _tool(name: str, *args: str, cubin: bytes) -> str:
+def tool(name: str, *args: str) -> str:
+    """What one of Triton's bundled CUDA tools prints."""
+    return subprocess.run([os.path.join(TOOLS, name), *args], capture_output=True, text=True, check=True).stdout
+
+
+def _of_cubin(kernel: Any, name: str, *args: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
+        file.write(kernel.asm["cubin"])
         file.flush()
-        return subprocess.run(
-            [os.path.join(TOOLS, name), *args, file.name], capture_output=True, text=True, check=True
-        ).stdout
+        return tool(name, *args, file.name)
+
+
+def disassembly(kernel: Any) -> str:
+    """The machine code of an NVIDIA kernel as text."""
+    return _of_cubin(kernel, "nvdisasm", "-c")
 
 
 def sass(kernel: Any) -> list[str]:
-    """An NVIDIA kernel's instructions, mnemonics with their modifiers, in order."""
-    text = _tool("nvdisasm", "-c", cubin=kernel.asm["cubin"])
-    return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text)
+    """The machine instructions' mnemonics with their modifiers, in order."""
+    return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", disassembly(kernel))
 
 
 def resources(kernel: Any) -> dict[str, int]:
     """Registers, stack, shared and local memory of a cubin."""
-    text = _tool("cuobjdump", "--dump-resource-usage", cubin=kernel.asm["cubin"])
+    text = _of_cubin(kernel, "cuobjdump", "--dump-resource-usage")
     return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
 
 
-def amdgcn(kernel: Any) -> list[str]:
-    """An AMD kernel's instructions, in order."""
-    return re.findall(r"^\s+([a-z]\w+_\w+)\b", kernel.asm["amdgcn"], re.MULTILINE)
+def amdgcn(kernel: Any) -> Counter[str]:
+    """How often each instruction of an AMD kernel occurs."""
+    return Counter(re.findall(r"^\s+([a-z]\w+_\w+)\b", kernel.asm["amdgcn"], re.MULTILINE))
 
 
 def amd_metadata(kernel: Any) -> dict[str, int]:
-    """Registers, spills and private memory of an AMD kernel."""
-    names = "vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size|vgpr_count"
+    """Spills and private memory of an AMD kernel."""
+    names = "vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size"
     return {name: int(value) for name, value in re.findall(rf"\.({names}):\s*(\d+)", kernel.asm["amdgcn"])}
+
+
+def amd_registers(kernel: Any) -> int:
+    """Vector registers of an AMD kernel."""
+    return int(re.findall(r"\.vgpr_count:\s*(\d+)", kernel.asm["amdgcn"])[0])

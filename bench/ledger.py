@@ -1,7 +1,8 @@
-"""Counts the instructions of every kernel from its machine code, without a device: `python -m bench.ledger`.
+"""Counts what every kernel executes, from its machine code and without a device: `python -m bench.ledger`.
 
-`--write` keeps the figures under bench/results/ and brings README.md's table up to date; `--check` compares with what
-is kept, and exits with 1 if a figure rose, a 16-byte access was lost, or a register is spilled.
+`--write` keeps the figures in bench/results/ledger.csv, `--readme` brings README.md's table up to date with that file.
+`--check` writes nothing and exits with 1: after compiling, if a figure is worse than what is kept; with `--readme`, if
+the table is not current.
 """
 
 from __future__ import annotations
@@ -10,48 +11,63 @@ import argparse
 import csv
 import datetime
 import json
+import platform
 import re
-import subprocess
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 
-from bench import aot
+from bench import aot, disassembly
 from fusedact import registry, tables
 from fusedact.kernels import launch
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "bench" / "results"
-FILE, FACTS = FOLDER / "ledger.csv", FOLDER / "ledger.json"
+FIGURES, FACTS, README = Path("bench/results/ledger.csv"), Path("bench/results/ledger.json"), Path("README.md")
 BEGIN, END = "<!-- ledger:begin -->", "<!-- ledger:end -->"
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DIRECTIONS = ("forward", "backward")
+# Tensors read and written.
+MOVED = {"forward": (1, 1), "backward": (2, 1)}
 
-# A figure may rise by so much before it counts as worse.
-TOLERANCE = 1.05
+# A kept figure may rise by so much.
+TOLERANCE = 0.05
 
-# What sm_90 kernels on bfloat16 must not exceed, in instructions per element: (forward, backward).
-LIMITS = {"relu_sigmoid": (14, 22), "elu": (20, 20), "selu": (20, 20), "pwl_uniform": (20, 24)}
+# An H200: bytes that a copy moves in a second (measured); instructions of a thread issued in a second, of which a
+# kernel reaches four fifths; special functions in a second. What follows from them is a prediction.
+BANDWIDTH, ISSUE, ISSUE_SHARE, SPECIAL = 4.3e12, 33.45e12, 0.8, 4.18e12
+PREDICTED_FOR = "sm_90"
 
-# Whose instructions run several times; they are counted once.
-LOOPS = ("pwl_search",)
+# What bf16 on sm_90 must keep to, in instructions per element.
+LIMITS = {
+    ("relu_sigmoid", "forward"): 14,
+    ("relu_sigmoid", "backward"): 22,
+    ("elu", "forward"): 20,
+    ("elu", "backward"): 20,
+    ("selu", "forward"): 20,
+    ("selu", "backward"): 20,
+    ("pwl_uniform", "forward"): 20,
+    ("pwl_uniform", "backward"): 24,
+}
 
-# An H200: instructions and special functions per second, a fifth of the issue slots lost in practice; bytes per second
-# of a copy. Measured or computed elsewhere; what follows from them here is a prediction.
-ISSUE, ISSUE_SHARE, SPECIAL, BANDWIDTH = 33.45e12, 0.8, 4.18e12, 4.3e12
+# 63 breakpoints: tables with 64 entries, which a search halves six times.
+BREAKPOINTS, ENTRIES, HALVINGS = 63, 64, 6
+CELLS = 200
 
-PWL_BREAKPOINTS = 63
+SPECIAL_FUNCTIONS = r"MUFU\b|v_(exp|log|rcp|rcp_iflag|rsq|sqrt|sin|cos)_(f16|f32)"
+# Conversions that NVIDIA runs on the unit of the special functions; I2FP and F2FP are others.
+CONVERSIONS = r"(F2I|I2F|F2F|FRND)\b"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of ledger.csv. Instructions and special functions are per element on the path of a whole block."""
+class Row:
+    """A line of ledger.csv. Per element: what a thread executes for a whole block, after the prologue, by elements."""
 
     kernel: str
     direction: str
@@ -59,277 +75,337 @@ class Entry:
     target: str
     instructions: float
     special: float
-    # Instructions before the first access, once per program.
+    conversions: float
+    # Loads of less than 16 bytes.
+    narrow_loads: float
+    # Instructions a thread executes before the masked path leaves, whatever the number of its elements.
     prologue: int
-    # The width of accesses to tensors.
-    access_bytes: int
+    # Of the accesses to global memory after the prologue, in bytes.
+    widest_load: int
+    narrowest_load: int
+    widest_store: int
+    narrowest_store: int
+    # Whether the tensors move in 16-byte accesses alone; a table's entries are read one by one.
+    wide: bool
     registers: int
+    # Bytes of stack and local memory; on AMD, of private memory, and the registers spilled.
     spills: int
-    # On sm_90, unless a loop makes the count too small: issue slots that bandwidth leaves for an element, the limit set
-    # for this kernel, what is predicted to bound it, and how many terabytes it moves in a second then.
-    budget: float | str = ""
-    limit: int | str = ""
+    # Only on sm_90: instructions that leave the memory the bound, the limit set, and what is predicted.
+    budget: float | None = None
+    limit: int | None = None
     bound: str = ""
-    predicted_tb_s: float | str = ""
+    predicted_tb_s: float | None = None
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[str, str, str, str]:
         return self.kernel, self.direction, self.dtype, self.target
+
+
+RISING = ("instructions", "special", "conversions", "narrow_loads", "prologue", "registers")
 
 
 # ----- kernels
 
 
-def kernels() -> dict[str, tuple[str, Sequence[Any], tuple[str, ...]]]:
-    """(device function, parameters, directions) by name: every activation, with learned parameters, every table."""
-    found: dict[str, tuple[str, Sequence[Any], tuple[str, ...]]] = {}
+@dataclass(frozen=True)
+class Kernel:
+    """A device function with parameters; how often its loop, if it has one, runs."""
+
+    function: str
+    params: tuple[Any, ...] = ()
+    directions: tuple[str, ...] = DIRECTIONS
+    trips: int | None = None
+
+
+def kernels() -> dict[str, Kernel]:
+    """Every activation, the backward with learned parameters too, and the ways to find a segment in a table."""
+    found = {}
     for name in registry.names("elementwise"):
         spec = registry.get(name)
-        found[name] = spec.device, [p.default for p in spec.parameters], DIRECTIONS
+        found[name] = Kernel(spec.device, tuple(p.default for p in spec.parameters))
         if spec.parameters:
-            learned = [torch.tensor([p.default]) for p in spec.parameters]
-            found[f"{name} (learned)"] = spec.device, learned, ("backward",)
-    breakpoints = torch.linspace(-4, 4, PWL_BREAKPOINTS)
+            learned = tuple(torch.tensor([p.default]) for p in spec.parameters)
+            found[f"{name} (learned)"] = Kernel(spec.device, learned, ("backward",))
+    breakpoints = torch.linspace(-4, 4, BREAKPOINTS)
     for kind in ("uniform", "bucket", "search"):
-        how = tables.Plan(kind, 200, steep=False)
-        rows = tables.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, how, torch.float32)
-        found[f"pwl_{kind}"] = f"pwl_{kind}", [launch.Table(rows, 64, False)], DIRECTIONS
+        plan = tables.Plan(kind, CELLS, steep=False)
+        rows = tables.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
+        table = launch.Table(rows, ENTRIES, False)
+        found[f"pwl_{kind}"] = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
     return found
 
 
-# ----- counting
+# ----- figures
 
 
-@dataclass(frozen=True)
-class Count:
-    """What the instructions of a whole block are, those between its first wide load and its last wide store."""
-
-    instructions: int
-    special: int
-    prologue: int
-    access_bytes: int
-
-
-def _widest(code: Sequence[str], kind: str, widths: dict[int, str]) -> tuple[int, list[int]]:
-    """The width of the widest accesses of a kind, and where they are."""
-    for width, pattern in widths.items():
-        if at := [i for i, c in enumerate(code) if re.match(kind, c) and re.search(pattern, c)]:
-            return width, at
-    raise AssertionError(f"no {kind} in the kernel")
-
-
-def _between(code: Sequence[str], load: str, store: str, special: str, widths: dict[int, str]) -> Count:
-    """Count on the stretch of wide accesses; the masked path for the last block has narrow ones.
-
-    `load`, `store` and `special` are patterns, `widths` those of accesses by width, widest first.
-    """
-    (load_width, loads), (store_width, stores) = (_widest(code, kind, widths) for kind in (load, store))
-    body = code[loads[0] : stores[-1] + 1]
-    return Count(len(body), sum(bool(re.match(special, c)) for c in body), loads[0], min(load_width, store_width))
-
-
-def _cuda(kernel: Any) -> tuple[Count, int, int]:
-    code = aot.sass(kernel)
-    widths = {16: r"\.128", 8: r"\.64", 4: r"^(LDG|STG)\.E$|\.CONSTANT$", 2: r"\.U16"}
-    used = aot.resources(kernel)
-    spills = sum(c.startswith(("LDL", "STL")) for c in code) + used["STACK"] + used["LOCAL"]
-    return _between(code, "LDG", "STG", "MUFU|F2I|I2F", widths), used["REG"], spills
-
-
-def _hip(kernel: Any) -> tuple[Count, int, int]:
-    code = aot.amdgcn(kernel)
-    widths = {16: "dwordx4", 8: "dwordx2", 4: "dword$", 2: "short"}
-    special = r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_f32"
-    facts = aot.amd_metadata(kernel)
-    spills = sum(count for name, count in facts.items() if name != "vgpr_count")
-    load, store = "(buffer|global)_load", "(buffer|global)_store"
-    return _between(code, load, store, special, widths), facts["vgpr_count"], spills
-
-
-def _prediction(instructions: float, special: float, size: int, direction: str) -> dict[str, Any]:
-    """What bounds a kernel on an H200, by the ceilings above."""
-    moved = (2 if direction == "forward" else 3) * size
-    rates = {
-        "memory": BANDWIDTH / moved,
-        "instructions": ISSUE * ISSUE_SHARE / instructions,
-        "special functions": SPECIAL / special if special else float("inf"),
+def predicted(direction: str, size: int, issued: float, special: float) -> dict[str, Any]:
+    """What bounds a kernel that issues so many instructions per element, the prologue's share included, on an H200."""
+    moved = sum(MOVED[direction]) * size
+    elements_per_second = {
+        "HBM": BANDWIDTH / moved,
+        "issue": ISSUE * ISSUE_SHARE / issued,
+        "MUFU": SPECIAL / special if special else float("inf"),
     }
-    bound = min(rates, key=rates.__getitem__)
+    bound = min(elements_per_second, key=lambda name: elements_per_second[name])
     return {
-        "budget": round(ISSUE * ISSUE_SHARE / (BANDWIDTH / moved), 1),
+        "budget": round(ISSUE * ISSUE_SHARE * moved / BANDWIDTH, 1),
         "bound": bound,
-        "predicted_tb_s": round(rates[bound] * moved / 1e12, 2),
+        "predicted_tb_s": round(elements_per_second[bound] * moved / 1e12, 2),
     }
 
 
-def entry(name: str, direction: str, dtype: str, target: str) -> Entry:
-    """Compile a kernel, and count."""
-    function, params, _ = kernels()[name]
-    compiled = aot.compile_kernel(function, direction, target, DTYPES[dtype], params)
-    count, registers, spills = _hip(compiled) if target.startswith("gfx") else _cuda(compiled)
+def _read(compiled: Any) -> tuple[list[disassembly.Instruction], int, int]:
+    """A kernel's instructions, registers and spills."""
+    if "amdgcn" in compiled.asm:
+        spills = sum(aot.amd_metadata(compiled).values())
+        return disassembly.gcn(compiled.asm["amdgcn"]), aot.amd_registers(compiled), spills
+    used = aot.resources(compiled)
+    return disassembly.sass(aot.disassembly(compiled)), used["REG"], used["STACK"] + used["LOCAL"]
+
+
+def row(name: str, kernel: Kernel, direction: str, dtype: str, target: str) -> Row:
+    """Compile a kernel as the launcher does, and count."""
+    compiled = aot.compile_kernel(kernel.function, direction, target, DTYPES[dtype], kernel.params)
+    return counted(compiled, (name, direction, dtype, target), kernel.trips)
+
+
+def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = None) -> Row:
+    """The figures of a compiled kernel."""
+    name, direction, dtype, target = key
     size = DTYPES[dtype].itemsize
-    warp = aot.TARGETS[target].warp_size
-    per_thread = launch.block_size(size, warp) // (launch.NUM_WARPS * warp)
-    instructions, special = round(count.instructions / per_thread, 2), round(count.special / per_thread, 2)
-    extra: dict[str, Any] = {}
-    if target == "sm_90" and name not in LOOPS:
-        extra = _prediction(instructions, special, size, direction)
-        if dtype == "bfloat16" and name in LIMITS:
-            extra["limit"] = LIMITS[name][DIRECTIONS.index(direction)]
-    return Entry(
-        *(name, direction, dtype, target, instructions, special),
-        *(count.prologue, count.access_bytes, registers, spills),
-        **extra,
+    elements = launch.BYTES_PER_THREAD // size
+    code, registers, spills = _read(compiled)
+    way = disassembly.whole_block(code, launch.BYTES_PER_THREAD, elements, trips)
+
+    def each(pattern: str) -> float:
+        return sum(times for i, times in way.rest if re.match(pattern, i.name)) / elements
+
+    loads, stores = Counter(), Counter()
+    for i, times in way.rest:
+        loads.update({i.loads: times} if i.loads else {})
+        stores.update({i.stores: times} if i.stores else {})
+    in_16_bytes = (loads[16] * 16 // launch.BYTES_PER_THREAD, stores[16] * 16 // launch.BYTES_PER_THREAD)
+    instructions, special, conversions = each(""), each(SPECIAL_FUNCTIONS), each(CONVERSIONS)
+    prediction: dict[str, Any] = {}
+    if target == PREDICTED_FOR:
+        issued = instructions + len(way.prologue) / elements
+        prediction = predicted(direction, size, issued, special + conversions)
+        if dtype == "bf16":
+            prediction["limit"] = LIMITS.get((name, direction))
+    return Row(
+        *key,
+        instructions=round(instructions, 2),
+        special=round(special, 2),
+        conversions=round(conversions, 2),
+        narrow_loads=round(sum(count for width, count in loads.items() if width < 16) / elements, 2),
+        prologue=len(way.prologue),
+        widest_load=max(loads),
+        narrowest_load=min(loads),
+        widest_store=max(stores),
+        narrowest_store=min(stores),
+        wide=all(found >= needed for found, needed in zip(in_16_bytes, MOVED[direction], strict=True)),
+        registers=registers,
+        spills=spills,
+        **prediction,
     )
 
 
-def entries(targets: Iterable[str] = aot.TARGETS, dtypes: Iterable[str] = DTYPES) -> Iterator[Entry]:
-    """All of them."""
-    for name, (_, _, directions) in kernels().items():
-        for dtype in dtypes:
-            for target in targets:
-                for direction in directions:
-                    yield entry(name, direction, dtype, target)
+def sweep(
+    names: Collection[str] | None = None, dtypes: Iterable[str] = DTYPES, targets: Iterable[str] = aot.TARGETS
+) -> Iterator[Row]:
+    """All rows, or those of some kernels, dtypes and targets."""
+    for name, kernel in kernels().items():
+        if names is None or name in names:
+            for direction in kernel.directions:
+                for dtype in dtypes:
+                    for target in targets:
+                        yield row(name, kernel, direction, dtype, target)
 
 
-# ----- the kept figures
+# ----- what is kept
 
 
-def load(path: Path = FILE) -> list[Entry]:
-    """The kept figures."""
-    kinds = {f.name: f.type for f in fields(Entry)}
-
-    def read(name: str, text: str) -> Any:
-        kind = str(kinds[name])
-        if not text or kind == "str":
-            return text
-        return float(text) if "float" in kind else int(text)
-
-    with path.open(newline="") as file:
-        return [Entry(**{n: read(n, t) for n, t in row.items()}) for row in csv.DictReader(file)]
-
-
-def write(found: Sequence[Entry], path: Path = FILE) -> None:
-    """Keep figures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(f.name for f in fields(Entry))
-        writer.writerows(map(astuple, found))
-
-
-def facts() -> dict[str, str]:
-    """What the figures depend on."""
-    ptxas = subprocess.run([f"{aot.TOOLS}/ptxas", "--version"], capture_output=True, text=True, check=False).stdout
+def facts(arguments: Sequence[str]) -> dict[str, str]:
+    """What the figures depend on, and how they were made."""
+    versions = {name: aot.tool(name, "--version") for name in ("ptxas", "ptxas-blackwell", "nvdisasm")}
     return {
         "triton": triton.__version__,
-        "ptxas": (re.findall(r"V([\d.]+)", ptxas) or ["unknown"])[0],
+        **{name: re.findall(r"V([\d.]+)", text)[0] for name, text in versions.items()},
         "torch": torch.__version__,
-        "breakpoints": str(PWL_BREAKPOINTS),
+        "python": platform.python_version(),
+        "breakpoints": str(BREAKPOINTS),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "command": "python -m bench.ledger --write",
+        "command": shlex.join(["python", "-m", "bench.ledger", *arguments]),
     }
 
 
-def problems(found: Iterable[Entry], kept: Iterable[Entry]) -> Iterator[str]:
-    """What is worse than what was kept, or than it may be, in words."""
-    before = {e.key: e for e in kept}
-    for e in found:
-        name = " ".join(e.key)
-        if e.spills:
-            yield f"{name}: {e.spills} spills"
-        if e.access_bytes < 16:
-            yield f"{name}: accesses of {e.access_bytes} bytes"
-        if e.limit != "" and e.instructions > float(e.limit):
-            yield f"{name}: {e.instructions} instructions per element, above the limit of {e.limit}"
-        old = before.get(e.key)
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Write ledger.csv."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+_READ = {"str": str, "int": int, "float": float, "bool": lambda text: text == "True"}
+
+
+def load(path: Path) -> list[Row]:
+    """Read ledger.csv."""
+    kinds = {f.name: _READ[str(f.type).removesuffix(" | None")] for f in fields(Row)}
+    with path.open(newline="") as file:
+        return [
+            Row(**{name: kinds[name](text) if text or kinds[name] is str else None for name, text in line.items()})
+            for line in csv.DictReader(file)
+        ]
+
+
+def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
+    """What is worse than what is kept, or than it may be."""
+    before = {r.key: r for r in kept}
+    for r in rows:
+        where = " ".join(r.key)
+        if r.spills:
+            yield f"{where}: spills ({r.spills})"
+        if not r.wide:
+            yield f"{where}: a tensor is not read or written 16 bytes at a time"
+        if r.limit is not None and r.instructions > r.limit:
+            yield f"{where}: {r.instructions:g} instructions per element, above the limit {r.limit}"
+        old = before.get(r.key)
         if old is None:
-            yield f"{name}: not among the kept figures"
+            yield f"{where}: not in the kept figures"
             continue
-        for what in ("instructions", "special", "registers"):
-            new, was = getattr(e, what), getattr(old, what)
-            if new > was * TOLERANCE:
-                yield f"{name}: {what} rose from {was:g} to {new:g}"
+        for name in RISING:
+            new, was = getattr(r, name), getattr(old, name)
+            if new > was * (1 + TOLERANCE):
+                yield f"{where}: {name} rose from {was:g} to {new:g}"
 
 
-# ----- output
+# ----- text
 
 
-def table(found: Iterable[Entry]) -> str:
-    """The figures of bfloat16 on sm_90 in markdown."""
-    lines = [
-        "| kernel | forward: instructions (limit) | backward (limit) | special functions | predicted bound |",
-        "| --- | ---: | ---: | ---: | --- |",
-    ]
-    chosen = {e.key: e for e in found if (e.dtype, e.target) == ("bfloat16", "sm_90")}
-    for name in dict.fromkeys(key[0] for key in chosen):
-        both = [chosen.get((name, d, "bfloat16", "sm_90")) for d in DIRECTIONS]
-        cells = []
-        for e in both:
-            limit = "" if e is None or e.limit == "" else f" ({e.limit})"
-            cells.append("" if e is None else f"{e.instructions:.1f}{limit}")
-        special = " / ".join(f"{e.special:g}" for e in both if e is not None)
-        bounds = " / ".join(dict.fromkeys(e.bound for e in both if e is not None and e.bound))
-        lines.append(f"| `{name}` | {cells[0]} | {cells[1]} | {special} | {bounds} |")
-    return "\n".join(lines)
-
-
-def section() -> str:
-    """README.md's part, from the kept figures alone."""
-    known = json.loads(FACTS.read_text())
-    return (
-        f"{BEGIN}\n\nTriton {known['triton']}, ptxas {known['ptxas']}, {known['date']}, `{known['command']}`; "
-        f"bfloat16 on sm_90, per element; `pwl` with {known['breakpoints']} breakpoints, its search's loop counted "
-        f"once.\n\n{table(load())}\n\n{END}"
+def table(rows: Iterable[Row]) -> str:
+    """All figures, a line each."""
+    header = ["kernel", "direction", "dtype", "target", "predicted bound", "instr", "special", "conv", "narrow"]
+    header += ["prologue", "load", "store", "regs", "spills", "budget", "limit"]
+    lines = [header]
+    for r in rows:
+        bound = f"{r.bound}, {r.predicted_tb_s:.2f} TB/s" if r.bound else ""
+        each = [f"{f:.2f}" for f in (r.instructions, r.special, r.conversions, r.narrow_loads)]
+        widths = [f"{r.widest_load}/{r.narrowest_load}", f"{r.widest_store}/{r.narrowest_store}"]
+        limits = ["" if value is None else f"{value:g}" for value in (r.budget, r.limit)]
+        lines.append([*r.key, bound, *each, str(r.prologue), *widths, str(r.registers), str(r.spills), *limits])
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = header.index("instr")
+    return "\n".join(
+        "  ".join([c.ljust(w) for c, w in zip(line[:texts], wide, strict=False)])
+        + "".join([f"  {c:>{w}}" for c, w in zip(line[texts:], wide[texts:], strict=True)])
+        for line in lines
     )
 
 
-def updated(text: str) -> str:
-    """README.md's text with the current section."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + section() + after
+def _readme_line(r: Row) -> str:
+    limit = f"{r.budget:g}" if r.limit is None else f"{r.limit:g}"
+    cells = [f"`{r.kernel}`", r.direction, f"{r.instructions:.1f}", limit, f"{r.special + r.conversions:.2g}"]
+    cells += [f"{r.registers}", f"{r.bound}, {r.predicted_tb_s:.1f} TB/s"]
+    return f"| {' | '.join(cells)} |"
 
 
-def _print(found: Iterable[Entry]) -> None:
-    print(
-        f"{'kernel':<24}{'direction':<10}{'dtype':<10}{'target':<8}{'instr':>7}{'special':>8}{'regs':>6}{'spills':>7}"
-        f"{'width':>6}{'budget':>8}{'limit':>6}  predicted"
+def section(rows: Iterable[Row], known: dict[str, str]) -> str:
+    """README.md's table: bf16 on sm_90."""
+    chosen = [r for r in rows if (r.dtype, r.target) == ("bf16", PREDICTED_FOR)]
+    return "\n".join(
+        [
+            f"bfloat16 compiled for sm_90 by Triton {known['triton']} (ptxas {known['ptxas']}), {known['date']}; "
+            f"`pwl` with {known['breakpoints']} breakpoints:",
+            "",
+            "| kernel | direction | instructions | limit | special | registers | predicted bound |",
+            "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+            *map(_readme_line, chosen),
+        ]
     )
-    for e in found:
-        predicted = f"{e.bound}, {e.predicted_tb_s} TB/s" if e.bound else ""
-        print(
-            f"{e.kernel:<24}{e.direction:<10}{e.dtype:<10}{e.target:<8}{e.instructions:>7.2f}{e.special:>8.2f}"
-            f"{e.registers:>6}{e.spills:>7}{e.access_bytes:>6}{e.budget!s:>8}{e.limit!s:>6}  "
-            f"{predicted}",
-            flush=True,
-        )
+
+
+def updated(text: str, figures: str) -> str:
+    """The README's text with these figures between the markers.
+
+    Raises:
+        ValueError: unless there is one pair of markers, in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"it must hold {BEGIN} and after it {END}, once each")
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n\n{figures}\n\n{text[text.index(END) :]}"
+
+
+# ----- command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures")
+    parser.add_argument("--readme", action="store_true", help="write the table of the kept figures into README.md")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if something is not as kept")
+    parser.add_argument("--kernels", nargs="+", metavar="NAME", help="count these only")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--targets", nargs="+", choices=aot.TARGETS, default=list(aot.TARGETS))
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="the kept figures; the facts lie beside them")
+    parser.add_argument("--readme-file", type=Path, default=README)
+    return parser
+
+
+def _everything(options: argparse.Namespace) -> bool:
+    return not options.kernels and {*options.dtypes} == {*DTYPES} and {*options.targets} == {*aot.TARGETS}
+
+
+def _count(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Compile and count, then keep or compare."""
+    facts_file = options.figures.with_suffix(FACTS.suffix)
+    if options.check:
+        known = json.loads(facts_file.read_text())["triton"]
+        if known != triton.__version__:
+            sys.exit(f"bench.ledger: the kept figures are Triton {known}'s, this is {triton.__version__}")
+    rows = list(sweep(options.kernels, options.dtypes, options.targets))
+    print(table(rows))
+    if options.check:
+        kept = load(options.figures)
+        worse = list(problems(rows, kept))
+        if _everything(options):
+            gone = {r.key for r in kept} - {r.key for r in rows}
+            worse += [f"{' '.join(key)}: kept, but there is no such kernel" for key in sorted(gone)]
+        if worse:
+            sys.exit("\n".join(["bench.ledger: worse than the kept figures:", *worse]))
+    elif options.write:
+        write(rows, options.figures)
+        facts_file.write_text(json.dumps(facts(arguments), indent=2) + "\n")
+
+
+def _readme(options: argparse.Namespace) -> None:
+    """Write README.md's table, or compare it."""
+    known = json.loads(options.figures.with_suffix(FACTS.suffix).read_text())
+    text = options.readme_file.read_text()
+    try:
+        current = updated(text, section(load(options.figures), known))
+    except ValueError as error:
+        sys.exit(f"bench.ledger: {options.readme_file}: {error}")
+    if not options.check:
+        options.readme_file.write_text(current)
+    elif text != current:
+        sys.exit(f"bench.ledger: {options.readme_file} is not current; run python -m bench.ledger --readme")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {FILE.relative_to(ROOT)}")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if one is worse than what is kept")
-    parser.add_argument("--targets", nargs="+", choices=aot.TARGETS, default=list(aot.TARGETS))
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    options = parser.parse_args(arguments)
-    if options.write and (options.targets != list(aot.TARGETS) or options.dtypes != list(DTYPES)):
-        parser.error("--write keeps all targets and dtypes")
-    found = list(entries(options.targets, options.dtypes))
-    _print(found)
-    if options.write:
-        write(found)
-        FACTS.write_text(json.dumps(facts(), indent=2) + "\n")
-        readme = ROOT / "README.md"
-        readme.write_text(updated(readme.read_text()))
-    if options.check:
-        pinned = json.loads(FACTS.read_text())["triton"]
-        if triton.__version__ != pinned:
-            sys.exit(f"bench.ledger: the figures are of Triton {pinned}, this is {triton.__version__}")
-        wrong = list(problems(found, load()))
-        print("\n".join(wrong) or f"{len(found)} kernels: nothing is worse")
-        sys.exit(bool(wrong))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    if options.kernels and (unknown := set(options.kernels) - set(kernels())):
+        sys.exit(f"bench.ledger: no kernel {sorted(unknown)[0]!r}; there are {', '.join(kernels())}")
+    if options.write and (options.check or not _everything(options)):
+        sys.exit("bench.ledger: --write keeps all figures, and goes with neither --check nor a choice")
+    if options.write or not options.readme:
+        _count(options, arguments)
+    if options.readme:
+        _readme(options)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def load(name: str) -> ModuleType:
-    """bench.<name>, with the repository's root on the path for just as long: `kernels` there must shadow nothing."""
+    """bench.<name>, with the root on the path no longer than that: `kernels` there must not shadow another package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         return importlib.import_module(f"bench.{name}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 
-import benches
 import pytest
 import torch
 
@@ -19,6 +18,7 @@ if importlib.util.find_spec("triton") is None:
 if compat.interpreting:
     pytest.skip("under TRITON_INTERPRET nothing is launched", allow_module_level=True)
 
+import benches
 import triton
 from triton.backends.compiler import GPUTarget
 

@@ -1,113 +1,353 @@
-"""The kernels' instructions do not grow unseen: a gate on what bench/results/ keeps, and proof that it shuts."""
+"""The ledger of instructions: no figure is worse than the kept one, and a worse one does not pass."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
+import re
+from dataclasses import replace
 
-import benches
 import pytest
 import torch
 
-from fusedact import compat
+from fusedact import compat, registry
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 if compat.interpreting:
     pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
 
+import benches
 import triton
 import triton.language as tl
 
-from fusedact.kernels import activations
+from fusedact.kernels import activations, elementwise, launch
 
-ledger = benches.load("ledger")
-PINNED = json.loads(ledger.FACTS.read_text())["triton"]
+aot, disassembly, ledger = (benches.load(name) for name in ("aot", "disassembly", "ledger"))
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
-pinned = pytest.mark.skipif(triton.__version__ != PINNED, reason=f"the figures are of Triton {PINNED}")
+KERNELS = ledger.kernels()
+FIGURES, README = benches.ROOT / ledger.FIGURES, benches.ROOT / ledger.README
+KEPT = ledger.load(FIGURES)
+PINNED = re.search(r"^triton==(\S+)$", (benches.ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+
+# `python -m bench.ledger --check` compiles all. Here: every kernel on every target, and both ways to compute.
+COMPILED = [("bf16", target) for target in aot.TARGETS] + [("fp32", "sm_90")]
+CASES = [(name, direction) for name, kernel in KERNELS.items() for direction in kernel.directions]
+
+on_the_pinned_version = pytest.mark.skipif(
+    triton.__version__ != PINNED, reason=f"the figures are Triton {PINNED}'s, this is {triton.__version__}"
+)
 
 
-@pinned
-@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
-def test_nothing_is_worse_in_bfloat16(target):
-    """`.ci/run` checks all dtypes and targets."""
-    found = list(ledger.entries([target], ["bfloat16"]))
-    assert len(found) == 14
-    assert list(ledger.problems(found, ledger.load())) == []
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+def kept(name, direction, dtype="bf16", target="sm_90"):
+    return next(r for r in KEPT if r.key == (name, direction, dtype, target))
+
+
+# ----- the kept figures
+
+
+@on_the_pinned_version
+@pytest.mark.parametrize(("dtype", "target"), COMPILED)
+@pytest.mark.parametrize(("name", "direction"), CASES)
+def test_no_figure_is_worse(name, direction, dtype, target):
+    found = ledger.row(name, KERNELS[name], direction, dtype, target)
+    assert list(ledger.problems([found], KEPT)) == []
 
 
 def test_every_kernel_is_kept():
-    expected = {
-        (name, direction, dtype, target)
-        for name, (_, _, directions) in ledger.kernels().items()
-        for direction in directions
-        for dtype in ledger.DTYPES
-        for target in ledger.aot.TARGETS
-    }
-    assert {e.key for e in ledger.load()} == expected
-    assert {e.key[0] for e in ledger.load() if e.limit != ""} == set(ledger.LIMITS)
+    expected = [(*case, dtype, target) for case in CASES for dtype in ledger.DTYPES for target in aot.TARGETS]
+    assert [r.key for r in KEPT] == expected
+    assert {name for name, _ in CASES} >= set(registry.names("elementwise"))
 
 
-def test_kept_figures_hold_the_limits():
-    assert list(ledger.problems(ledger.load(), ledger.load())) == []
+def test_what_is_kept_is_within_limits():
+    assert list(ledger.problems(KEPT, KEPT)) == []
+    limited = {(r.kernel, r.direction): r.limit for r in KEPT if r.limit is not None}
+    assert limited == ledger.LIMITS
 
 
-def test_readme_is_current():
-    text = (ledger.ROOT / "README.md").read_text()
-    assert ledger.updated(text) == text
+def test_the_figures_are_the_pinned_versions():
+    assert json.loads(FIGURES.with_suffix(".json").read_text())["triton"] == PINNED
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"instructions": 1.06}, "relu_sigmoid forward bfloat16 sm_90: instructions rose from 13.38 to 14.18"),
-        ({"special": 1.5}, "relu_sigmoid forward bfloat16 sm_90: special rose from 2 to 3"),
-        ({"registers": 2}, "relu_sigmoid forward bfloat16 sm_90: registers rose from 56 to 112"),
-    ],
-)
-def test_a_rise_is_named(change, message):
-    kept = ledger.load()
-    (old,) = [e for e in kept if e.key == ("relu_sigmoid", "forward", "bfloat16", "sm_90")]
-    base = dataclasses.replace(old, instructions=13.38, special=2.0, registers=56)
-    ((what, factor),) = change.items()
-    worse = dataclasses.replace(base, **{what: round(getattr(base, what) * factor, 2)})
-    assert message in list(ledger.problems([worse], [base]))
+# ----- the gate
+
+
+@pytest.mark.parametrize("figure", ledger.RISING)
+def test_a_figure_must_not_rise(figure):
+    old = replace(kept("relu_sigmoid", "backward"), **{figure: 100}, limit=None)
+    assert list(ledger.problems([replace(old, **{figure: 105})], [old])) == []
+    (problem,) = ledger.problems([replace(old, **{figure: 106})], [old])
+    assert problem == f"relu_sigmoid backward bf16 sm_90: {figure} rose from 100 to 106"
+
+
+def test_what_was_none_must_stay_none():
+    old = kept("selu", "forward")
+    assert old.conversions == 0
+    assert len(list(ledger.problems([replace(old, conversions=0.06)], [old]))) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "what"),
     [
-        ({"spills": 3}, "3 spills"),
-        ({"access_bytes": 2}, "accesses of 2 bytes"),
-        ({"instructions": 14.5}, "14.5 instructions per element, above the limit of 14"),
-        ({"kernel": "new"}, "not among the kept figures"),
+        ({"spills": 8}, r"spills \(8\)"),
+        ({"wide": False}, "16 bytes at a time"),
+        ({"instructions": 14.01}, "above the limit 14"),
+        ({"dtype": "fp8"}, "not in the kept figures"),
     ],
+    ids=str,
 )
-def test_what_is_never_right_is_named(change, message):
-    kept = ledger.load()
-    (old,) = [e for e in kept if e.key == ("relu_sigmoid", "forward", "bfloat16", "sm_90")]
-    worse = dataclasses.replace(old, **change)
-    assert any(message in problem for problem in ledger.problems([worse], kept))
+def test_a_worse_row_is_a_problem(change, what):
+    old = replace(kept("relu_sigmoid", "forward"), instructions=13.9)
+    (problem,) = ledger.problems([replace(old, **change)], [old])
+    assert re.search(what, problem)
+
+
+@on_the_pinned_version
+def test_a_worse_kernel_is_a_problem():
+    """relu_sigmoid in selu's place."""
+    found = ledger.row("selu", ledger.Kernel("relu_sigmoid", (0.0,)), "forward", "bf16", "sm_90")
+    problems = "\n".join(ledger.problems([found], KEPT))
+    assert "instructions rose" in problems and "special rose" in problems
+
+
+def launched(launch_it, target="sm_90"):
+    """The one kernel that a function launches, compiled for a target."""
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        compiled = launch_it()
+        assert len(stub.launches) == 1
+        # The kernel outlives the driver that would unload it.
+        compiled.module = None
+        return compiled
+
+
+def memory(block, dtype, offset=0):
+    t = torch.zeros(2 * block, dtype=dtype)
+    start = -t.data_ptr() % 16 // t.element_size() + offset
+    return t[start : start + block]
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_a_lost_16_byte_access_is_found(target):
+    block = launch.block_size(2, aot.TARGETS[target].warp_size)
+    x, out = memory(block, torch.bfloat16, offset=1), memory(block, torch.bfloat16)
+
+    def unaligned():
+        launch.forward("selu", x, out, ())
+        (compiled,) = launch._compiled.values()
+        return compiled
+
+    row = ledger.counted(launched(unaligned, target), ("selu", "forward", "bf16", target))
+    assert (row.widest_load, row.widest_store, row.wide) == (2, 16, False)
+    assert any("16 bytes at a time" in problem for problem in ledger.problems([row], []))
+
+
+def test_spills_are_found():
+    x = memory(2048, torch.bfloat16)
+
+    def crowded():
+        constants = (activations.relu_sigmoid, ("number",), (), False, 2048)
+        kernel = elementwise.forward_kernel[(1,)]
+        return kernel(x, x, 2048, (0.0,), *constants, num_warps=4, maxnreg=24, enable_fp_fusion=True)
+
+    row = ledger.counted(launched(crowded), ("relu_sigmoid", "forward", "bf16", "sm_90"))
+    assert row.registers == 24 and row.spills > 0
+
+
+# ----- counting
 
 
 @triton.jit
-def slow_selu(x, params, precise: tl.constexpr):
-    return tl.where(x > 0, x, tl.exp(tl.sin(x)) - 1.0)
+def without_a_tail(x_ptr, out_ptr, values, ACTIVATION: tl.constexpr, PRECISE: tl.constexpr, BLOCK: tl.constexpr):
+    """The forward template's path of a whole block."""
+    offs = tl.arange(0, BLOCK)
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    x = tl.load(x_ptr + start + offs).to(tl.float32)
+    tl.store(out_ptr + start + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty))
 
 
-@pinned
-def test_a_slower_kernel_is_caught(monkeypatch):
-    monkeypatch.setattr(activations, "selu", slow_selu)
-    problems = list(ledger.problems([ledger.entry("selu", "forward", "bfloat16", "sm_90")], ledger.load()))
-    assert any("instructions rose" in problem for problem in problems)
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("name", ["relu_sigmoid", "selu"])
+@pytest.mark.parametrize("target", aot.TARGETS)
+def test_a_whole_block_costs_what_it_does_without_a_tail(name, target, dtype):
+    """All that the tail may add is its branch."""
+    kernel, size = KERNELS[name], ledger.DTYPES[dtype].itemsize
+    block = launch.block_size(size, aot.TARGETS[target].warp_size)
+    x = memory(block, ledger.DTYPES[dtype])
+
+    def direct():
+        constants = (getattr(activations, name), size == 4, block)
+        return without_a_tail[(1,)](x, x, kernel.params, *constants, num_warps=4, enable_fp_fusion=True)
+
+    def executed(row):
+        return row.prologue + row.instructions * launch.BYTES_PER_THREAD / size
+
+    alone = ledger.counted(launched(direct, target), (name, "forward", dtype, target))
+    found = ledger.row(name, kernel, "forward", dtype, target)
+    assert alone.prologue == 0
+    assert -1 <= executed(found) - executed(alone) <= 20
+    assert (found.special, found.conversions) == (alone.special, alone.conversions)
 
 
-def test_the_masked_path_counts_its_narrow_accesses(monkeypatch):
-    """Without the tail split, accesses are 2 bytes wide, and the gate says so."""
-    strided = ledger.aot.compile_kernel("selu", "forward", "sm_90", torch.bfloat16, (), strided=True)
-    count, _, _ = ledger._cuda(strided)
-    code = ledger.aot.sass(strided)
-    assert sum(c.startswith("LDG") and ".128" in c for c in code) == 0
-    assert count.access_bytes < 16
+def sass(*lines):
+    """Made-up machine code: labels, and instructions."""
+    return disassembly.sass("\n".join(line if line.endswith(":") else f"        /*0000*/   {line} ;" for line in lines))
+
+
+# A prologue, a masked path behind a branch, a slow path that is called; as nvdisasm writes them.
+BRANCHES = [
+    "S2R R0, SR_TID.X",
+    "@P0 BRA `(.L_tail)",
+    "LDG.E.128 R4, desc[UR4][R2.64]",
+    "MUFU.RCP R5, R4",
+    "@!P1 BRA `(.L_normal)",
+    "MOV R6, R5",
+    "CALL.REL.NOINC `($slow)",
+    ".L_normal:",
+    "STG.E.128 desc[UR4][R2.64], R4",
+    "EXIT",
+    ".L_tail:",
+    *["@P2 LDG.E R4, desc[UR4][R2.64]"] * 4,
+    *["@P2 STG.E desc[UR4][R2.64], R4"] * 4,
+    "EXIT",
+]
+
+
+def names(way):
+    return [i.name for i in way.prologue], [i.name for i, _ in way.rest]
+
+
+@pytest.mark.parametrize("branch", ["@P0 BRA `(.L_tail)", "BRA.U UP0, `(.L_tail)", "BRA !P5, `(.L_tail)"])
+def test_the_way_of_a_whole_block(branch):
+    way = disassembly.whole_block(sass(BRANCHES[0], branch, *BRANCHES[2:]), stored=16, elements=4)
+    prologue, rest = names(way)
+    assert len(prologue) == 2 and prologue[0] == "S2R"
+    assert rest == ["LDG.E.128", "MUFU.RCP", "BRA", "STG.E.128", "EXIT"]
+
+
+def test_a_masked_path_is_not_taken_though_it_is_shorter():
+    short = [line for line in BRANCHES if "@P2 LDG" not in line]
+    padded = [*short[:2], *["NOP"] * 20, *short[2:]]
+    way = disassembly.whole_block(sass(*padded), stored=16, elements=4)
+    assert "STG.E.128" in names(way)[1]
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    code = sass(
+        "S2R R0, SR_TID.X",
+        ".L_again:",
+        *["LDG.E R4, desc[UR4][R2.64]"] * 4,
+        "@P0 BRA `(.L_again)",
+        "STG.E.128 desc[UR4][R2.64], R4",
+        "EXIT",
+    )
+    way = disassembly.whole_block(code, stored=16, elements=4, trips=6)
+    assert sum(times for _, times in way.rest) == 1 + 6 * 5 + 2
+    # The compiler unrolled it: two trips at once.
+    way = disassembly.whole_block(code, stored=16, elements=2, trips=6)
+    assert sum(times for _, times in way.rest) == 1 + 3 * 5 + 2
+    for elements, trips in ((4, None), (3, 6), (1, 6)):
+        with pytest.raises(ValueError, match="a loop of 5 instructions with 4 loads"):
+            disassembly.whole_block(code, stored=16, elements=elements, trips=trips)
+
+
+def test_what_cannot_be_followed_raises():
+    with pytest.raises(ValueError, match="stores 32 bytes"):
+        disassembly.whole_block(sass(*BRANCHES), stored=32, elements=8)
+    with pytest.raises(ValueError, match="indirect"):
+        sass("BRX R2 -0x10")
+    with pytest.raises(ValueError, match="indirect"):
+        disassembly.gcn("\ts_setpc_b64 s[30:31]\n")
+
+
+def test_amd_accesses_have_widths():
+    code = disassembly.gcn(
+        "\tbuffer_load_dwordx4 v[4:7], v3, s[12:15], 0 offen\n"
+        "\tglobal_load_ushort v1, v[2:3], off\n"
+        "\tbuffer_store_short_d16_hi v1, v3, s[12:15], 0 offen\n"
+        "\ts_load_dwordx2 s[2:3], s[0:1], 0x0\n"
+    )
+    assert [(i.loads, i.stores) for i in code] == [(16, 0), (2, 0), (0, 2), (0, 0)]
+    with pytest.raises(KeyError):
+        disassembly.gcn("\tglobal_load_novel v1, v[2:3], off\n")
+
+
+@pytest.mark.parametrize(
+    ("issued", "special", "bound", "speed"),
+    [(10, 2, "HBM", 4.3), (50, 2, "issue", 2.14), (10, 5, "MUFU", 3.34), (10, 0, "HBM", 4.3)],
+)
+def test_predictions(issued, special, bound, speed):
+    found = ledger.predicted("forward", 2, issued, special)
+    assert found == {"budget": 24.9, "bound": bound, "predicted_tb_s": speed}
+    assert ledger.predicted("backward", 4, 1, 0)["budget"] == 74.7
+
+
+# ----- files and the command line
+
+
+def test_rows_survive_the_file(tmp_path):
+    ledger.write(KEPT, tmp_path / "ledger.csv")
+    assert ledger.load(tmp_path / "ledger.csv") == KEPT
+    assert (tmp_path / "ledger.csv").read_text() == FIGURES.read_text()
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """The kept figures and a README, elsewhere."""
+    for path in (FIGURES, FIGURES.with_suffix(".json"), README):
+        (tmp_path / path.name).write_text(path.read_text())
+    return tmp_path, ["--figures", str(tmp_path / "ledger.csv"), "--readme-file", str(tmp_path / "README.md")]
+
+
+@on_the_pinned_version
+def test_check_exits_with_what_rose(copies, capsys):
+    folder, options = copies
+    choice = ["--kernels", "selu", "--dtypes", "bf16", "--targets", "sm_90"]
+    ledger.main([*options, *choice, "--check"])
+    assert "selu" in capsys.readouterr().out
+    doctored = [replace(r, registers=r.registers // 2) if r.kernel == "selu" else r for r in KEPT]
+    ledger.write(doctored, folder / "ledger.csv")
+    with pytest.raises(SystemExit, match="selu forward bf16 sm_90: registers rose from"):
+        ledger.main([*options, *choice, "--check"])
+    assert ledger.load(folder / "ledger.csv") == doctored
+
+
+def test_another_triton_is_not_checked(copies):
+    folder, options = copies
+    (folder / "ledger.json").write_text('{"triton": "0.0"}')
+    with pytest.raises(SystemExit, match=r"Triton 0\.0's"):
+        ledger.main([*options, "--check"])
+
+
+def test_a_part_is_not_kept(copies):
+    with pytest.raises(SystemExit, match="keeps all"):
+        ledger.main([*copies[1], "--write", "--dtypes", "bf16"])
+    with pytest.raises(SystemExit, match="no kernel 'gelu'"):
+        ledger.main([*copies[1], "--kernels", "gelu"])
+
+
+def test_the_readme_is_current(copies):
+    folder, options = copies
+    ledger.main([*options, "--readme", "--check"])
+    text = (folder / "README.md").read_text()
+    assert "| `relu_sigmoid` | forward |" in text
+    (folder / "README.md").write_text(text.replace("| `relu_sigmoid` | forward |", "| `relu_sigmoid` | fwd |"))
+    with pytest.raises(SystemExit, match="not current"):
+        ledger.main([*options, "--readme", "--check"])
+    ledger.main([*options, "--readme"])
+    assert (folder / "README.md").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "<!-- ledger:begin -->", "<!-- ledger:end --> <!-- ledger:begin -->"])
+def test_the_readme_needs_one_pair_of_markers(copies, text):
+    folder, options = copies
+    (folder / "README.md").write_text(text)
+    with pytest.raises(SystemExit, match="once each"):
+        ledger.main([*options, "--readme"])

@@ -1,0 +1,182 @@
+"""The instructions of a compiled kernel with their branches, and the way that a whole block takes through them.
+
+A template branches into a path for a whole block and a masked one for the last, and a division into a slow path for
+subnormal numbers: all of a kernel's code is several times what a block executes. That is the shortest way from the
+entry to an exit on which every thread stores its part of the block without a condition. The masked path stores under
+conditions, and where they do not show, on AMD, it still is longer for its masks; slow paths are detours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A machine instruction; of a branch, the position that it goes to."""
+
+    name: str
+    # Under a predicate; a branch or an end may then be passed by.
+    conditional: bool = False
+    target: int | None = None
+    ends: bool = False
+    # Bytes that a thread loads and stores in global memory.
+    loads: int = 0
+    stores: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a whole block executes: up to where the masked path leaves, then the rest, with how often each one runs."""
+
+    prologue: tuple[Instruction, ...]
+    rest: tuple[tuple[Instruction, float], ...]
+
+
+# ----- reading
+
+_SASS = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*([^;]*)")
+_SASS_WIDTHS = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+_SASS_INDIRECT = {"BRX", "BRXU", "JMP", "JMX", "JMXU"}
+
+_GCN = re.compile(r"\s+([a-z]\w*_\w+)\b\s*([^;]*)")
+_GCN_ACCESS = re.compile(r"(?:buffer|global|flat)_(load|store)_(\w+?)(?:_d16)?(?:_hi)?$")
+_GCN_WIDTHS = {"dwordx4": 16, "dwordx3": 12, "dwordx2": 8, "dword": 4, "ushort": 2, "sshort": 2, "short": 2}
+_GCN_WIDTHS |= {"ubyte": 1, "sbyte": 1, "byte": 1}
+_GCN_INDIRECT = {"s_setpc_b64", "s_swappc_b64"}
+
+Parts = list[tuple[Instruction, str | None]]
+
+
+def _resolved(parts: Parts, labels: dict[str, int]) -> list[Instruction]:
+    return [i if label is None else replace(i, target=labels[label]) for i, label in parts]
+
+
+def sass(text: str) -> list[Instruction]:
+    """The instructions in nvdisasm's output.
+
+    Raises:
+        ValueError: if a branch has no fixed destination.
+    """
+    parts: Parts = []
+    labels: dict[str, int] = {}
+    for line in text.splitlines():
+        if label := re.match(r"([\w.$]+):\s*$", line):
+            labels[label[1]] = len(parts)
+        elif found := _SASS.search(line):
+            guard, name, operands = found.groups()
+            kind, *modifiers = name.split(".")
+            if kind in _SASS_INDIRECT:
+                raise ValueError(f"an indirect branch: {line.strip()}")
+            target = re.search(r"`\(([^)]+)\)", operands) if kind == "BRA" else None
+            width = next((_SASS_WIDTHS[m] for m in modifiers if m in _SASS_WIDTHS), 4)
+            instruction = Instruction(
+                name,
+                # A branch may have its predicate among the operands.
+                conditional=bool(guard) or (target is not None and not operands.startswith("`")),
+                ends=kind in ("EXIT", "RET"),
+                loads=width if kind == "LDG" else 0,
+                stores=width if kind == "STG" else 0,
+            )
+            parts.append((instruction, target[1] if target else None))
+    return _resolved(parts, labels)
+
+
+def gcn(text: str) -> list[Instruction]:
+    """The instructions in an AMD kernel's assembly.
+
+    Raises:
+        ValueError: if a branch has no fixed destination.
+    """
+    parts: Parts = []
+    labels: dict[str, int] = {}
+    for line in text.splitlines():
+        if label := re.match(r"(\.?\w+):", line):
+            labels[label[1]] = len(parts)
+        elif found := _GCN.match(line):
+            name, operands = found.groups()
+            if name in _GCN_INDIRECT:
+                raise ValueError(f"an indirect branch: {line.strip()}")
+            access = _GCN_ACCESS.match(name)
+            width = _GCN_WIDTHS[access[2]] if access else 0
+            instruction = Instruction(
+                name,
+                conditional=name.startswith("s_cbranch"),
+                ends=name == "s_endpgm",
+                loads=width if access and access[1] == "load" else 0,
+                stores=width if access and access[1] == "store" else 0,
+            )
+            branches = name.startswith(("s_branch", "s_cbranch"))
+            parts.append((instruction, operands.strip() if branches else None))
+    return _resolved(parts, labels)
+
+
+# ----- the way of a whole block
+
+
+def _successors(code: Sequence[Instruction], at: int) -> list[int | None]:
+    """Where an instruction may lead; None is the end."""
+    i = code[at]
+    taken = [None] if i.ends else [i.target] if i.target is not None else []
+    return [*taken, at + 1] if i.conditional or not taken else taken
+
+
+def _shortest(
+    code: Sequence[Instruction], stored: int, closed: Collection[int] = (), guarded: bool = False
+) -> list[int] | None:
+    """Positions on the shortest way to an end with so many bytes stored; guarded stores count only where asked."""
+    came: dict[tuple[int, int], tuple[int, int] | None] = {(0, 0): None}
+    queue = deque(came)
+    while queue:
+        state = queue.popleft()
+        at, before = state
+        counts = guarded or not code[at].conditional
+        after = min(stored, before + (code[at].stores if counts else 0))
+        for following in _successors(code, at):
+            if following is None:
+                if after == stored:
+                    way, step = [], state
+                    while step is not None:
+                        way.append(step[0])
+                        step = came[step]
+                    return way[::-1]
+            elif following < len(code) and following not in closed and (following, after) not in came:
+                came[following, after] = state
+                queue.append((following, after))
+    return None
+
+
+def _repeats(code: Sequence[Instruction], way: Sequence[int], elements: int, trips: int | None) -> list[float]:
+    """How often each step runs; loops run `trips` times and read a table once per element and trip."""
+    times = [1.0] * len(way)
+    for end, at in enumerate(way[:-1]):
+        target = code[at].target
+        if target is None or target > at or way[end + 1] == target or target not in way[:end]:
+            continue
+        start = way.index(target)
+        reads = sum(code[p].loads > 0 for p in way[start : end + 1])
+        if trips is None or not reads or reads % elements or trips % (reads // elements):
+            raise ValueError(f"a loop of {end - start + 1} instructions with {reads} loads; trips: {trips}")
+        times[start : end + 1] = [trips / (reads // elements)] * (end + 1 - start)
+    return times
+
+
+def whole_block(code: Sequence[Instruction], stored: int, elements: int, trips: int | None = None) -> Way:
+    """What a thread executes that stores `stored` bytes for `elements` elements; `trips` of the source's loops.
+
+    Raises:
+        ValueError: if there is no such way, or a loop that `trips` does not explain.
+    """
+    way = _shortest(code, stored)
+    if way is None:
+        raise ValueError(f"no way through the code stores {stored} bytes a thread")
+    masked = _shortest(code, stored, closed={at for at in way if code[at].stores}, guarded=True) or []
+    common = 0
+    while common < min(len(way), len(masked)) and way[common] == masked[common]:
+        common += 1
+    times = _repeats(code, way, elements, trips)
+    rest = tuple((code[at], count) for at, count in zip(way[common:], times[common:], strict=True))
+    return Way(tuple(code[at] for at in way[:common]), rest)
