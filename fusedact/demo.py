@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ReLUSigmoid(0.1)": lambda: modules.create("relu_sigmoid", threshold=0.1),
     "ELU": lambda: modules.create("elu"),
     "SELU": lambda: modules.create("selu"),
+    "PWL(17 points of SiLU)": lambda: modules.PWL.from_function(F.silu, -4.0, 4.0, 17, left_slope=0.0),
 }
 
 

@@ -63,5 +63,7 @@ def plot(*activations: str | nn.Module, low: float = -5.0, high: float = 5.0) ->
         axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    value_axes.legend(frameon=False)
+    # Below both: a module's repr may be long.
+    longest = max(len(str(text)) for text in value_axes.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", frameon=False, ncols=max(1, min(len(activations), 110 // (longest + 8))))
     return figure
