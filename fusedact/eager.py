@@ -7,7 +7,7 @@ worked in cache-sized pieces, so that intermediate results never reach main memo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -29,6 +29,15 @@ __all__ = [
 ]
 
 Parameter = float | Tensor
+# Gives a lean function memory for an intermediate result of its input's shape, by number and dtype: the same for all
+# pieces of a tensor, since new memory from the system costs more than the arithmetic. Or None, for memory of its own.
+Spare = Callable[..., Tensor | None]
+
+
+def no_spare(_: int, dtype: torch.dtype | None = None) -> None:
+    """For a tensor of one piece."""
+    return None
+
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 # Their conversions under names of their own, which cost two thirds of what Tensor.to does.
@@ -39,8 +48,8 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 # Resolved once: looking an overload up costs more than a small tensor's operation.
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
-_silu_backward = torch.ops.aten.silu_backward.default
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_silu_backward = torch.ops.aten.silu_backward.grad_input
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -61,26 +70,31 @@ def relu_sigmoid(x: Tensor, threshold: Parameter = 0.0) -> Tensor:
     return torch.where(x <= threshold, 0.0, product)
 
 
-def relu_sigmoid_lean(x: Tensor, threshold: Parameter) -> Tensor:
+def relu_sigmoid_lean(x: Tensor, threshold: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
     """The same without a graph to record: in place on its own intermediate results."""
     if type(threshold) is float:
         if threshold == 0.0:
-            return F.silu(torch.relu(x), inplace=True)
+            positive = torch.clamp_min(x, 0.0, out=out)
+            return F.silu(positive, inplace=True)
         threshold = constant(threshold, x.dtype, x.device)
-    return torch.sigmoid(x).mul_((x - threshold).relu_())
+    shifted = torch.sub(x, threshold, out=spare(0)).relu_()
+    return torch.sigmoid(x, out=out).mul_(shifted)
 
 
-def relu_sigmoid_backward_lean(g: Tensor, x: Tensor, threshold: float) -> Tensor:
+def relu_sigmoid_backward_lean(
+    g: Tensor, x: Tensor, threshold: float, out: Tensor | None = None, spare: Spare = no_spare
+) -> Tensor:
     """g * s * (1 + (x - threshold) * (1 - s)) where x > threshold and s = sigmoid(x), else 0."""
     # A finite factor keeps inf * 0 out at +inf.
     largest = torch.finfo(x.dtype).max
     if threshold == 0.0:
-        dx = _silu_backward(g, x.clamp_max(largest))
-        return _threshold_backward(dx, x, 0.0, grad_input=dx)
-    s = torch.sigmoid(x)
-    shifted = (x - constant(threshold, x.dtype, x.device)).clamp_max_(largest)
-    dx = _sigmoid_backward(shifted, s).add_(s).mul_(g)
-    return _threshold_backward(dx, shifted, 0.0, grad_input=dx)
+        dx = torch.clamp_max(x, largest, out=spare(0))
+        _silu_backward(g, dx, grad_input=dx)
+    else:
+        s = torch.sigmoid(x, out=spare(1))
+        dx = torch.sub(x, constant(threshold, x.dtype, x.device), out=spare(0)).clamp_max_(largest)
+        _sigmoid_backward(dx, s, grad_input=dx).add_(s).mul_(g)
+    return _threshold_backward(dx, x, threshold, grad_input=dx if out is None else out)
 
 
 def elu(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
@@ -152,9 +166,33 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield from _pieces(*parts)
 
 
+class _Memory:
+    """Memory for the intermediate results of all pieces of a tensor; `piece` is the one at work."""
+
+    def __init__(self, piece: Tensor) -> None:
+        self.piece = piece
+        self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    def __call__(self, number: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        count = self.piece.numel()
+        buffer = self._buffers.get((number, dtype))
+        if buffer is None or buffer.numel() < count:
+            buffer = self._buffers[number, dtype] = torch.empty(count, dtype=dtype, device=self.piece.device)
+        return buffer[:count].view(self.piece.shape)
+
+    def widened(self, t: Tensor, number: int) -> Tensor:
+        """t in float32."""
+        return self(number).copy_(t)
+
+
+# Numbers of buffers beyond those of lean functions.
+_X, _G, _OUT = 100, 101, 102
+
+
 def forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], out: Tensor | None = None) -> Tensor:
     """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
-    function = spec.lean_forward or spec.eager
+    lean = spec.lean_forward
+    function = lean or spec.eager
     half = x.dtype in HALF_DTYPES
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
@@ -166,8 +204,19 @@ def forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], out: T
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
         out = torch.empty_like(x)
+    memory = _Memory(out)
     for x_piece, *beside_piece, out_piece in _pieces(x, *beside, out):
-        out_piece.copy_(function(x_piece.to(dtype), *params, *beside_piece))
+        memory.piece = x_piece
+        if lean is None:
+            out_piece.copy_(function(x_piece.to(dtype), *params, *beside_piece))
+        elif half:
+            wide = memory.widened(x_piece, _X)
+            out_piece.copy_(lean(wide, *params, *beside_piece, out=memory(_OUT), spare=memory))
+        elif x_piece.data_ptr() == out_piece.data_ptr() or dtype == torch.float64:
+            # In place, and where the buffers' dtype is too narrow.
+            out_piece.copy_(lean(x_piece, *params, *beside_piece))
+        else:
+            lean(x_piece, *params, *beside_piece, out=out_piece, spare=memory)
     return out
 
 
@@ -186,8 +235,16 @@ def backward(
                 return [_narrow[x.dtype](lean(g.float(), x.float(), *params, *beside)), *nothing]
             return [lean(g, x, *params, *beside), *nothing]
         result = torch.empty_like(x)
+        memory = _Memory(result)
         for g_piece, x_piece, *beside_piece, result_piece in _pieces(g, x, *beside, result):
-            result_piece.copy_(lean(g_piece.to(dtype), x_piece.to(dtype), *params, *beside_piece))
+            memory.piece = x_piece
+            if half:
+                wide = memory.widened(g_piece, _G), memory.widened(x_piece, _X)
+                result_piece.copy_(lean(*wide, *params, *beside_piece, out=memory(_OUT), spare=memory))
+            elif dtype == torch.float64:
+                result_piece.copy_(lean(g_piece, x_piece, *params, *beside_piece))
+            else:
+                lean(g_piece, x_piece, *params, *beside_piece, out=result_piece, spare=memory)
         return [result, *nothing]
 
     dx = torch.empty_like(x) if needed[0] else None

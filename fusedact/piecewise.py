@@ -356,6 +356,9 @@ class PWL(nn.Module):
             tables.check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
             with torch.no_grad():
                 table = self._prepare(dtype, tables.plan(self.breakpoints, self.values))
+            if compat.transforms_active():
+                # What is made under a transform belongs to it.
+                return table
             self._prepared = found = key, buffers, table
         return found[2]
 

@@ -48,8 +48,9 @@ class ActivationSpec:
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters.
     kind: str = "elementwise"
-    # Written out for the CPU path where that measures faster than `eager` and its autograd; they may overwrite nothing
-    # that they are given. lean_forward(x, *parameters) -> y; lean_backward(g, x, *numbers) -> dx.
+    # Written out for the CPU path where that measures faster than `eager` and its autograd. They may overwrite `out`,
+    # which they return if it is given, and what they get from `spare`, an eager.Spare, and nothing else:
+    # lean_forward(x, *parameters, out, spare) -> y; lean_backward(g, x, *numbers, out, spare) -> dx.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., Tensor] | None = None
     # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES, check_number
+from .eager import Spare, no_spare
 from .registry import ActivationSpec, get
 
 __all__ = [
@@ -40,6 +42,8 @@ STEEP = 64.0
 # Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
 FAR = 2.0**126
 FARTHEST_ROOT = 1e30
+# Up to so many elements a search by one operation takes less time than an index by several.
+FEW = 2**12
 
 
 # ----- validation
@@ -250,8 +254,33 @@ def prepare(
 # ----- evaluation
 
 
-def _taken(entries: Tensor, index: Tensor) -> Tensor:
-    return entries.index_select(0, index.reshape(-1)).reshape(index.shape)
+def _taken(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    if out is None:
+        return entries.index_select(0, index.reshape(-1)).reshape(index.shape)
+    torch.index_select(entries, 0, index.view(-1), out=out.view(-1))
+    return out
+
+
+def _readable(data: Tensor) -> bool:
+    """Whether numbers may be read off a table: at no cost, and not of a graph's tensors."""
+    return data.is_cpu and data.dtype == torch.float32 and not data.requires_grad and not is_compiling()
+
+
+def _even_turns(turns: Tensor) -> tuple[float, float] | None:
+    """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it."""
+    count, infinity = len(turns), torch.tensor(torch.inf)
+    for first in (turns[0], torch.nextafter(turns[0], -infinity)) if count > 1 else ():
+        step = torch.tensor((turns[-1].item() - first.item()) / (count - 1))
+        points = torch.arange(count, dtype=torch.float32).mul_(step).add_(first)
+        if bool(((turns == points) | (turns == torch.nextafter(points, infinity))).all()):
+            return step.item(), first.item()
+    return None
+
+
+def _integers(t: Tensor, spare: Spare) -> Tensor:
+    """t without its fraction."""
+    integers = spare(0, torch.int32)
+    return t.int() if integers is None else integers.copy_(t)
 
 
 class Table:
@@ -273,8 +302,24 @@ class Table:
         self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
         self._first = flat[HEADER + 5 * self.size :]
         self._last = data[0, 2]
-        self._zero = data.new_zeros(())
+        # Where the grid of one row begins, in steps.
+        self._origin = data[0, 1] * self._last
+        self._even = None
+        if how.kind == "uniform" and self.channel_dim is None and _readable(data):
+            self._even = _even_turns(self._turns[:count])
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+
+    @cached_property
+    def _grid(self) -> tuple[float, float]:
+        """The steps of the grid in x, and its last cell, for one row."""
+        last = self._last.item()
+        return self._one[0].item() * last, last
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
+        """The bounds of x for one row, as numbers."""
+        low, high = (t.item() for t in self._one[2:])
+        return low, high
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -288,6 +333,7 @@ class Table:
             get("pwl"),
             parameters=(),
             eager=self.value,
+            lean_forward=self.lean_value,
             lean_backward=self.gradient,
             device=f"pwl_{self.how.kind}",
             table=self,
@@ -304,20 +350,32 @@ class Table:
         tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
         return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
 
-    def _index(self, x: Tensor, beside: Sequence[Tensor]) -> Tensor:
-        """Where in the views the segment of each element is."""
+    def _index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare, turning: bool = True) -> Tensor:
+        """Where in the views the segment of each element is.
+
+        Without `turning`, at a breakpoint either segment: for the value, which is the same.
+        """
         base = beside[4] if beside else None
         if self.how.kind == "search":
             return self._searched(x, base)
-        scale, offset = (beside or self._one)[:2]
-        # fmax: a NaN counts as 0.
-        part = torch.fmax((x * scale).add_(offset), self._zero).clamp_max_(1.0)
-        index = part.mul_(self._last).int()
+        # A NaN counts as 0.
+        if beside:
+            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1])
+            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self._last)
+        else:
+            step, last = self._grid
+            part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
+        index = _integers(part, spare)
         if self.how.kind == "bucket":
-            index = _taken(self._first, index if base is None else index.add_(base)).int()
+            index = _integers(_taken(self._first, index if base is None else index.add_(base), spare(0)), spare)
         if base is not None:
             index.add_(base)
-        return index.add_(x >= _taken(self._turns, index))
+        if self._even is not None and not turning:
+            # Three operations in place of a gather, which takes longer than all of them.
+            step, first = self._even
+            turns = part.floor_().mul_(step).add_(first)
+            return index.add_(torch.ge(x, turns, out=spare(0, torch.bool))).clamp_max_(self.count)
+        return index.add_(torch.ge(x, _taken(self._turns, index, spare(0)), out=spare(0, torch.bool)))
 
     def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
         """The binary search of the kernels, which works for rows per channel too."""
@@ -328,17 +386,35 @@ class Table:
             step //= 2
         return index
 
+    def _index_of_few(self, x: Tensor) -> Tensor:
+        """The same for one row and few elements, in fewer operations. A NaN counts to the last segment."""
+        return torch.bucketize(x.contiguous(), self._turns[: self.count], out_int32=True, right=True)
+
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
-        """The function at x."""
+        """The function at x, differentiable."""
         index = self._index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
         return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), x - _taken(self._anchors, index))
 
-    def gradient(self, g: Tensor, x: Tensor, *beside: Tensor) -> Tensor:
+    def lean_value(self, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+        """The same without a graph to record."""
+        few = not beside and x.numel() <= FEW
+        index = self._index_of_few(x) if few else self._index(x, beside, spare, turning=False)
+        low, high = cast("Any", beside[2:4] if beside else self._bounds)
+        y = torch.clamp(x, low, high, out=out)
+        y.sub_(_taken(self._anchors, index, spare(0))).mul_(_taken(self._slopes, index, spare(0)))
+        return y.add_(_taken(self._values, index, spare(0)))
+
+    def gradient(
+        self, g: Tensor, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare
+    ) -> Tensor:
         """g times the slope at x."""
-        return _taken(self._slopes, self._index(x, beside)).mul_(g)
+        few = not beside and x.numel() <= FEW
+        index = self._index_of_few(x).mul_(x == x) if few else self._index(x, beside, spare)
+        slopes = _taken(self._slopes, index, spare(0))
+        return slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out)
 
 
 def reference(
