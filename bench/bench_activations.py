@@ -1,7 +1,7 @@
 """The activations under pytest-benchmark: `pytest bench/bench_activations.py --benchmark-enable`.
 
 Without the option every case runs once, as a test. Groups hold the providers of one case; the figures that are
-published come from bench/compare.py, which lets the providers alternate.
+published come from bench/run.py, which lets the providers alternate.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _until_done(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("case", all_cases(DTYPES, SIZES), ids=_id)
 def test_activation(benchmark: BenchmarkFixture, case: Case, provider: str) -> None:
-    function = providers(case.activation)[PROVIDERS[provider]]
+    function = providers(case.activation, DEVICE)[PROVIDERS[provider]]
     x, g = inputs(DTYPES[case.dtype], case.size, DEVICE)[0]
     check_accuracy(case.activation, {provider: function}, (x, g))
     benchmark.group = _id(case)

@@ -1,63 +1,41 @@
-"""Writes the measured figures into README.md: `python -m bench.report`; `--check` tells whether they are current."""
+"""Tables and plots from the files of the runs: `python -m bench.report`; `--check` tells whether they are current.
+
+README.md gets the main figures, the README.md in each folder of results all of them.
+"""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from bench import plots
+from bench.cases import DIRECTIONS
+from bench.figures import (
+    LOST,
+    Comparison,
+    Group,
+    Loss,
+    Result,
+    comparisons,
+    duration,
+    elements,
+    grouped,
+    load,
+    losses,
+)
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
-# Sizes of the main table: the call dominates; the cache of a core; leaving the cache; main memory. All are in the CSV.
-MAIN_SIZES = (2**10, 2**16, 2**20, 2**24)
-DIRECTIONS = ("forward", "forward+backward")
+# The main table: where the promises begin; the caches of a core and of a GPU; main memory. As far as they were timed.
+MAIN_SIZES = (2**16, 2**20, 2**24, 2**28)
+MAIN_DTYPES = ("float32", "bfloat16")
 
-# Below this ratio a case counts as lost; nearer to 1 it is within the spread.
-LOST = 0.95
-
-Record = dict[str, str]
-Key = tuple[str, str, int]
+RATIO = "the ratio is its time over fusedact's, so below 1 fusedact is slower"
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one run left in its folder."""
-
-    folder: Path
-    environment: dict[str, object]
-    records: list[Record]
-
-
-def load(results: Path) -> list[Result]:
-    """All runs under a folder, by name."""
-    found = []
-    for table in sorted(results.glob("*/elementwise.csv")):
-        with table.open(newline="") as file:
-            records = list(csv.DictReader(file))
-        environment = json.loads((table.parent / "environment.json").read_text())
-        found.append(Result(table.parent, environment, records))
-    return found
-
-
-# ----- tables
-
-
-def _time(microseconds: str) -> str:
-    """Three digits and a unit."""
-    value, unit = float(microseconds), "us"
-    if value >= 1000:
-        value, unit = value / 1000, "ms"
-    digits = max(0, 3 - len(str(int(value)))) if value >= 1 else 2
-    return f"{value:.{digits}f} {unit}"
-
-
-def _size(count: int) -> str:
-    """A power of two as such."""
-    return f"2^{count.bit_length() - 1}" if count & (count - 1) == 0 else str(count)
+# ----- markdown
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
@@ -66,125 +44,205 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: 
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
-def _by_case(records: Iterable[Record]) -> dict[Key, dict[tuple[str, str], Record]]:
-    """The records of an activation, dtype and size, by direction and provider."""
-    cases: dict[Key, dict[tuple[str, str], Record]] = {}
-    for r in records:
-        key = (r["activation"], r["dtype"], int(r["size"]))
-        cases.setdefault(key, {})[r["direction"], r["provider"]] = r
-    order = list(dict.fromkeys(key[0] for key in cases))
-    return dict(sorted(cases.items(), key=lambda item: (order.index(item[0][0]), item[0][1] != "float32", item[0][2])))
+def _kept(case: Comparison) -> str:
+    values = [case.by[name]["kept_bytes_per_element"] for name in ("eager", "fusedact")]
+    return " / ".join(f"{float(v):g}" for v in values) if all(values) else ""
 
 
-def _columns(records: Sequence[Record]) -> list[tuple[str, str, str]]:
-    """(field, provider, heading) of the figures in each direction, as far as the run has them."""
-    measured = {r["provider"] for r in records}
-    columns = [("median_us", name, name) for name in ("eager", "compile", "fusedact") if name in measured]
-    columns.append(("ratio", "fusedact", "ratio"))
-    if "copy" in measured:
-        columns.append(("copy_share", "fusedact", "of copy"))
-    return columns
+def _spread(case: Comparison, provider: str, clock: str) -> str:
+    """Median and quartiles."""
+    if clock == "call":
+        return duration(case.time(provider, clock))
+    record = case.by[provider]
+    low, high = (duration(float(record[f"device_{q}_us"])) for q in ("q25", "q75"))
+    return f"{duration(case.time(provider))} ({low} to {high})"
 
 
-def _cell(record: Record | None, field: str) -> str:
-    if record is None or not record[field]:
-        return ""
-    if field == "median_us":
-        return _time(record[field])
-    if field == "copy_share":
-        return f"{float(record[field]):.0%}"
-    return f"{float(record[field]):.2f}"
+# ----- main figures
 
 
-def _kept(case: dict[tuple[str, str], Record]) -> str:
-    values = [case["forward+backward", name]["kept_bytes_per_element"] for name in ("eager", "fusedact")]
-    return " / ".join(f"{float(v):g}" for v in values)
+def _figures(case: Comparison | None, result: Result, compiled: bool) -> list[str]:
+    """The cells of one direction."""
+    if case is None:
+        return [""] * (3 + compiled + result.on_gpu)
+    cells = [duration(case.time(name)) for name in ("eager", "fusedact")] + [f"{case.ratio():.2f}"]
+    if compiled:
+        over = case.over_compile()
+        cells.append("" if over is None else f"{over:.2f}")
+    if result.on_gpu:
+        cells.append(f"{case.ratio('copy'):.0%}")
+    return cells
 
 
-def main_table(records: Sequence[Record], sizes: Sequence[int] = MAIN_SIZES) -> str:
+def main_table(result: Result, sizes: Sequence[int] = MAIN_SIZES, dtypes: Sequence[str] = MAIN_DTYPES) -> str:
     """A line for each activation, dtype and size: the times of both directions, and what is kept for backward."""
-    columns = _columns(records)
+    cases = comparisons(result.records)
+    compiled = any(case.over_compile() is not None for case in cases)
+    headings = ["eager", "fusedact", "ratio", *(["over compile"] * compiled), *(["of copy"] * result.on_gpu)]
     header = ["activation", "dtype", "elements"]
-    header += [f"{short} {heading}" for short in ("fwd", "fwd+bwd") for _, _, heading in columns]
+    header += [f"{short} {heading}" for short in ("fwd", "fwd+bwd") for heading in headings]
     header.append("kept B/element, eager / fusedact")
-    lines = []
-    for (activation, dtype, size), case in _by_case(records).items():
-        if size not in sizes:
-            continue
-        figures = [_cell(case.get((d, provider)), field) for d in DIRECTIONS for field, provider, _ in columns]
-        lines.append([f"`{activation}`", dtype, _size(size), *figures, _kept(case)])
-    return _table(header, lines, text_columns=2)
+    lines: dict[tuple[str, str, int], dict[str, Comparison]] = {}
+    for c in cases:
+        if c.size in sizes and c.dtype in dtypes:
+            lines.setdefault((c.activation, c.dtype, c.size), {})[c.direction] = c
+    body = []
+    for (activation, dtype, size), by in lines.items():
+        cells = [cell for d in DIRECTIONS for cell in _figures(by.get(d), result, compiled)]
+        kept = _kept(by[DIRECTIONS[1]]) if DIRECTIONS[1] in by else ""
+        body.append([f"`{activation}`", dtype, elements(size), *cells, kept])
+    return _table(header, body, text_columns=2)
 
 
-def _spread(record: Record) -> str:
-    return f"{_time(record['median_us'])} ({_time(record['q25_us'])} to {_time(record['q75_us'])})"
+def _group_line(group: Group, clocks: bool) -> list[str]:
+    worst = group.worst
+    c = worst.case
+    where = f"{worst.ratio:.2f} (at {elements(c.size)})"
+    clock = [worst.clock] if clocks else []
+    return [f"`{c.activation}`", c.dtype, c.direction, *clock, worst.family, group.sizes, where]
 
 
-def losses(records: Iterable[Record]) -> Iterator[list[str]]:
-    """A line for each case, of every size, in which another way is faster."""
-    for (activation, dtype, size), case in _by_case(records).items():
-        for direction in DIRECTIONS:
-            ours = case[direction, "fusedact"]
-            for name in ("eager", "compile"):
-                other = case.get((direction, name))
-                if other is None:
-                    continue
-                ratio = float(other["median_us"]) / float(ours["median_us"])
-                if ratio < LOST:
-                    where = [f"`{activation}`", dtype, direction, name, _size(size)]
-                    yield [*where, _spread(other), _spread(ours), f"{ratio:.2f}"]
-
-
-def losses_table(records: Iterable[Record]) -> str:
-    """The losses, or a sentence that there are none."""
-    lines = list(losses(records))
-    if not lines:
+def losses_summary(result: Result) -> str:
+    """The losses of all sizes, grouped; or a sentence that there are none."""
+    cases = comparisons(result.records)
+    groups = grouped(losses(cases, result.on_gpu), cases)
+    if not groups:
         return f"No case has a ratio below {LOST}."
-    header = ["activation", "dtype", "direction", "faster", "elements", "its time (quartiles)", "fusedact", "ratio"]
-    return _table(header, lines, text_columns=4)
-
-
-# ----- text
+    clock = ["time"] if result.on_gpu else []
+    header = ["activation", "dtype", "direction", *clock, "faster", "elements", "lowest ratio"]
+    return _table(header, [_group_line(group, result.on_gpu) for group in groups], text_columns=len(header) - 1)
 
 
 def caption(result: Result) -> str:
     """Hardware, versions, date and command of a run."""
     e = result.environment
-    threads = "" if e["device_type"] == "cuda" else f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+    threads = "" if result.on_gpu else f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
     versions = f"PyTorch {e['torch']}, Triton {e['triton']}, Python {e['python']}, {e['os']}"
     backend = "" if e["fusedact_backend"] == "auto" else f", backend {e['fusedact_backend']}"
-    return (
-        f"**{e['device']}**{threads}; {versions}{backend}; {e['date']}, `{e['command']}`. "
-        "Medians; the ratio is eager's time over fusedact's, so above 1 fusedact is faster."
-    )
+    commands = ", ".join(f"`{command}`" for command in e["commands"])
+    return f"**{e['device']}**{threads}; {versions}{backend}; {e['date']}, {commands}."
 
 
-def section(result: Result) -> str:
-    """The text for one run."""
+def _meaning(result: Result) -> str:
+    text = "Medians; the ratio is eager's time over fusedact's, so above 1 fusedact is faster."
+    if any(case.over_compile() is not None for case in comparisons(result.records)):
+        text += " `over compile` is the best of torch.compile's times over fusedact's."
+    if result.on_gpu:
+        text += " Times are the device's; `of copy` is the share of the bandwidth of a copy of as many bytes."
+    return text
+
+
+def section(result: Result, link: str) -> str:
+    """The main figures of a run; `link` leads from the README to its folder."""
     return "\n\n".join(
         [
-            caption(result),
-            main_table(result.records),
-            f"Where another way is faster, out of all sizes (ratio below {LOST}):",
-            losses_table(result.records),
+            f"{caption(result)} {_meaning(result)}",
+            f"![PyTorch's time over fusedact's, by size]({link}/{plots.RATIO})",
+            main_table(result),
+            f"Where another way is faster, out of all sizes and dtypes (ratio below {LOST}: {RATIO}):",
+            losses_summary(result),
+            f"All sizes, dtypes and providers, and every loss by itself: [{link}]({link}/README.md).",
         ]
     )
 
 
-def render(results: Iterable[Result]) -> str:
-    """The text between the markers."""
-    return "\n\n".join(map(section, results))
-
-
-def updated(text: str, figures: str) -> str:
-    """The README's text with these figures between the markers.
+def updated(text: str, content: str) -> str:
+    """The README's text with this content between the markers.
 
     Raises:
         ValueError: unless there is one pair of markers, in order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"the README must hold {BEGIN} and after it {END}, once each")
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n\n{figures}\n\n{text[text.index(END) :]}"
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n\n{content}\n\n{text[text.index(END) :]}"
+
+
+# ----- all figures
+
+
+def full_table(cases: Sequence[Comparison], on_gpu: bool) -> str:
+    """A line for each case of an activation, with every provider."""
+    names = list(dict.fromkeys(name for c in cases for name in c.by))
+    rivals = [name for name in names if name not in ("eager", "fusedact", "copy")]
+    names = ["eager", *rivals, "fusedact", "copy"]
+    header = ["dtype", "elements", "direction", *names, "ratio", "spread", "GB/s", "of copy", "kept B/element", "path"]
+    if on_gpu:
+        header += ["host eager", "host fusedact", "host ratio", "clock"]
+    lines = []
+    for c in cases:
+        ours = c.by["fusedact"]
+        width = (float(ours["device_q75_us"]) - float(ours["device_q25_us"])) / c.time("fusedact")
+        line = [c.dtype, elements(c.size), c.direction]
+        line += [duration(c.time(name)) if name in c.by else "" for name in names]
+        line += [f"{c.ratio():.2f}", f"{width:.0%}", f"{float(ours['gb_per_s']):.3g}", f"{c.ratio('copy'):.0%}"]
+        line += [_kept(c), ours["path"]]
+        if on_gpu:
+            line += [duration(c.time(name, "host")) for name in ("eager", "fusedact")]
+            line += [f"{c.ratio(clock='host'):.2f}", _clocks(c)]
+        lines.append(line)
+    return _table(header, lines, text_columns=3)
+
+
+def _clocks(case: Comparison) -> str:
+    """How the device's time was taken; by provider where they differ."""
+    clocks = {name: record["clock"] for name, record in case.by.items()}
+    if len(set(clocks.values())) == 1:
+        return next(iter(clocks.values()))
+    return "; ".join(f"{name}: {clock}" for name, clock in clocks.items())
+
+
+def _loss_line(loss: Loss, clocks: bool) -> list[str]:
+    c = loss.case
+    where = [f"`{c.activation}`", c.dtype, c.direction, *([loss.clock] if clocks else []), loss.rival, elements(c.size)]
+    return [*where, _spread(c, loss.rival, loss.clock), _spread(c, "fusedact", loss.clock), f"{loss.ratio:.2f}"]
+
+
+def losses_table(result: Result) -> str:
+    """Every loss with its times, or a sentence that there are none."""
+    found = losses(comparisons(result.records), result.on_gpu)
+    if not found:
+        return f"No case has a ratio below {LOST}."
+    clock = ["time"] if result.on_gpu else []
+    header = [
+        "activation",
+        "dtype",
+        "direction",
+        *clock,
+        "faster",
+        "elements",
+        "its time (quartiles)",
+        "fusedact",
+        "ratio",
+    ]
+    return _table(header, [_loss_line(loss, result.on_gpu) for loss in found], text_columns=4 + len(clock))
+
+
+def page(result: Result) -> str:
+    """The README of a folder of results: every figure."""
+    cases = comparisons(result.records)
+    parts = [
+        f"# {result.environment['device']}",
+        "Made by `python -m bench.report` from `elementwise.csv` and `environment.json`. "
+        "[How it is measured](../../README.md).",
+        caption(result),
+    ]
+    parts += [f"![{name.removesuffix('.png')}]({name})" for name in plots.figures(result)]
+    parts += [
+        "Times are medians; `ratio` is eager's time over fusedact's, `spread` the distance of fusedact's quartiles "
+        "over its median, `GB/s` of the bytes that the case must move, `of copy` the time of a plain copy of as many "
+        "bytes over fusedact's, `kept B/element` what autograd keeps for backward, eager / fusedact.",
+    ]
+    for activation in dict.fromkeys(c.activation for c in cases):
+        some = [c for c in cases if c.activation == activation]
+        parts += [f"## {activation}", full_table(some, result.on_gpu)]
+    parts += [f"## Where another way is faster\n\nRatio below {LOST}; {RATIO}."]
+    if result.on_gpu:
+        parts.append("`device` is the device's time; `call` the longer of the device's and the host's.")
+    parts.append(losses_table(result))
+    refused = result.environment.get("refused", {})
+    if refused:
+        parts += ["## Not timed", "\n".join(f"- {why}" for why in refused.values())]
+    return "\n\n".join(parts) + "\n"
 
 
 # ----- command line
@@ -194,8 +252,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("bench/results"), help="folder with a folder for each run")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file with the markers")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not current")
     return parser
+
+
+def texts(results: Sequence[Result], readme: Path) -> dict[Path, str]:
+    """What each file should say.
+
+    Raises:
+        ValueError: unless the README has its markers.
+    """
+    folders = {r.folder: Path(*r.folder.resolve().relative_to(readme.resolve().parent).parts) for r in results}
+    main = "\n\n".join(section(r, folders[r.folder].as_posix()) for r in results)
+    return {readme: updated(readme.read_text(), main)} | {r.folder / "README.md": page(r) for r in results}
+
+
+def stale(results: Sequence[Result], wanted: dict[Path, str]) -> list[Path]:
+    """The files that are not what the rows say."""
+    files = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    pictures = [(r, r.folder / name) for r in results for name in plots.figures(r)]
+    return files + [path for r, path in pictures if plots.source(path) != r.digest]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -203,18 +279,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     results = load(options.results)
     if not results:
-        sys.exit(f"bench.report: no elementwise.csv in a folder under {options.results}; run bench.compare")
-    text = options.readme.read_text()
+        sys.exit(f"bench.report: no elementwise.csv in a folder under {options.results}; run bench.run")
     try:
-        current = updated(text, render(results))
+        wanted = texts(results, options.readme)
     except ValueError as error:
         sys.exit(f"bench.report: {options.readme}: {error}")
+    old = stale(results, wanted)
     if options.check:
-        if text != current:
-            sys.exit(f"bench.report: {options.readme} is not current; run python -m bench.report")
-    else:
-        options.readme.write_text(current)
-        print(render(results))
+        if old:
+            sys.exit(f"bench.report: not current: {', '.join(map(str, old))}; run python -m bench.report")
+        return
+    for path, text in wanted.items():
+        path.write_text(text)
+    for result in results:
+        plots.write(result)
+    print("\n".join(f"bench.report: wrote {path}" for path in old) or "bench.report: everything is current")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""Plots of a run, from its rows: PyTorch's time over fusedact's, and on a GPU the share of a copy's bandwidth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cases import DIRECTIONS
+from bench.figures import Comparison, Result, comparisons
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange", "float16": "tab:green"}
+RATIO, SHARE = "ratio.png", "copy-share.png"
+KEY = "Source"
+
+
+def _line(axes: Axes, cases: Sequence[Comparison], value: Callable[[Comparison], float | None], **style: Any) -> None:
+    points = [(c.size, value(c)) for c in cases]
+    points = [(size, v) for size, v in points if v is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+
+
+def _band(axes: Axes, cases: Sequence[Comparison], colour: str) -> None:
+    """Between eager's median over the quartiles of fusedact."""
+    low, high = (
+        [c.time("eager") / float(c.by["fusedact"][q]) for c in cases] for q in ("device_q75_us", "device_q25_us")
+    )
+    axes.fill_between([c.size for c in cases], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    exponents = [size.bit_length() - 1 for size in sizes]
+    axes.set_xticks([2**e for e in exponents], [f"$2^{{{e}}}$" for e in exponents])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _grid(result: Result, y_label: str, draw: Callable[[Axes, list[Comparison], str, str], None]) -> Figure:
+    """Axes for each direction and activation, in which `draw` draws each dtype."""
+    from matplotlib.figure import Figure
+
+    cases = comparisons(result.records)
+    activations = list(dict.fromkeys(c.activation for c in cases))
+    sizes = sorted({c.size for c in cases})
+    figure = Figure(figsize=(0.6 + 3.6 * len(activations), 6.2), layout="constrained")
+    grid = figure.subplots(len(DIRECTIONS), len(activations), sharex=True, sharey="row", squeeze=False)
+    for row, direction in zip(grid, DIRECTIONS, strict=True):
+        for axes, activation in zip(row, activations, strict=True):
+            for dtype, colour in COLOURS.items():
+                some = [c for c in cases if (c.activation, c.direction, c.dtype) == (activation, direction, dtype)]
+                if some:
+                    draw(axes, some, dtype, colour)
+            axes.set_title(f"{activation}, {direction}", fontsize=10)
+            _size_axis(axes, sizes)
+        row[0].set_ylabel(y_label)
+    for axes in grid[-1]:
+        axes.set_xlabel("elements")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.suptitle(str(result.environment["device"]), fontsize=11)
+    return figure
+
+
+def ratio_figure(result: Result) -> Figure:
+    """Eager's time over fusedact's against the size; dashed, the best of torch.compile's over fusedact's."""
+
+    def draw(axes: Axes, cases: list[Comparison], dtype: str, colour: str) -> None:
+        axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
+        _line(axes, cases, lambda c: c.ratio(), color=colour, label=dtype, marker="o", markersize=3.5)
+        _band(axes, cases, colour)
+        if any(c.over_compile() is not None for c in cases):
+            label = f"{dtype}, over the best torch.compile"
+            _line(axes, cases, lambda c: c.over_compile(), color=colour, label=label, linestyle="--", marker=".")
+
+    figure = _grid(result, "PyTorch's time / fusedact's", draw)
+    for axes in figure.axes:
+        _ratio_axis(axes)
+    return figure
+
+
+def _ratio_axis(axes: Axes) -> None:
+    """A logarithmic axis with powers of two, or their halves where the range is short."""
+    axes.set_yscale("log", base=2)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    ticks = [t for t in (1 / 8, 1 / 4, 1 / 2, 0.7, 1, 1.4, 2, 2.8, 4, 8, 16, 32, 64) if low <= t <= high]
+    if high / low > 8:
+        ticks = [t for t in ticks if t not in (0.7, 1.4, 2.8)]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+
+
+def share_figure(result: Result) -> Figure:
+    """The time of a plain copy of as many bytes over fusedact's, and dotted over eager's, against the size."""
+
+    def draw(axes: Axes, cases: list[Comparison], dtype: str, colour: str) -> None:
+        axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
+        _line(axes, cases, lambda c: c.ratio("copy"), color=colour, label=dtype, marker="o", markersize=3.5)
+        label = f"{dtype}, eager"
+        _line(axes, cases, lambda c: c.time("copy") / c.time("eager"), color=colour, label=label, linestyle=":")
+
+    figure = _grid(result, "share of a copy's bandwidth", draw)
+    for axes in figure.axes:
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def figures(result: Result) -> dict[str, Callable[[Result], Figure]]:
+    """The plots of a run, by the name of their file."""
+    return {RATIO: ratio_figure} | ({SHARE: share_figure} if result.on_gpu else {})
+
+
+def write(result: Result) -> None:
+    """Draw what is not drawn from these rows yet, into the run's folder.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    for name, draw in figures(result).items():
+        path = result.folder / name
+        if source(path) != result.digest:
+            draw(result).savefig(path, dpi=110, metadata={KEY: result.digest, "Software": None})
+
+
+def source(path: Path) -> str:
+    """The digest of the rows that a PNG was drawn from; empty if there is no such file or text."""
+    if not path.exists():
+        return ""
+    content, key = path.read_bytes(), b"tEXt" + KEY.encode("latin-1") + b"\0"
+    at = content.find(key)
+    if at < 0:
+        return ""
+    length = int.from_bytes(content[at - 4 : at], "big")
+    return content[at + len(key) : at + 4 + length].decode("latin-1")

@@ -1,0 +1,139 @@
+"""The files of a run: `elementwise.csv` grows case by case, `environment.json` says what the rows have in common."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bench.cases import Case
+
+TABLE, ENVIRONMENT = "elementwise.csv", "environment.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of elementwise.csv. Times are microseconds a call: the median and the quartiles.
+
+    On a CPU `device_us` and `host_us` are the same wall time.
+    """
+
+    activation: str
+    dtype: str
+    size: int
+    direction: str
+    provider: str
+    device_us: float
+    device_q25_us: float
+    device_q75_us: float
+    host_us: float
+    host_q25_us: float
+    host_q75_us: float
+    # What device_us is: see timing.Samples.
+    clock: str
+    # Eager's median over this one.
+    ratio: float
+    host_ratio: float
+    # Of the bytes that the case must move.
+    gb_per_s: float
+    # The time of a copy of as many bytes over this one.
+    copy_share: float
+    # Only for forward+backward, and for fusedact, else empty.
+    kept_bytes_per_element: float | str
+    path: str
+    rounds: int
+    calls_per_round: int
+
+    @property
+    def case(self) -> Case:
+        """What it is a row of."""
+        return Case(self.activation, self.dtype, self.size, self.direction)
+
+
+Record = dict[str, str]
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[Record]]:
+    """The environment and the rows in a folder, as text.
+
+    Raises:
+        FileNotFoundError: unless both files are there.
+    """
+    facts = json.loads((folder / ENVIRONMENT).read_text())
+    with (folder / TABLE).open(newline="") as file:
+        return facts, list(csv.DictReader(file))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that whoever interrupts leaves the old or the new one, whole."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+class Store:
+    """Rows in a folder, which another run continues."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], fresh: bool = False):
+        """Open a folder.
+
+        Args:
+            folder: made if it is not there.
+            identity: what must be the same for rows to stand in one table.
+            fresh: forget the rows that are there.
+
+        Raises:
+            ValueError: if it holds rows of another identity.
+        """
+        self._folder = folder
+        self._records: list[Record] = []
+        self._done: set[Case] = set()
+        self.facts: dict[str, Any] = dict(identity)
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh or not ((folder / TABLE).exists() or (folder / ENVIRONMENT).exists()):
+            self.save()
+            return
+        try:
+            facts, records = read(folder)
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder} holds half a run ({error}); --fresh starts it again") from None
+        _check_same(folder, facts, identity)
+        self.facts, self._records = facts, records
+        self._done = {Case(r["activation"], r["dtype"], int(r["size"]), r["direction"]) for r in records}
+
+    def __contains__(self, case: Case) -> bool:
+        return case in self._done
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add the rows of a finished case."""
+        self._records += [{key: str(value) for key, value in asdict(row).items()} for row in rows]
+        self._done |= {row.case for row in rows}
+        self.save()
+
+    def save(self) -> None:
+        """Write both files."""
+        _replace(self._folder / ENVIRONMENT, json.dumps(self.facts, indent=2) + "\n")
+        _replace(self._folder / TABLE, _text(self._records))
+
+
+def _text(records: Iterable[Record]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()
+
+
+def _check_same(folder: Path, facts: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    different = [key for key in identity if facts.get(key) != identity[key]]
+    if different:
+        changes = "; ".join(f"{key} was {facts.get(key)!r} and is {identity[key]!r}" for key in different)
+        raise ValueError(f"{folder} holds figures of another environment: {changes}; --fresh replaces them")
