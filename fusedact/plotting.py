@@ -65,5 +65,7 @@ def plot(*activations: str | nn.Module, low: float = -5.0, high: float = 5.0) ->
         axes.spines[["top", "right"]].set_visible(False)
     # Below both: a module's repr may be long.
     longest = max(len(str(text)) for text in value_axes.get_legend_handles_labels()[1])
-    figure.legend(loc="outside lower center", frameon=False, ncols=max(1, min(len(activations), 110 // (longest + 8))))
+    columns = max(1, min(len(activations), 120 // (longest + 8)))
+    figure.set_figheight(3.8 + 0.22 * -(-len(activations) // columns))
+    figure.legend(loc="outside lower center", frameon=False, ncols=columns)
     return figure
