@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +27,8 @@ OWNER = "fusedact.functional.pwl"
 # Prepared tables by what they were made of. Tensors count by identity and version; a weak reference tells that they
 # are still the same objects.
 _CACHED = 64
-_cache: OrderedDict[Any, tuple[list[Any], Table]] = OrderedDict()
+_cache: dict[Any, tuple[list[Any], Table]] = {}
+_lock = threading.Lock()
 
 
 def pwl(
@@ -81,7 +82,6 @@ def pwl(
     if key is not None:
         found = _cache.get(key)
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
-            _cache.move_to_end(key)
             _check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
             return ops.apply(found[1].spec, x, (), inplace)
     b, v = (tables.as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
@@ -105,9 +105,10 @@ def pwl(
         return x.copy_(y) if inplace else y
     if key is not None:
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
-        _cache[key] = references, table
-        if len(_cache) > _CACHED:
-            _cache.popitem(last=False)
+        with _lock:
+            if len(_cache) >= _CACHED:
+                del _cache[next(iter(_cache))]
+            _cache[key] = references, table
     return ops.apply(table.spec, x, (), inplace)
 
 
@@ -208,9 +209,10 @@ class PWL(nn.Module):
             slope = torch.tensor(s, dtype=torch.float64) if isinstance(s, list | tuple) else s
             slopes.append(torch.as_tensor(tables.as_slope(owner, name, slope, channels)).reshape(-1))
         dtype = dtype or torch.get_default_dtype()
-        for name, t in zip(("breakpoints", "values", "left_slope", "right_slope"), (b, v, *slopes), strict=True):
-            self.register_buffer(name, t.detach().to(device=device, dtype=dtype, copy=True))
-        tables.check_tables(owner, self.breakpoints, self.values, (self.left_slope, self.right_slope))
+        b, v, left, right = (t.detach().to(dtype) for t in (b, v, *slopes))
+        tables.check_tables(owner, b, v, (left, right))
+        for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
+            self.register_buffer(name, t.to(device, copy=True))
         self.channel_dim = int(check_number(owner, "channel_dim", channel_dim))
         self.inplace = inplace
         self.fitting_error = None
@@ -320,12 +322,13 @@ class PWL(nn.Module):
     # ----- use
 
     def forward(self, input: Tensor) -> Tensor:
+        if not is_compiling():
+            check_input(SPEC, input)
         _check_channels("fusedact.PWL", input, self._channels, self.channel_dim)
         if is_compiling():
             # A search is right for tables that were changed since they were planned for; a compiler cannot ask.
             y = _formula(self._prepare(input.dtype, tables.SEARCH), input)
             return input.copy_(y) if self.inplace else y
-        check_input(SPEC, input)
         if self.breakpoints.device != input.device:
             raise ValueError(
                 f"fusedact.PWL: the input must be on the device of the tables, {self.breakpoints.device}, "
@@ -353,9 +356,12 @@ class PWL(nn.Module):
         key = (dtype == torch.float64, self.channel_dim, *map(compat.version, buffers))
         found = self._prepared
         if found is None or found[0] != key or any(a is not b for a, b in zip(found[1], buffers, strict=True)):
-            tables.check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
+            how = tables.SEARCH
+            if not self.breakpoints.is_meta:
+                tables.check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
+                how = tables.plan(self.breakpoints, self.values)
             with torch.no_grad():
-                table = self._prepare(dtype, tables.plan(self.breakpoints, self.values))
+                table = self._prepare(dtype, how)
             if compat.transforms_active():
                 # What is made under a transform belongs to it.
                 return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import oracles
@@ -368,6 +369,31 @@ def test_copies_and_casts():
     net = nn.Sequential(nn.Linear(4, 4), act)
     net.zero_grad()
     net(torch.randn(2, 4)).sum().backward()
+
+
+def test_meta():
+    """Made without memory, filled later, as large models are."""
+    act = fusedact.PWL(*EVEN, device="meta")
+    assert act(torch.empty(3, 4, device="meta")).shape == (3, 4)
+    act = act.to_empty(device="cpu")
+    act.load_state_dict(fusedact.PWL(*EVEN).state_dict())
+    x = torch.randn(50)
+    torch.testing.assert_close(act(x), FF.pwl(x, *EVEN))
+
+
+def test_threads():
+    """Many tables from several threads at once: the cache of prepared ones neither mixes them up nor breaks."""
+    x = torch.randn(100)
+
+    def work(i):
+        return [FF.pwl(x, [0.0, 1.0 + i], [0.0, 1.0 + i + j], right_slope=1.0 + j) for j in range(40)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(8)))
+    for i, results in enumerate(found):
+        for j, y in enumerate(results):
+            expected = oracle.value(x, ([0.0, 1.0 + i], [0.0, 1.0 + i + j], 0.0, 1.0 + j))
+            torch.testing.assert_close(y, expected.float())
 
 
 def test_names_and_repr():
