@@ -114,7 +114,9 @@ def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequen
         ValueError: if one is not finite, or the breakpoints do not strictly increase, as they are or in float32.
     """
     tables = [("breakpoints", breakpoints), ("values", values)]
-    tables += zip(("left_slope", "right_slope"), (torch.as_tensor(s) for s in slopes), strict=True)
+    tables += zip(
+        ("left_slope", "right_slope"), (torch.as_tensor(s, device=breakpoints.device) for s in slopes), strict=True
+    )
     for name, t in tables:
         if not bool(t.detach().isfinite().all()):
             raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
@@ -161,7 +163,7 @@ def plan(breakpoints: Tensor, values: Tensor) -> Plan:
     # What float32 arithmetic adds to an index: two roundings of numbers as large as these.
     error = 2.0**-22 * scale * torch.maximum(low.abs(), high.abs()) + 2.0**-22 * count
     position = (b - low) * scale
-    if bool(((position - torch.arange(count, dtype=torch.float64)).abs() + error < 0.25).all()):
+    if bool(((position - torch.arange(count, dtype=torch.float64, device="cpu")).abs() + error < 0.25).all()):
         return Plan("uniform", steep=steep)
     # A cell and a hundredth of one on both sides must hold at most one breakpoint.
     cells = int(torch.ceil(1.05 * (high - low) / (b[:, 1:] - b[:, :-1]).amin(1, keepdim=True)).amax().item()) + 1
@@ -268,10 +270,10 @@ def _readable(data: Tensor) -> bool:
 
 def _even_turns(turns: Tensor) -> tuple[float, float] | None:
     """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it."""
-    count, infinity = len(turns), torch.tensor(torch.inf)
+    count, infinity = len(turns), turns.new_tensor(torch.inf)
     for first in (turns[0], torch.nextafter(turns[0], -infinity)) if count > 1 else ():
-        step = torch.tensor((turns[-1].item() - first.item()) / (count - 1))
-        points = torch.arange(count, dtype=torch.float32).mul_(step).add_(first)
+        step = turns.new_tensor((turns[-1].item() - first.item()) / (count - 1))
+        points = torch.arange(count, dtype=turns.dtype, device=turns.device).mul_(step).add_(first)
         if bool(((turns == points) | (turns == torch.nextafter(points, infinity))).all()):
             return step.item(), first.item()
     return None

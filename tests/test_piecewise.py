@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import tables
+from fusedact import piecewise, tables
 
 cases = pytest.mark.parametrize("case", oracle.CASES)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -379,6 +379,17 @@ def test_meta():
     act.load_state_dict(fusedact.PWL(*EVEN).state_dict())
     x = torch.randn(50)
     torch.testing.assert_close(act(x), FF.pwl(x, *EVEN))
+
+
+def test_a_default_device_is_not_asked():
+    x = torch.randn(50)
+    expected = [FF.pwl(x, *arguments) for _, arguments in oracle.CASES.values()]
+    act = fusedact.PWL(*EVEN)
+    piecewise._cache.clear()
+    with torch.device("meta"):
+        for (_, (b, v, left, right)), y in zip(oracle.CASES.values(), expected, strict=True):
+            torch.testing.assert_close(FF.pwl(x, b, v, left, right), y, equal_nan=True)
+        copy.deepcopy(act)(x)
 
 
 def test_threads():
