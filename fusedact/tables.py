@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.nn import Parameter
 
 from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES, check_number
 from .eager import Spare, no_spare
@@ -394,11 +395,25 @@ class Table:
 
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
         """The function at x, differentiable."""
+        if self.channel_dim is None and type(x) not in (Tensor, Parameter):
+            return self._compared(x)
         index = self._index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
         return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), x - _taken(self._anchors, index))
+
+    def _compared(self, x: Tensor) -> Tensor:
+        """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
+        parts = (self._turns, self._slopes, self._values, self._anchors)
+        turns, slopes, values, anchors = (part[: self.count + 1].tolist() for part in parts)
+        low, high = self._bounds
+        # Not clamp, whose gradient at a NaN is 0.
+        bounded = torch.where(x < low, low, torch.where(x > high, high, x))
+        y = (bounded - anchors[0]) * slopes[0] + values[0]
+        for turn, slope, value, anchor in zip(turns, slopes[1:], values[1:], anchors[1:], strict=False):
+            y = torch.where(x >= turn, (bounded - anchor) * slope + value, y)
+        return y
 
     def lean_value(self, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
         """The same without a graph to record."""

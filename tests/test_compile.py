@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 
+import oracles
+import pwl_oracle
 import pytest
 import torch
 from torch import nn
@@ -303,3 +305,17 @@ def test_sharded_tensors_with_a_tensor_parameter(mesh):
     y = FF.relu_sigmoid(distribute_tensor(x, mesh, [Shard(0)]), shared)
     (dt,) = torch.autograd.grad(y.sum(), shared)
     torch.testing.assert_close(dt.full_tensor(), torch.autograd.grad(FF.relu_sigmoid(x, t).sum(), t)[0])
+
+
+@pytest.mark.parametrize("case", [name for name in pwl_oracle.CASES if name != "long"])
+def test_piecewise_linear_subclasses(case, mesh):
+    """They mix with no tables: comparisons with numbers give the same values and gradients."""
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    arguments = pwl_oracle.CASES[case][1]
+    x = pwl_oracle.inputs32(arguments)
+    found = both(lambda x: FF.pwl(x, *arguments), distribute_tensor(x, mesh, [Shard(0)]))
+    assert all(isinstance(t, DTensor) and t.placements == (Shard(0),) for t in found)
+    y, dx = (t.full_tensor() for t in found)
+    oracles.assert_accurate(y, pwl_oracle.value(x, arguments), pwl_oracle.composition(x, arguments), x=x)
+    torch.testing.assert_close(dx, pwl_oracle.slope(x, arguments).float(), rtol=0, atol=0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import fusedact
@@ -274,10 +275,22 @@ def test_compile(backend):
         torch.testing.assert_close(dx, expected_dx)
 
 
-def test_export():
-    act = fusedact.PWL(*UNEVEN_TABLES)
+@pytest.mark.parametrize("arguments", [EVEN, UNEVEN_TABLES], ids=["number", "channels"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(arguments, strict):
+    act = fusedact.PWL(*arguments)
     x = torch.randn(2, 3, 4)
-    torch.testing.assert_close(torch.export.export(act, (x,)).module()(x), act(x))
+    torch.testing.assert_close(torch.export.export(act, (x,), strict=strict).module()(x), act(x))
+
+
+def test_make_fx():
+    act = fusedact.PWL(*EVEN)
+    x = torch.randn(20)
+    # Tables are checked at the first call, which asks for their numbers.
+    expected = act(x)
+    graph = make_fx(act)(x)
+    torch.testing.assert_close(graph(x), expected)
+    assert torch.ops.fusedact.pwl.default in [node.target for node in graph.graph.nodes]
 
 
 @pytest.mark.parametrize("arguments", [EVEN, CHANNEL_TABLES], ids=["number", "channels"])
