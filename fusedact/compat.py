@@ -20,6 +20,7 @@ __all__ = [
     "capturing",
     "dispatch_mode_active",
     "functionalizing",
+    "holds_numbers",
     "interpreting",
     "is_dense",
     "is_legacy_batched",
@@ -102,6 +103,15 @@ def version(t: Tensor) -> int | None:
 def capturing(t: Tensor) -> bool:
     """Whether a CUDA graph of t's device is being captured."""
     return t.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+# A tensor that belongs to a torch.func transform. Without the name, every one is taken for such under a transform.
+_wrapped = _private(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: bool(_functorch_active()))
+
+
+def holds_numbers(t: Tensor) -> bool:
+    """Whether t's numbers may be asked for: not those of a meta or fake tensor, or of one that a transform batches."""
+    return type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta and not _wrapped(t)
 
 
 def materialized(x: Tensor) -> Tensor:

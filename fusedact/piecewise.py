@@ -58,7 +58,8 @@ def pwl(
         values: the function at the breakpoints, in the same shape; one of both may be (K,) for all channels.
         left_slope, right_slope: numbers, or tensors of shape (), (1,) or (C,).
         channel_dim: the dimension of x that has C entries, if there is a table per channel.
-        check: check tables on a GPU too, which waits for the device. Sequences and tables on a CPU always are.
+        check: check tables on a GPU too, which waits for the device. Sequences and tables on a CPU always are, except
+            under a compiler, which cannot ask for numbers.
         inplace: overwrite x.
 
     Returns:
@@ -93,17 +94,17 @@ def pwl(
             raise ValueError(f"{OWNER}: {name} must be on the device of x, {x.device}, got a tensor on {t.device}")
     _check_channels(OWNER, x, channels, channel_dim)
     plain = is_compiling() or compat.transforms_active()
-    known = not plain and (check or b.is_cpu or not isinstance(breakpoints, Tensor))
+    known = not is_compiling() and _may_check((b, v), sources, check)
     if known:
         tables.check_tables(OWNER, b, v, (left, right))
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     learned = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (b, v, left, right))
-    how = tables.plan(b, v) if known and not learned else tables.SEARCH
+    how = tables.plan(b, v) if known and not plain and not learned else tables.SEARCH
     table = Table(tables.prepare(b, v, left, right, how, dtype), b.shape[-1], how, channel_dim)
     if plain or learned:
         y = _formula(table, x)
         return x.copy_(y) if inplace else y
-    if key is not None:
+    if key is not None and compat.holds_numbers(table.data):
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
         with _lock:
             if len(_cache) >= _CACHED:
@@ -113,6 +114,15 @@ def pwl(
 
 
 pwl.spec = SPEC  # type: ignore[attr-defined]
+
+
+def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> bool:
+    """Whether the tables' numbers are there, and may be asked for without waiting or because the caller wants it."""
+    # Under FakeTensorMode, and for a meta tensor, what is made of a sequence has no numbers either.
+    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made):
+        return False
+    given = [s for s in sources if isinstance(s, Tensor)]
+    return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)
 
 
 def _formula(table: Table, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
+from . import compat
 from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES, check_number
 from .eager import Spare, no_spare
 from .registry import ActivationSpec, get
@@ -395,7 +396,7 @@ class Table:
 
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
         """The function at x, differentiable."""
-        if self.channel_dim is None and type(x) not in (Tensor, Parameter):
+        if self.channel_dim is None and type(x) not in (Tensor, Parameter) and compat.holds_numbers(self.data):
             return self._compared(x)
         index = self._index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]

@@ -12,6 +12,7 @@ import pwl_oracle as oracle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
@@ -392,6 +393,38 @@ def test_meta():
     act.load_state_dict(fusedact.PWL(*EVEN).state_dict())
     x = torch.randn(50)
     torch.testing.assert_close(act(x), FF.pwl(x, *EVEN))
+
+
+def test_without_numbers():
+    """Meta and fake tensors pass, and leave nothing behind that a later call with the same tables would find."""
+    tables_ = [0.0, 1.25, 3.0], [0.0, 2.0, 1.0]
+    assert FF.pwl(torch.empty(3, device="meta"), *tables_).is_meta
+    with FakeTensorMode():
+        assert FF.pwl(torch.empty(3), *tables_).shape == (3,)
+    torch.testing.assert_close(FF.pwl(torch.ones(3), *tables_), torch.full((3,), 1.6))
+
+
+@pytest.mark.parametrize("transform", [grad, lambda f: vmap(f, in_dims=0)], ids=["grad", "vmap"])
+@pytest.mark.parametrize("convert", [list, torch.tensor], ids=["sequence", "tensor"])
+def test_transforms_check_tables_too(transform, convert):
+    breakpoints, values = convert([1.0, 0.0]), convert([0.0, 1.0])
+    with pytest.raises(ValueError, match="strictly increasing"):
+        transform(lambda x: FF.pwl(x, breakpoints, values).sum())(torch.ones(3))
+
+
+def test_inference_mode_leaves_usable_tables():
+    arguments = [0.0, 1.0, 4.5], [0.0, 2.0, 1.0]
+    act = fusedact.PWL(*arguments)
+    with torch.inference_mode():
+        FF.pwl(torch.ones(3), *arguments)
+        act(torch.ones(3))
+    for function in (act, lambda x: FF.pwl(x, *arguments)):
+        for count in (5, 10_000):
+            x = torch.randn(count, requires_grad=True)
+            (dx,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+            dx.sum().backward()
+            slope = oracle.slope(x, (*arguments, 0.0, 0.0)).float()
+            torch.testing.assert_close(x.grad, 2 * slope.square())
 
 
 def test_a_default_device_is_not_asked():
