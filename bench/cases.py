@@ -83,9 +83,9 @@ def _pwl(x: Tensor, breakpoints: Tensor, values: Tensor) -> Tensor:
     return (heights[i] + slopes[i] * (x_wide - points[i])).to(x.dtype)
 
 
-def _sine(device: torch.device) -> Arguments:
-    """A table of 16 points, evenly spaced over most of the inputs."""
-    breakpoints = torch.linspace(-3.0, 3.0, 16, device=device)
+def _sine(points: int, device: torch.device) -> Arguments:
+    """A table of so many points, evenly spaced over nearly all inputs."""
+    breakpoints = torch.linspace(-4.0, 4.0, points, device=device)
     return {"breakpoints": breakpoints, "values": breakpoints.sin()}
 
 
@@ -95,7 +95,8 @@ SUBJECTS: dict[str, Subject] = {name: Subject(name) for name in registry.names("
     "relu_sigmoid": Subject(
         "relu_sigmoid", lambda device: {"threshold": 0.1}, composition=_relu_sigmoid, kinks=("threshold",)
     ),
-    "pwl": Subject("pwl", _sine, composition=_pwl, kinks=("breakpoints",)),
+    "pwl (17 points)": Subject("pwl", functools.partial(_sine, 17), composition=_pwl, kinks=("breakpoints",)),
+    "pwl (1024 points)": Subject("pwl", functools.partial(_sine, 1024), composition=_pwl, kinks=("breakpoints",)),
 }
 
 

@@ -193,8 +193,11 @@ def test_one_table_per_channel(place, dtype, arguments):
 
 @pytest.mark.parametrize("layout", ["dense", "channels_last", "strided"])
 @pytest.mark.parametrize("channels", [False, True])
-def test_large_tensors_are_worked_in_pieces(channels, layout, monkeypatch):
+@pytest.mark.parametrize("threads_to_take", [1, 10**6])
+def test_large_tensors_are_worked_in_pieces(channels, layout, threads_to_take, monkeypatch):
+    """With a serial gather, and with a parallel one."""
     monkeypatch.setattr("fusedact.eager.PIECE_PER_THREAD", 500)
+    monkeypatch.setattr(tables, "THREADS_TO_TAKE", threads_to_take)
     x = 3 * torch.randn(6, 3, 40, 20)
     if layout == "channels_last":
         x = x.to(memory_format=torch.channels_last)
