@@ -10,7 +10,9 @@ from .modules import ELU as ELU
 from .modules import PWL as PWL
 from .modules import SELU as SELU
 from .modules import Activation as Activation
+from .modules import PReLU as PReLU
 from .modules import ReLUSigmoid as ReLUSigmoid
+from .modules import Swish as Swish
 from .modules import create as create
 from .registry import names as names
 

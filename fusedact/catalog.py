@@ -43,6 +43,7 @@ register(
         reference="torch.nn.functional.elu; Clevert et al., 2015, arXiv:1511.07289.",
         parameters=(ParameterSpec("alpha", 1.0, "the negative of the limit at -inf"),),
         eager=eager.elu,
+        lean_backward=eager.elu_backward_lean,
         aten=F.elu,
         device="elu",
     )
@@ -65,6 +66,46 @@ register(
         eager=eager.selu,
         aten=F.selu,
         device="selu",
+    )
+)
+
+register(
+    ActivationSpec(
+        name="prelu",
+        module="PReLU",
+        summary="Leaky ReLU whose slope is learned.",
+        formula="x if x > 0 else weight * x",
+        limits="At 0 the gradient is the weight. For weight=0 a value of -inf gives NaN, as in torch.",
+        example=">>> FF.prelu(torch.tensor([-2.0, 0.0, 3.0]), 0.25)\ntensor([-0.5000,  0.0000,  3.0000])",
+        reference="torch.nn.functional.prelu; He et al., 2015, arXiv:1502.01852.",
+        parameters=(ParameterSpec("weight", 0.25, "the slope below 0", required=True),),
+        eager=eager.prelu,
+        lean_forward=eager.prelu_lean,
+        lean_backward=eager.prelu_backward_lean,
+        aten=F.leaky_relu,
+        device="prelu",
+        always_learned=True,
+        autocast=True,
+    )
+)
+
+register(
+    ActivationSpec(
+        name="swish",
+        module="Swish",
+        summary="The input weighted by the sigmoid of its multiple.",
+        formula="x * sigmoid(beta * x)",
+        limits=(
+            "For beta > 0 the value and the gradient at -inf are 0, at +inf they are +inf and 1; for beta < 0 the "
+            "other way round. beta=1 is SiLU, beta=1.702 an approximation of GELU, beta=0 is x / 2."
+        ),
+        example=">>> FF.swish(torch.tensor([-1.0, 0.0, 2.0]), beta=1.5)\ntensor([-0.1824,  0.0000,  1.9051])",
+        reference="Ramachandran et al., 2017, arXiv:1710.05941.",
+        parameters=(ParameterSpec("beta", 1.0, "how sharply the sigmoid turns"),),
+        eager=eager.swish,
+        lean_forward=eager.swish_lean,
+        lean_backward=eager.swish_backward_lean,
+        device="swish",
     )
 )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 __all__ = [
+    "autocast_dtype",
     "capturing",
     "dispatch_mode_active",
     "functionalizing",
@@ -119,6 +120,14 @@ def materialized(x: Tensor) -> Tensor:
     if x.is_neg() or x._is_zerotensor():
         return x.clone()
     return x
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype in which autocast computes what gains from lower precision; None where it changes nothing for x."""
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 interpreting: bool = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")

@@ -149,12 +149,13 @@ def _choose_plain(
     )
 
 
-def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path:
+def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters: float | Tensor) -> Path:
     """Which path a call takes, and why.
 
     Args:
         activation: a name, or a function or module of this library.
         x: the input; only its kind, dtype, device and size matter.
+        channel_dim: x's dimension that a parameter with several entries counts (a module knows its own).
         parameters: of the activation, where they are not the defaults (a module knows its own).
 
     Returns:
@@ -180,5 +181,6 @@ def explain(activation: object, x: Tensor, **parameters: float | Tensor) -> Path
     if spec.kind == "piecewise":
         return choose(spec, x, (), True)
     values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
-    checked = check_parameters(spec, x, values)
+    channel_dim = getattr(activation, "channel_dim", channel_dim)
+    checked, _ = check_parameters(spec, x, values, channel_dim)
     return choose(spec, x, checked, numeric(checked))

@@ -1,13 +1,12 @@
-"""Activations in plain PyTorch: the reference, what torch.compile and tensor subclasses see, and the CPU path.
+"""Activations in plain PyTorch: the reference, what torch.compile and tensor subclasses see, and the lean CPU forms.
 
-A definition takes the input and the parameters, each a number or a zero-dimensional tensor of the input's dtype.
-`formula` applies it to a tensor of any kind. `forward` and `backward` are the lean CPU path: a dense tensor is
-worked in cache-sized pieces, so that intermediate results never reach main memory.
+A definition takes the input and the parameters, each a number or a tensor of the input's dtype that broadcasts with it.
+`formula` applies it to a tensor of any kind. Lean forms compute on memory that they are given; see pieces.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -18,20 +17,33 @@ from . import compat
 from .registry import ActivationSpec
 
 __all__ = [
-    "backward",
+    "HALF_DTYPES",
+    "constant",
     "elu",
+    "elu_backward_lean",
     "formula",
-    "forward",
+    "numeric",
+    "operand",
+    "prelu",
+    "prelu_backward_lean",
+    "prelu_lean",
     "relu_sigmoid",
     "relu_sigmoid_backward_lean",
     "relu_sigmoid_lean",
     "selu",
+    "swish",
+    "swish_backward_lean",
+    "swish_lean",
 ]
 
 Parameter = float | Tensor
 # Gives a lean function memory for an intermediate result of its input's shape, by number and dtype: the same for all
 # pieces of a tensor, since new memory from the system costs more than the arithmetic. Or None, for memory of its own.
 Spare = Callable[..., Tensor | None]
+# Which gradients a lean backward owes, x's first; None is x's alone. And these, elementwise: those of parameters are
+# summed by the caller; None for what is not owed, or nothing behind x's.
+Needed = Sequence[bool] | None
+Gradients = tuple[Tensor | None, ...]
 
 
 def no_spare(_: int, dtype: torch.dtype | None = None) -> None:
@@ -40,17 +52,17 @@ def no_spare(_: int, dtype: torch.dtype | None = None) -> None:
 
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-# Their conversions under names of their own, which cost two thirds of what Tensor.to does.
-_narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
-
-# Elements of a piece per thread: 512 KiB of fp32, so that a piece and its intermediate results stay in the cache.
-# Measured on two cores with 1 MiB of second-level cache each: 2^16 per thread is 8% slower, 2^18 no faster.
-PIECE_PER_THREAD = 2**17
-
 # Resolved once: looking an overload up costs more than a small tensor's operation.
+_elu_backward = torch.ops.aten.elu_backward.grad_input
+_leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
+
+def _new(like: Tensor, out: Tensor | None) -> Tensor:
+    """`out`, or new memory where there is none."""
+    return torch.empty_like(like) if out is None else out
 
 
 @lru_cache(maxsize=256)
@@ -82,19 +94,37 @@ def relu_sigmoid_lean(x: Tensor, threshold: Parameter, out: Tensor | None = None
 
 
 def relu_sigmoid_backward_lean(
-    g: Tensor, x: Tensor, threshold: float, out: Tensor | None = None, spare: Spare = no_spare
-) -> Tensor:
-    """g * s * (1 + (x - threshold) * (1 - s)) where x > threshold and s = sigmoid(x), else 0."""
+    g: Tensor,
+    x: Tensor,
+    threshold: Parameter,
+    needed: Needed = None,
+    out: Tensor | None = None,
+    spare: Spare = no_spare,
+) -> Gradients:
+    """g * s * (1 + (x - threshold) * (1 - s)) where x > threshold and s = sigmoid(x), else 0; threshold's is -g * s."""
     # A finite factor keeps inf * 0 out at +inf.
     largest = torch.finfo(x.dtype).max
-    if threshold == 0.0:
-        dx = torch.clamp_max(x, largest, out=spare(0))
-        _silu_backward(g, dx, grad_input=dx)
-    else:
-        s = torch.sigmoid(x, out=spare(1))
-        dx = torch.sub(x, constant(threshold, x.dtype, x.device), out=spare(0)).clamp_max_(largest)
-        _sigmoid_backward(dx, s, grad_input=dx).add_(s).mul_(g)
-    return _threshold_backward(dx, x, threshold, grad_input=dx if out is None else out)
+    if needed is None and type(threshold) is float:
+        if threshold == 0.0:
+            slope = torch.clamp_max(x, largest, out=spare(0))
+            _silu_backward(g, slope, grad_input=slope)
+        else:
+            s = torch.sigmoid(x, out=spare(1))
+            slope = torch.sub(x, constant(threshold, x.dtype, x.device), out=spare(0)).clamp_max_(largest)
+            _sigmoid_backward(slope, s, grad_input=slope).add_(s).mul_(g)
+        return (_threshold_backward(slope, x, threshold, grad_input=slope if out is None else out),)
+    s = torch.sigmoid(x, out=spare(1))
+    shifted = torch.sub(x, threshold, out=spare(0)).clamp_max_(largest)
+    x_needed, threshold_needed = needed or (True, False)
+    part: Tensor | None = None
+    dx: Tensor | None = None
+    if threshold_needed:
+        part = torch.mul(g, s, out=spare(2)).neg_()
+        _threshold_backward(part, shifted, 0.0, grad_input=part)
+    if x_needed:
+        slope = _sigmoid_backward(shifted, s, grad_input=_new(x, spare(3))).add_(s).mul_(g)
+        dx = _threshold_backward(slope, shifted, 0.0, grad_input=slope if out is None else out)
+    return dx, part
 
 
 def elu(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
@@ -105,9 +135,106 @@ def elu(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
     return torch.where(x <= 0, alpha * F.elu(x.clamp(max=0.0)), x)
 
 
+def elu_backward_lean(
+    g: Tensor, x: Tensor, alpha: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g where x > 0, else g * alpha * exp(x); alpha's is g * expm1(x) where x <= 0."""
+    x_needed, alpha_needed = needed or (True, False)
+    part: Tensor | None = None
+    dx: Tensor | None = None
+    if x_needed:
+        if isinstance(alpha, Tensor):
+            # 1 where x > 0, else alpha * exp(x), without `where`, which takes eight times as long as either.
+            slope = torch.clamp_max(x, 0.0, out=spare(0)).exp_().mul_(alpha)
+            positive = torch.gt(x, 0.0, out=_new(x, spare(1)))
+            dx = torch.mul(slope.lerp_(constant(1.0, x.dtype, x.device), positive), g, out=out)
+        else:
+            dx = _elu_backward(g, alpha, 1.0, 1.0, False, x, grad_input=_new(x, out))
+    if alpha_needed:
+        part = torch.clamp_max(x, 0.0, out=spare(1)).expm1_().mul_(g)
+    return dx, part
+
+
 def selu(x: Tensor) -> Tensor:
     """scale * elu(x, alpha) with the constants of self-normalizing networks."""
     return F.selu(x)
+
+
+def prelu(x: Tensor, weight: Parameter) -> Tensor:
+    """x where x > 0, else weight * x."""
+    if not isinstance(weight, Tensor):
+        return F.leaky_relu(x, weight)
+    return torch.where(x > 0, x, weight * x)
+
+
+def prelu_lean(x: Tensor, weight: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """The same without a graph to record."""
+    below = torch.clamp_max(x, 0.0, out=spare(0)).mul_(weight)
+    return torch.clamp_min(x, 0.0, out=out).add_(below)
+
+
+def prelu_backward_lean(
+    g: Tensor, x: Tensor, weight: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g where x > 0, else weight * g; the weight's is x * g where x <= 0."""
+    x_needed, weight_needed = needed or (True, False)
+    part: Tensor | None = None
+    dx: Tensor | None = None
+    if x_needed and isinstance(weight, Tensor):
+        # Three vector operations; `where` alone takes eight times as long.
+        slope = torch.gt(x, 0.0, out=_new(x, spare(0)))
+        dx = torch.mul(torch.lerp(weight, constant(1.0, x.dtype, x.device), slope, out=slope), g, out=out)
+    elif x_needed:
+        dx = _leaky_relu_backward(g, x, weight, False, grad_input=_new(x, out))
+    if weight_needed:
+        part = torch.clamp_max(x, 0.0, out=spare(1)).mul_(g)
+    return dx, part
+
+
+def swish(x: Tensor, beta: Parameter = 1.0) -> Tensor:
+    """x * sigmoid(beta * x)."""
+    largest = torch.finfo(x.dtype).max
+    z = beta * x.clamp(-largest, largest)
+    # sigmoid is 0 below -750 in every dtype, where x may be infinite; and 1 from 750 on, where beta * x may be.
+    return torch.where(z < -750.0, 0.0, x) * torch.sigmoid(z.clamp(max=750.0))
+
+
+def swish_lean(x: Tensor, beta: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """The same without a graph to record."""
+    largest = torch.finfo(x.dtype).max
+    if type(beta) is float and beta > 0.0:
+        if beta == 1.0:
+            return F.silu(torch.clamp_min(x, -largest, out=out), inplace=True)
+        bounded = torch.clamp_min(x, -largest, out=spare(0))
+        return torch.mul(bounded, beta, out=out).sigmoid_().mul_(bounded)
+    z = torch.clamp(x, -largest, largest, out=spare(0)).mul_(beta)
+    alive = _threshold_backward(x, z, -750.0, grad_input=_new(x, spare(1)))
+    return torch.sigmoid(z, out=out).mul_(alive)
+
+
+def swish_backward_lean(
+    g: Tensor,
+    x: Tensor,
+    beta: Parameter,
+    needed: Needed = None,
+    out: Tensor | None = None,
+    spare: Spare = no_spare,
+) -> Gradients:
+    """g * s * (1 + z * (1 - s)) where z = beta * x and s = sigmoid(z); beta's is g * x * x * s * (1 - s)."""
+    # Finite factors keep inf * 0 out.
+    largest = torch.finfo(x.dtype).max
+    bounded = torch.clamp(x, -largest, largest, out=spare(0))
+    x_needed, beta_needed = needed or (True, False)
+    if not beta_needed:
+        z = bounded.mul_(beta).clamp_(-largest, largest)
+        return (_silu_backward(g, z, grad_input=_new(x, out)),)
+    s = torch.mul(bounded, beta, out=spare(1)).sigmoid_()
+    part = _sigmoid_backward(g, s, grad_input=_new(x, spare(2))).mul_(bounded)
+    dx = None
+    if x_needed:
+        dx = torch.mul(g, s, out=out)
+        dx = dx.addcmul_(part, beta) if isinstance(beta, Tensor) else dx.add_(part, alpha=beta)
+    return dx, part.mul_(bounded)
 
 
 # ----- application to whole tensors
@@ -121,163 +248,28 @@ def numeric(params: Sequence[Parameter]) -> bool:
     return True
 
 
-def _in_dtype(params: Sequence[Parameter], dtype: torch.dtype) -> list[Parameter]:
-    return [p if type(p) is float else _scalar(p).to(dtype) if isinstance(p, Tensor) else p for p in params]
+def operand(p: Parameter, x: Tensor, channel: int | None, dtype: torch.dtype) -> Parameter:
+    """A parameter so that it broadcasts with x: a number, or a tensor of `dtype`.
 
-
-def _scalar(p: Tensor) -> Tensor:
+    An entry per channel goes along dimension `channel` of x.
+    """
+    if not isinstance(p, Tensor):
+        return p
     # Under torch.jit.trace sizes are tensors, which warn when compared.
-    return p if p.dim() == 0 or (not compat.tracing() and p.numel() != 1) else p.reshape(())
+    if p.dim() == 1 and channel is not None and (compat.tracing() or p.shape[0] != 1):
+        p = p.reshape([p.shape[0] if d == channel else 1 for d in range(x.dim())])
+    elif p.dim() == 1 and (compat.tracing() or p.shape[0] == 1):
+        p = p.reshape(())
+    return p.to(dtype)
 
 
-def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Tensor:
+def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], channel: int | None = None) -> Tensor:
     """The definition on any tensor, differentiable to any order; halves are computed in fp32 and rounded once."""
     if spec.aten is not None and not any(isinstance(p, Tensor) for p in params):
         return spec.aten(x, *params)
     beside = () if spec.table is None else spec.table.beside(x)
+    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+    operands = [operand(p, x, channel, dtype) for p in params]
     if x.dtype in HALF_DTYPES:
-        return spec.eager(x.float(), *_in_dtype(params, torch.float32), *beside).to(x.dtype)
-    return spec.eager(x, *_in_dtype(params, x.dtype), *beside)
-
-
-def _piece_limit(x: Tensor) -> int:
-    return PIECE_PER_THREAD * torch.get_num_threads() if x.is_cpu else x.numel()
-
-
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
-
-    Where all share one dense layout they are cut as flat memory, else along their dimensions.
-    """
-    limit = _piece_limit(tensors[-1])
-    numel = tensors[-1].numel()
-    if numel <= limit:
-        yield tensors
-        return
-    strides = tensors[-1].stride()
-    if all(t.stride() == strides for t in tensors) and compat.is_dense(tensors[-1]):
-        flat = [t.as_strided((numel,), (1,)) for t in tensors]
-        yield from zip(*(t.split(limit) for t in flat), strict=True)
-        return
-    # Along the dimension of the largest stride in the result, which keeps the rest of a piece together.
-    dim = max((d for d in range(len(strides)) if tensors[-1].shape[d] > 1), key=lambda d: strides[d])
-    length = max(1, limit * tensors[-1].shape[dim] // numel)
-    for parts in zip(*(t.split(length, dim) for t in tensors), strict=True):
-        yield from _pieces(*parts)
-
-
-class _Memory:
-    """Memory for the intermediate results of all pieces of a tensor; `piece` is the one at work."""
-
-    def __init__(self, piece: Tensor) -> None:
-        self.piece = piece
-        self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
-
-    def __call__(self, number: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        count = self.piece.numel()
-        buffer = self._buffers.get((number, dtype))
-        if buffer is None or buffer.numel() < count:
-            buffer = self._buffers[number, dtype] = torch.empty(count, dtype=dtype, device=self.piece.device)
-        return buffer[:count].view(self.piece.shape)
-
-    def widened(self, t: Tensor, number: int) -> Tensor:
-        """t in float32."""
-        return self(number).copy_(t)
-
-
-# Numbers of buffers beyond those of lean functions.
-_X, _G, _OUT = 100, 101, 102
-
-
-def forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], out: Tensor | None = None) -> Tensor:
-    """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
-    lean = spec.lean_forward
-    function = lean or spec.eager
-    half = x.dtype in HALF_DTYPES
-    dtype = torch.float32 if half else x.dtype
-    if not numeric(params):
-        params = _in_dtype(params, dtype)
-    beside = () if spec.table is None else spec.table.beside(x)
-    if out is None:
-        if x.numel() <= _piece_limit(x):
-            if half:
-                return _narrow[x.dtype](function(x.float(), *params, *beside))
-            return function(x, *params, *beside)
-        out = torch.empty_like(x)
-    memory = _Memory(out)
-    for x_piece, *beside_piece, out_piece in _pieces(x, *beside, out):
-        memory.piece = x_piece
-        if lean is None:
-            out_piece.copy_(function(x_piece.to(dtype), *params, *beside_piece))
-        elif half:
-            wide = memory.widened(x_piece, _X)
-            out_piece.copy_(lean(wide, *params, *beside_piece, out=memory(_OUT), spare=memory))
-        elif x_piece.data_ptr() == out_piece.data_ptr() or dtype == torch.float64:
-            # In place, and where the buffers' dtype is too narrow.
-            out_piece.copy_(lean(x_piece, *params, *beside_piece))
-        else:
-            lean(x_piece, *params, *beside_piece, out=out_piece, spare=memory)
-    return out
-
-
-def backward(
-    spec: ActivationSpec, g: Tensor, x: Tensor, params: Sequence[Parameter], needed: Sequence[bool]
-) -> list[Tensor | None]:
-    """Gradients of x and of each parameter, those that are needed; a parameter's is summed piece by piece in order."""
-    half = x.dtype in HALF_DTYPES
-    dtype = torch.float32 if half else x.dtype
-    lean = spec.lean_backward
-    if lean is not None and needed[0] and numeric(params):
-        nothing = [None] * len(params)
-        beside = () if spec.table is None else spec.table.beside(x)
-        if x.numel() <= _piece_limit(x):
-            if half:
-                return [_narrow[x.dtype](lean(g.float(), x.float(), *params, *beside)), *nothing]
-            return [lean(g, x, *params, *beside), *nothing]
-        result = torch.empty_like(x)
-        memory = _Memory(result)
-        for g_piece, x_piece, *beside_piece, result_piece in _pieces(g, x, *beside, result):
-            memory.piece = x_piece
-            if half:
-                wide = memory.widened(g_piece, _G), memory.widened(x_piece, _X)
-                result_piece.copy_(lean(*wide, *params, *beside_piece, out=memory(_OUT), spare=memory))
-            elif dtype == torch.float64:
-                result_piece.copy_(lean(g_piece, x_piece, *params, *beside_piece))
-            else:
-                lean(g_piece, x_piece, *params, *beside_piece, out=result_piece, spare=memory)
-        return [result, *nothing]
-
-    dx = torch.empty_like(x) if needed[0] else None
-    values = _in_dtype(params, dtype)
-    wanted = [i for i, n in enumerate(needed[1:]) if n]
-    sums = [torch.zeros((), dtype=dtype, device=x.device) for _ in wanted]
-    for g_piece, x_piece, dx_piece in _pieces(g, x, x if dx is None else dx):
-        grads = _piece_gradients(spec, g_piece.to(dtype), x_piece.to(dtype), values, needed[0], wanted)
-        if dx is not None:
-            dx_piece.copy_(grads.pop(0))
-        for total, grad in zip(sums, grads, strict=True):
-            total.add_(grad)
-    totals: list[Tensor | None] = [None] * len(params)
-    for i, total in zip(wanted, sums, strict=True):
-        p = params[i]
-        totals[i] = total.to(p.dtype).reshape(p.shape) if isinstance(p, Tensor) else None
-    return [dx, *totals]
-
-
-def _piece_gradients(
-    spec: ActivationSpec, g: Tensor, x: Tensor, values: Sequence[Parameter], x_wanted: bool, wanted: Sequence[int]
-) -> list[Tensor]:
-    """Gradients by the formula, of x first; by torch.func, which works below autograd too, inside an operator."""
-
-    def function(*active: Tensor) -> Tensor:
-        rest = list(active)
-        at = rest.pop(0) if x_wanted else x
-        merged = list(values)
-        for i, value in zip(wanted, rest, strict=True):
-            merged[i] = value
-        return spec.eager(at, *merged)
-
-    active = [x] if x_wanted else []
-    active += [v for i in wanted if isinstance(v := values[i], Tensor)]
-    with torch.no_grad():
-        return list(torch.func.vjp(function, *active)[1](g))
+        return spec.eager(x.float(), *operands, *beside).to(x.dtype)
+    return spec.eager(x, *operands, *beside)

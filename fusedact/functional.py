@@ -46,13 +46,14 @@ def _define(spec: ActivationSpec) -> Any:
     """Compile the function's source, so that a call costs what a hand-written one costs."""
     name, x = spec.name, spec.input_name
     values = "".join(f"{p.name}, " for p in spec.parameters)
+    channel, by_name = (", channel_dim", ", channel_dim=channel_dim") if spec.parameters else ("", "")
     # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
     source = (
         f"def make(spec, apply, handle_torch_function, has_torch_function_unary):\n"
         f"    def {name}({describe.function_signature(spec)}) -> Tensor:\n"
         f"        if has_torch_function_unary({x}):\n"
-        f"            return handle_torch_function({name}, ({x},), {x}, {values}inplace)\n"
-        f"        return apply(spec, {x}, ({values}), inplace)\n"
+        f"            return handle_torch_function({name}, ({x},), {x}, {values}inplace{by_name})\n"
+        f"        return apply(spec, {x}, ({values}), inplace{channel})\n"
         f"    return {name}\n"
     )
     file = f"<fusedact.functional.{name}>"

@@ -5,28 +5,35 @@ Each class is made from its record; modules.pyi shows it to editors.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import describe, functional, registry
-from .checks import check_names, check_number
+from .checks import check_channel_dim, check_names, check_number
 from .piecewise import PWL
 from .registry import ActivationSpec
 
 __all__ = ["PWL", "Activation", "create", *(registry.get(name).module for name in registry.names("elementwise"))]
 
 
+Bound = float | None
+Bounds = tuple[Bound, Bound]
+
+
 class _Elementwise(nn.Module):
     """What all activation modules share: a record, its parameters as attributes, and a call of its function.
 
-    A number stays a plain attribute, as in torch.nn. A learnable one is an nn.Parameter of shape (1,), which sharded
-    training requires, under the same name in `state_dict`.
+    A number stays a plain attribute, as in torch.nn. A learnable one is an nn.Parameter under the same name, of shape
+    (num_parameters,): sharded training does not take those without a dimension.
     """
 
     spec: ActivationSpec
     inplace: bool
+    num_parameters: int
+    channel_dim: int
 
     def _configure(
         self,
@@ -34,27 +41,26 @@ class _Elementwise(nn.Module):
         values: dict[str, float],
         learnable: bool | str | tuple[str, ...],
         inplace: bool,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        bounds: Bounds | dict[str, Bounds] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         owner = f"fusedact.{type(self).__name__}"
-        known = [p.name for p in spec.parameters]
-        if not isinstance(learnable, bool | str | tuple | list):
-            raise TypeError(
-                f"{owner}: learnable must be a bool, the name of a parameter or a tuple of names, "
-                f"got {type(learnable).__name__}"
-            )
-        if learnable is True and not known:
-            raise ValueError(f"{owner}: learnable=True, but {spec.name} has no parameters")
-        chosen = known if learnable is True else [] if learnable is False else learnable
-        chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-        for name in chosen:
-            if name not in known:
-                raise ValueError(f"{owner}: learnable names {name!r}; the parameters are {', '.join(known) or 'none'}")
-        if learnable and inplace:
+        chosen = _chosen(owner, spec, learnable)
+        if chosen and inplace:
             raise ValueError(f"{owner}: inplace=True cannot be combined with learnable parameters")
+        if isinstance(num_parameters, bool) or not isinstance(num_parameters, int):
+            raise TypeError(f"{owner}: num_parameters must be an int, got {type(num_parameters).__name__}")
+        if num_parameters < 1 or (num_parameters > 1 and not chosen):
+            accepted = "at least 1" if chosen else "1, since no parameter is learnable"
+            raise ValueError(f"{owner}: num_parameters must be {accepted}, got {num_parameters}")
         self.spec = spec
         self.inplace = inplace
+        self.num_parameters = num_parameters
+        self.channel_dim = check_channel_dim(owner, channel_dim)
+        self._initial: dict[str, float] = {}
         for p in spec.parameters:
             if isinstance(values[p.name], Tensor):
                 raise TypeError(
@@ -62,20 +68,60 @@ class _Elementwise(nn.Module):
                 )
             value = check_number(owner, p.name, values[p.name])
             if p.name in chosen:
-                setattr(self, p.name, nn.Parameter(torch.full((1,), value, device=device, dtype=dtype)))
+                self._initial[p.name] = value
+                setattr(self, p.name, nn.Parameter(torch.empty(num_parameters, device=device, dtype=dtype)))
             else:
                 setattr(self, p.name, value)
+        self._bounds = _checked_bounds(owner, bounds, self._initial)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Give the learnable parameters the values they began with."""
+        with torch.no_grad():
+            for name, value in self._initial.items():
+                getattr(self, name).fill_(value)
 
     def forward(self, input: Tensor) -> Tensor:
         spec = self.spec
         function = getattr(functional, spec.name)
-        return function(input, *[getattr(self, p.name) for p in spec.parameters], inplace=self.inplace)
+        if not spec.parameters:
+            return function(input, inplace=self.inplace)
+        values = [getattr(self, p.name) for p in spec.parameters]
+        if self._bounds:
+            values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
+        return function(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+
+    def _within(self, name: str, value: Any) -> Any:
+        """A parameter inside its bounds: changed in place, so that an optimizer goes on from there.
+
+        Through `data`, which does not count as a change: a graph that holds the parameter holds it inside its bounds
+        already. What torch.func puts in the parameter's place is left as it is.
+        """
+        if name not in self._bounds:
+            return value
+        low, high = self._bounds[name]
+        if isinstance(value, nn.Parameter):
+            value.data.clamp_(low, high)
+            return value
+        return value.clamp(low, high)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        for name in self._bounds:
+            self._within(name, getattr(self, name))
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def extra_repr(self) -> str:
         parts = []
         for p in self.spec.parameters:
             value = getattr(self, p.name)
-            parts.append(f"{p.name}=learnable" if isinstance(value, Tensor) else f"{p.name}={value}")
+            if not self.spec.always_learned:
+                parts.append(f"{p.name}=learnable" if isinstance(value, Tensor) else f"{p.name}={value}")
+        if self.num_parameters > 1 or self.spec.always_learned:
+            parts.append(f"num_parameters={self.num_parameters}")
+        if self.channel_dim != 1:
+            parts.append(f"channel_dim={self.channel_dim}")
+        if self._bounds:
+            parts.append(f"bounds={self._bounds}")
         if self.inplace:
             parts.append("inplace=True")
         return ", ".join(parts)
@@ -88,12 +134,61 @@ class _Elementwise(nn.Module):
         super().__setstate__({**state, "spec": registry.get(state["spec"])})
 
 
+def _chosen(owner: str, spec: ActivationSpec, learnable: bool | str | tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the learnable parameters."""
+    known = [p.name for p in spec.parameters]
+    if not isinstance(learnable, bool | str | tuple | list):
+        raise TypeError(
+            f"{owner}: learnable must be a bool, the name of a parameter or a tuple of names, "
+            f"got {type(learnable).__name__}"
+        )
+    if learnable is True and not known:
+        raise ValueError(f"{owner}: learnable=True, but {spec.name} has no parameters")
+    if spec.always_learned or learnable is True:
+        return tuple(known)
+    chosen = () if learnable is False else (learnable,) if isinstance(learnable, str) else tuple(learnable)
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"{owner}: learnable names {name!r}; the parameters are {', '.join(known) or 'none'}")
+    return chosen
+
+
+def _checked_bounds(
+    owner: str, bounds: Bounds | dict[str, Bounds] | None, initial: dict[str, float]
+) -> dict[str, Bounds]:
+    """Bounds by the name of a learnable parameter, which begins inside them."""
+    if bounds is None:
+        return {}
+    if not isinstance(bounds, dict):
+        if len(initial) != 1:
+            which = ", ".join(initial) or "none"
+            raise ValueError(
+                f"{owner}: bounds must be a dict by name unless one parameter is learnable, and {which} is"
+            )
+        bounds = {next(iter(initial)): bounds}
+    checked: dict[str, Bounds] = {}
+    for name, pair in bounds.items():
+        if name not in initial:
+            raise ValueError(f"{owner}: bounds names {name!r}; learnable is {', '.join(initial) or 'none'}")
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{owner}: bounds must be a pair (low, high), got {pair!r}")
+        low, high = (None if b is None else check_number(owner, "bounds", b, "numbers or None") for b in pair)
+        ends = (-math.inf if low is None else low), (math.inf if high is None else high)
+        if not ends[0] < ends[1] or pair == (None, None):
+            raise ValueError(f"{owner}: bounds must be (low, high) with low < high, got {pair!r}")
+        if not ends[0] <= initial[name] <= ends[1]:
+            raise ValueError(f"{owner}: {name} begins with {initial[name]}, outside its bounds {pair!r}")
+        checked[name] = low, high
+    return checked
+
+
 class Activation(_Elementwise):
     """The activation of a name, as a module: `Activation("elu", alpha=0.5)` computes what `ELU(alpha=0.5)` does.
 
     Args:
         name: a name out of `fusedact.names("elementwise")`.
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
+        num_parameters, channel_dim, bounds, device, dtype: of learnable parameters, as for the class of that name.
         inplace: overwrite the input.
         parameters: of the activation, by name; the defaults otherwise.
 
@@ -110,14 +205,20 @@ class Activation(_Elementwise):
         name: str,
         *,
         learnable: bool | str | tuple[str, ...] = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        bounds: Bounds | dict[str, Bounds] | None = None,
         inplace: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
         **parameters: float,
     ) -> None:
         super().__init__()
         spec = registry.get(name, "fusedact.Activation")
         if spec.kind != "elementwise":
             raise ValueError(f"fusedact.Activation: {name!r} takes tables, not numbers; use fusedact.{spec.module}")
-        self._configure(spec, _complete("fusedact.Activation", spec, parameters), learnable, inplace)
+        values = _complete("fusedact.Activation", spec, parameters)
+        self._configure(spec, values, learnable, inplace, num_parameters, channel_dim, bounds, device, dtype)
 
     def extra_repr(self) -> str:
         rest = super().extra_repr()
@@ -158,8 +259,10 @@ def _define(spec: ActivationSpec) -> type[_Elementwise]:
         values = dict(bound.arguments)
         del values["self"]
         nn.Module.__init__(self)
+        if spec.always_learned:
+            values[spec.parameters[0].name] = self.init = values.pop("init")
         numbers = {p.name: values.pop(p.name) for p in spec.parameters}
-        self._configure(spec, numbers, values.pop("learnable", False), values.pop("inplace"), **values)
+        self._configure(spec, numbers, values.pop("learnable", False), values.pop("inplace", False), **values)
 
     __init__.__signature__ = init_signature
     __init__.__qualname__ = f"{spec.module}.__init__"

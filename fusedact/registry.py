@@ -14,7 +14,7 @@ __all__ = ["ActivationSpec", "ParameterSpec", "get", "names", "register"]
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter of an activation: a number, or a tensor with one element, which gets a gradient.
+    """A parameter of an activation: a number, or a tensor with one element or one per channel, which gets a gradient.
 
     Without a default it must be given, and is a table.
     """
@@ -22,6 +22,8 @@ class ParameterSpec:
     name: str
     default: float | None
     doc: str
+    # Functions have no default for it; modules begin with it.
+    required: bool = False
 
     def __str__(self) -> str:
         return self.name if self.default is None else f"{self.name}={self.default:g}"
@@ -40,7 +42,7 @@ class ActivationSpec:
     limits: str
     example: str
     reference: str
-    # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensor parameters too.
+    # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensors that broadcast with x too.
     eager: Callable[..., Tensor]
     # The device functions' name in kernels/activations.py; `<device>_backward` is beside it.
     device: str
@@ -48,11 +50,16 @@ class ActivationSpec:
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters.
     kind: str = "elementwise"
+    # Its module always learns, and takes the arguments of torch.nn.PReLU.
+    always_learned: bool = False
+    # Autocast converts its arguments to lower precision, as it does for the twin.
+    autocast: bool = False
     # Written out for the CPU path where that measures faster than `eager` and its autograd. They may overwrite `out`,
     # which they return if it is given, and what they get from `spare`, an eager.Spare, and nothing else:
-    # lean_forward(x, *parameters, out, spare) -> y; lean_backward(g, x, *numbers, out, spare) -> dx.
+    # lean_forward(x, *parameters, out, spare) -> y; lean_backward(g, x, *parameters, needed, out, spare) ->
+    # eager.Gradients.
     lean_forward: Callable[..., Tensor] | None = None
-    lean_backward: Callable[..., Tensor] | None = None
+    lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
     # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
     aten: Callable[..., Tensor] | None = None
 

@@ -45,7 +45,7 @@ def modules_stub() -> str:
     imports = (
         "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\nfrom .piecewise import PWL as PWL\n"
     )
-    parts = [HEADER + imports]
+    parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]
     for cls in (modules.Activation,):
         init = str(inspect.signature(cls.__init__)).replace("'", "")
         parts.append(_class(cls.__name__, init, inspect.getdoc(cls), ""))

@@ -17,8 +17,8 @@ from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from . import compat
-from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES, check_number
-from .eager import Spare, no_spare
+from .checks import check_dtype, check_number
+from .eager import Gradients, Needed, Spare, no_spare
 from .registry import ActivationSpec, get
 
 __all__ = [
@@ -68,9 +68,8 @@ def as_table(owner: str, name: str, values: Any, device: torch.device | None = N
             raise TypeError(
                 f"{owner}: {name} must be a tensor or a sequence of numbers, got {type(values).__name__}"
             ) from None
-    elif values.dtype not in FLOAT_DTYPES:
-        got = str(values.dtype).removeprefix("torch.")
-        raise TypeError(f"{owner}: {name} must have dtype {ACCEPTED_DTYPES}, got {got}")
+    else:
+        check_dtype(owner, name, values)
     if values.dim() not in (1, 2) or not 1 <= values.shape[-1] <= MAX_BREAKPOINTS or values.shape[0] < 1:
         raise ValueError(
             f"{owner}: {name} must have shape (K,) or (C, K) with K from 1 to {MAX_BREAKPOINTS}, "
@@ -88,9 +87,7 @@ def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor
     """
     if not isinstance(value, Tensor):
         return check_number(owner, name, value, "a number or a tensor")
-    if value.dtype not in FLOAT_DTYPES:
-        got = str(value.dtype).removeprefix("torch.")
-        raise TypeError(f"{owner}: {name} must have dtype {ACCEPTED_DTYPES}, got {got}")
+    check_dtype(owner, name, value)
     if value.dim() > 1 or value.numel() not in (1, channels):
         accepted = "shape () or (1,)" if channels == 1 else f"shape (), (1,) or ({channels},)"
         raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
@@ -443,13 +440,19 @@ class Table:
         return _integers(cell.add_(torch.mul(cell, step, out=spare(1)).add_(first).le_(x)), spare)
 
     def gradient(
-        self, g: Tensor, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare
-    ) -> Tensor:
+        self,
+        g: Tensor,
+        x: Tensor,
+        *beside: Tensor,
+        needed: Needed = None,
+        out: Tensor | None = None,
+        spare: Spare = no_spare,
+    ) -> Gradients:
         """g times the slope at x."""
         few = not beside and x.numel() <= FEW
         index = self._index_of_few(x).mul_(x == x) if few else self._index(x, beside, spare)
         slopes = _taken(self._slopes, index, spare(0))
-        return slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out)
+        return (slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out),)
 
 
 def reference(

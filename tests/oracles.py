@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusedact import functional, registry
+
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
@@ -35,34 +37,64 @@ def _relu_sigmoid_slope(x: Tensor, t: float) -> Tensor:
     return torch.where(x <= t, 0.0, slope)
 
 
+def _scaled(x: Tensor, beta: float | Tensor) -> Tensor:
+    """beta * x, with 0 * inf = 0."""
+    return beta * torch.where(x.isinf() & (torch.as_tensor(beta) == 0), 0.0, x)
+
+
+def _swish(x: Tensor, beta: float) -> Tensor:
+    s = torch.sigmoid(_scaled(x, beta))
+    return torch.where((s == 0) & x.isinf(), 0.0, x * s)
+
+
+def _swish_slope(x: Tensor, beta: float) -> Tensor:
+    z = _scaled(x, beta)
+    return torch.sigmoid(z) + torch.where(z.isinf(), 0.0, z * torch.sigmoid(z) * torch.sigmoid(-z))
+
+
+def _swish_parameter_slope(x: Tensor, beta: float) -> Tensor:
+    z = _scaled(x, beta)
+    return torch.where(z.isinf(), 0.0, x * x * torch.sigmoid(z) * torch.sigmoid(-z))
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "relu_sigmoid": _relu_sigmoid,
     "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.expm1(x), x),
     "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.expm1(x), x),
+    "prelu": lambda x, w: torch.where(x > 0, x, w * x),
+    "swish": _swish,
 }
 
 SLOPES: dict[str, Callable[..., Tensor]] = {
     "relu_sigmoid": _relu_sigmoid_slope,
     "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.exp(x), 1.0),
     "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.exp(x), 1.0),
+    "prelu": lambda x, w: torch.where(x > 0, 1.0, torch.full_like(x, w)),
+    "swish": _swish_slope,
 }
 
 PARAMETER_SLOPES: dict[str, tuple[Callable[..., Tensor], ...]] = {
     "relu_sigmoid": (lambda x, t: torch.where(x <= t, 0.0, -torch.sigmoid(x)),),
     "elu": (lambda x, alpha: torch.where(x > 0, 0.0, torch.expm1(x)),),
     "selu": (),
+    "prelu": (lambda x, w: torch.where(x > 0, 0.0, x),),
+    "swish": (_swish_parameter_slope,),
 }
 
 COMPOSITIONS: dict[str, Callable[..., Tensor]] = {
     "relu_sigmoid": lambda x, t: torch.relu(x - t) * torch.sigmoid(x),
     "elu": F.elu,
     "selu": F.selu,
+    "prelu": F.leaky_relu,
+    "swish": lambda x, beta: x * torch.sigmoid(beta * x),
 }
 
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "relu_sigmoid": [(0.0,), (0.1,), (0.5,), (-1.5,), (-5.0,)],
     "elu": [(1.0,), (0.3,), (-0.7,)],
     "selu": [()],
+    "prelu": [(0.25,), (-0.5,), (1.5,)],
+    "swish": [(1.0,), (1.702,), (0.3,), (-1.3,), (0.0,)],
 }
 
 # Every (name, parameters), and ids for them.
@@ -72,7 +104,20 @@ IDS = [f"{name}{list(params) if params else ''}" for name, params in CASES]
 
 def kinks(name: str, params: Sequence[float]) -> tuple[float, ...]:
     """Where the derivative jumps."""
-    return (params[0],) if name == "relu_sigmoid" else (0.0,)
+    return (params[0],) if name == "relu_sigmoid" else () if name == "swish" else (0.0,)
+
+
+def function(name: str) -> Callable[..., Tensor]:
+    """The library's function, called with its module's values where it has no default for a parameter."""
+    call = getattr(functional, name)
+    spec = registry.get(name)
+    if not any(p.required for p in spec.parameters):
+        return call
+
+    def filled(x: Tensor, *params: float | Tensor, **keywords: object) -> Tensor:
+        return call(x, *params, *(p.default for p in spec.parameters[len(params) :]), **keywords)
+
+    return filled
 
 
 def rounded(params: Sequence[float], dtype: torch.dtype) -> tuple[float, ...]:

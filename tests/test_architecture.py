@@ -18,8 +18,8 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("registry", "compat", "checks", "eager", "tables", "catalog", "dispatch", "kernels", "ops", "describe"),
-    *("piecewise", "functional", "modules", "stubs", "plotting", "demo", "cli"),
+    *("registry", "compat", "checks", "eager", "tables", "catalog", "dispatch", "pieces", "kernels", "execution"),
+    *("operators", "ops", "describe", "piecewise", "functional", "modules", "stubs", "plotting", "demo", "cli"),
 ]
 
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import ops
+from fusedact import pieces, registry
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -38,7 +38,7 @@ def both(function, x):
 @names
 @dtypes
 def test_compile_whole_graph(name, dtype):
-    function, x = getattr(FF, name), torch.randn(6, 7).to(dtype)
+    function, x = oracles.function(name), torch.randn(6, 7).to(dtype)
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(both(compiled, x), both(function, x))
 
@@ -46,7 +46,8 @@ def test_compile_whole_graph(name, dtype):
 @names
 def test_compile_modules(name):
     x = torch.randn(6, 7)
-    for module in (fusedact.create(name), fusedact.create(name, inplace=True)):
+    made = [fusedact.create(name)] + ([fusedact.create(name, inplace=True)] if name != "prelu" else [])
+    for module in made:
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(x.clone()), module(x.clone()))
 
@@ -54,14 +55,15 @@ def test_compile_modules(name):
 @names
 def test_compile_by_name(name):
     x = torch.randn(6, 7)
-    for function in (lambda x: FF.activate(x, name), fusedact.Activation(name)):
+    required = {p.name: p.default for p in registry.get(name).parameters if p.required}
+    for function in (lambda x: FF.activate(x, name, **required), fusedact.Activation(name)):
         compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(both(compiled, x), both(getattr(FF, name), x))
+        torch.testing.assert_close(both(compiled, x), both(oracles.function(name), x))
 
 
 @names
 def test_compile_in_place_under_autograd(name):
-    function, x = getattr(FF, name), torch.randn(6, 7)
+    function, x = oracles.function(name), torch.randn(6, 7)
     compiled = torch.compile(lambda x: function(x * 2, inplace=True), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(both(compiled, x), both(lambda x: function(x * 2), x))
 
@@ -122,9 +124,9 @@ def test_fx_keeps_learnable_parameters():
 @names
 def test_jit_trace(name):
     x = torch.randn(5)
-    traced = torch.jit.trace(getattr(FF, name), (x,))
+    traced = torch.jit.trace(oracles.function(name), (x,))
     other = torch.randn(5)
-    torch.testing.assert_close(traced(other), getattr(FF, name)(other))
+    torch.testing.assert_close(traced(other), oracles.function(name)(other))
 
 
 def test_make_fx_sees_the_operators():
@@ -137,18 +139,31 @@ def test_make_fx_sees_the_operators():
 @names
 def test_fake_and_meta_tensors(name):
     with FakeTensorMode():
-        fake = getattr(FF, name)(torch.empty(3, 4).t())
+        fake = oracles.function(name)(torch.empty(3, 4).t())
         assert (fake.shape, fake.stride()) == ((4, 3), (1, 4))
-    assert getattr(FF, name)(torch.empty(3, 4, device="meta")).is_meta
+    assert oracles.function(name)(torch.empty(3, 4, device="meta")).is_meta
 
 
-@names
+@pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if n != "prelu"])
 @dtypes
 def test_autocast_keeps_the_dtype(name, dtype):
     x = torch.randn(50).to(dtype)
-    expected = both(getattr(FF, name), x)
+    expected = both(oracles.function(name), x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(both(getattr(FF, name), x), expected)
+        torch.testing.assert_close(both(oracles.function(name), x), expected)
+
+
+@dtypes
+@pytest.mark.parametrize("weight", [torch.tensor([0.25]), torch.tensor([0.25, -0.5, 1.0])], ids=["one", "three"])
+def test_autocast_converts_as_it_does_for_prelu_of_torch(weight, dtype):
+    results = []
+    for function in (FF.prelu, nn.functional.prelu):
+        x, w = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).to(dtype), weight.to(dtype)
+        leaves = [x.requires_grad_(), w.requires_grad_()]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = function(*leaves)
+        results.append((y, *torch.autograd.grad(y.sum(), leaves)))
+    torch.testing.assert_close(*results)
 
 
 def test_selective_checkpointing_sees_the_operator():
@@ -172,8 +187,8 @@ def test_selective_checkpointing_sees_the_operator():
 
 @pytest.mark.parametrize("t", [0.1, torch.tensor([0.1])], ids=["number", "tensor"])
 def test_selective_checkpointing_recomputes_nothing_that_it_saves(t, monkeypatch):
-    calls, forward = [], ops.eager.forward
-    monkeypatch.setattr(ops.eager, "forward", lambda *args: calls.append(args) or forward(*args))
+    calls, forward = [], pieces.forward
+    monkeypatch.setattr(pieces, "forward", lambda *args: calls.append(args) or forward(*args))
     saved = {torch.ops.fusedact.relu_sigmoid.default, torch.ops.fusedact.relu_sigmoid.tensor}
 
     def policy(ctx, called, *args, **kwargs):
@@ -271,9 +286,9 @@ def test_subclasses_come_back(name):
         pass
 
     x = torch.randn(5)
-    y = getattr(FF, name)(x.as_subclass(Tagged))
+    y = oracles.function(name)(x.as_subclass(Tagged))
     assert type(y) is Tagged
-    torch.testing.assert_close(y.as_subclass(torch.Tensor), getattr(FF, name)(x))
+    torch.testing.assert_close(y.as_subclass(torch.Tensor), oracles.function(name)(x))
 
 
 @pytest.fixture
@@ -292,9 +307,9 @@ def test_sharded_tensors(name, mesh):
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
     x = torch.randn(4, 6)
-    found = both(getattr(FF, name), distribute_tensor(x, mesh, [Shard(0)]))
+    found = both(oracles.function(name), distribute_tensor(x, mesh, [Shard(0)]))
     assert all(isinstance(t, DTensor) and t.placements == (Shard(0),) for t in found)
-    torch.testing.assert_close(tuple(t.full_tensor() for t in found), both(getattr(FF, name), x))
+    torch.testing.assert_close(tuple(t.full_tensor() for t in found), both(oracles.function(name), x))
 
 
 def test_sharded_tensors_with_a_tensor_parameter(mesh):

@@ -16,7 +16,7 @@ from fusedact import functional as FF
 x = torch.randn(4)
 NUMBER = "a number or a tensor"
 FLOATS = "float16, bfloat16, float32 or float64"
-KNOWN = "relu_sigmoid, elu, selu, pwl"
+KNOWN = "relu_sigmoid, elu, selu, prelu, swish, pwl"
 
 CASES = {
     "integers": (
@@ -47,7 +47,8 @@ CASES = {
     "wide parameter": (
         lambda: FF.relu_sigmoid(x, torch.ones(3)),
         ValueError,
-        "fusedact.functional.relu_sigmoid: threshold must be a number or a tensor of shape () or (1,), got shape (3,)",
+        "fusedact.functional.relu_sigmoid: threshold has 3 entries, one per channel, but x of shape (4,) has no "
+        "dimension channel_dim=1",
     ),
     "integer parameter": (
         lambda: FF.elu(x, torch.tensor(1)),
@@ -57,22 +58,22 @@ CASES = {
     "text parameter": (
         lambda: FF.elu(x, "1"),
         TypeError,
-        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got str",
+        f"fusedact.functional.elu: alpha must be {NUMBER}, got str",
     ),
     "boolean parameter": (
         lambda: FF.elu(x, True),
         TypeError,
-        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got bool",
+        f"fusedact.functional.elu: alpha must be {NUMBER}, got bool",
     ),
     "no parameter": (
         lambda: FF.elu(x, None),
         TypeError,
-        f"fusedact.functional.elu: alpha must be {NUMBER} with one element, got NoneType",
+        f"fusedact.functional.elu: alpha must be {NUMBER}, got NoneType",
     ),
     "complex parameter": (
         lambda: FF.relu_sigmoid(x, 1j),
         TypeError,
-        f"fusedact.functional.relu_sigmoid: threshold must be {NUMBER} with one element, got complex",
+        f"fusedact.functional.relu_sigmoid: threshold must be {NUMBER}, got complex",
     ),
     "parameter elsewhere": (
         lambda: FF.relu_sigmoid(x, torch.ones((), device="meta")),
@@ -82,7 +83,7 @@ CASES = {
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
-        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid'?",
+        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid' or 'prelu'?",
     ),
     "far name": (
         lambda: FF.activate(x, "zzz"),
@@ -153,7 +154,7 @@ CASES = {
     "explaining an unknown name": (
         lambda: fusedact.explain("seluu", x),
         ValueError,
-        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu'?",
+        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu' or 'prelu'?",
     ),
     "explaining no tensor": (
         lambda: fusedact.explain("elu", 1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import oracles
 import pytest
 import torch
 from torch import func
@@ -9,21 +10,22 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import functional as FF
 
 PLAIN = {
     "relu_sigmoid": lambda x, t=0.1: torch.relu(x - t) * torch.sigmoid(x),
     "elu": lambda x, alpha=0.7: torch.where(x > 0, x, alpha * torch.expm1(x)),
     "selu": F.selu,
+    "prelu": lambda x, w=0.3: torch.where(x > 0, x, w * x),
+    "swish": lambda x, beta=1.3: x * torch.sigmoid(beta * x),
 }
-ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": ()}
+ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": (), "prelu": (0.3,), "swish": (1.3,)}
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 learnable = pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if ARGUMENTS[n]])
 backends = pytest.mark.parametrize("backend", ["auto", "eager"])
 
 
 def ours(name):
-    return lambda x: getattr(FF, name)(x, *ARGUMENTS[name])
+    return lambda x: oracles.function(name)(x, *ARGUMENTS[name])
 
 
 def sample(*shape):
@@ -95,7 +97,7 @@ def test_transforms_over_parameters(name, backend, transform):
     x, p = sample(3, 4), torch.tensor(0.3, dtype=torch.float64)
     made = PARAMETER_TRANSFORMS[transform]
     with fusedact.backend(backend):
-        torch.testing.assert_close(made(getattr(FF, name))(x, p), made(PLAIN[name])(x, p))
+        torch.testing.assert_close(made(oracles.function(name))(x, p), made(PLAIN[name])(x, p))
 
 
 IN_PLACE = {
@@ -111,14 +113,14 @@ IN_PLACE = {
 def test_transforms_in_place(name, backend, transform):
     x, made = sample(3, 4), IN_PLACE[transform]
     with fusedact.backend(backend):
-        found = made(lambda x: getattr(FF, name)(x, *ARGUMENTS[name], inplace=True))(x)
+        found = made(lambda x: oracles.function(name)(x, *ARGUMENTS[name], inplace=True))(x)
     torch.testing.assert_close(found, made(PLAIN[name])(x))
 
 
 @learnable
 def test_functionalize_in_place(name):
     # Not selu: PyTorch has no rule for its own selu_.
-    x, f = sample(3, 4), getattr(FF, name)
+    x, f = sample(3, 4), oracles.function(name)
     found = func.functionalize(lambda x: f(x.clone(), *ARGUMENTS[name], inplace=True))(x)
     torch.testing.assert_close(found, PLAIN[name](x))
 
@@ -126,7 +128,7 @@ def test_functionalize_in_place(name):
 @learnable
 def test_a_parameter_of_one_dimension_under_vmap(name):
     x, p = sample(5, 3), torch.rand(5, 1, dtype=torch.float64)
-    f, plain = getattr(FF, name), PLAIN[name]
+    f, plain = oracles.function(name), PLAIN[name]
     torch.testing.assert_close(func.vmap(f)(x, p), func.vmap(plain)(x, p))
     slopes = func.vmap(func.grad(lambda x, p: f(x, p).sum(), 1))(x, p)
     assert slopes.shape == p.shape

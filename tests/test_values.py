@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import eager, registry
-from fusedact import functional as FF
+from fusedact import pieces, registry
 
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
@@ -22,7 +21,7 @@ def same(a, b):
 
 def evaluate(name, x, params, g):
     x = x.detach().requires_grad_()
-    y = getattr(FF, name)(x, *params)
+    y = oracles.function(name)(x, *params)
     return y.detach(), torch.autograd.grad(y, x, g)[0]
 
 
@@ -45,16 +44,32 @@ def test_all_halves(name, params, dtype, kind):
     assert_both(name, x, params, g)
 
 
+def terms(name, x, params):
+    """What the terms of swish's derivative sum to in magnitude: they cancel where it is 0."""
+    if name != "swish":
+        return torch.zeros(())
+    z = params[0] * x.double()
+    return torch.sigmoid(z) * (1 + z.abs())
+
+
 @cases
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_halves_are_rounded_once(name, params, dtype):
     """Sharper than the yardstick, which rounds at every step: what float32 loses on the way hardly shows."""
     x = oracles.halves(dtype)
-    x, g = x[x.isfinite()], torch.ones_like(x[x.isfinite()])
+    x = x[x.isfinite()]
+    if name == "swish":
+        # PyTorch's sigmoid is 0 where exp(-x) overflows float32.
+        x = x[params[0] * x.double() > -88]
+    g = torch.ones_like(x)
     y, dx = evaluate(name, x, params, g)
-    for ours, truth in ((y, oracles.value(name, x, params)), (dx, oracles.gradient(name, g, x, params))):
-        units = (ours.double() - truth).abs() / oracles.ulp(truth, dtype)
-        assert units[ours.isfinite()].max() <= 0.51
+    lost = torch.finfo(torch.float32).eps * terms(name, x, params)
+    for ours, truth, slack in (
+        (y, oracles.value(name, x, params), 0.0),
+        (dx, oracles.gradient(name, g, x, params), lost),
+    ):
+        wrong = (ours.double() - truth).abs() > 0.51 * oracles.ulp(truth, dtype) + slack
+        assert not wrong[ours.isfinite()].any()
 
 
 @cases
@@ -76,14 +91,15 @@ def test_float64(name, params):
         (dx, oracles.gradient(name, torch.ones_like(x), x, params), 20 if name == "relu_sigmoid" else 4),
     ):
         assert ours.dtype == torch.float64
-        assert ((ours - truth).abs() / oracles.ulp(truth, torch.float64)).max() <= units
+        scale = truth if ours is y else torch.maximum(truth.abs(), terms(name, x, params))
+        assert ((ours - truth).abs() / oracles.ulp(scale, torch.float64)).max() <= units
 
 
-@cases
+@pytest.mark.parametrize(("name", "params"), [c for c in oracles.CASES if oracles.kinks(*c)])
 def test_gradient_at_the_kink_is_that_of_torch(name, params):
     x = torch.tensor(oracles.kinks(name, params))
     _, dx = evaluate(name, x, params, torch.ones_like(x))
-    expected = {"relu_sigmoid": 0.0, "elu": params[0] if params else None, "selu": 1.7580993175506592}[name]
+    expected = {"relu_sigmoid": 0.0, "selu": 1.7580993175506592}.get(name, params[0] if params else None)
     assert dx.item() == pytest.approx(expected, rel=1e-6, abs=0.0)
 
 
@@ -107,32 +123,32 @@ SPREADS = {
 
 
 @pytest.fixture
-def pieces(monkeypatch):
+def cuts(monkeypatch):
     """Small pieces, and how many each call was cut into."""
     counts = []
-    cut = eager._pieces
+    cut = pieces._pieces
 
     def counted(*tensors):
         parts = list(cut(*tensors))
         counts.append(len(parts))
         return iter(parts)
 
-    monkeypatch.setattr(eager, "_pieces", counted)
-    monkeypatch.setattr(eager, "PIECE_PER_THREAD", 2000)
+    monkeypatch.setattr(pieces, "_pieces", counted)
+    monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 2000)
     return counts
 
 
 @cases
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, pieces):
+def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, cuts):
     """Straight from the CPU path, which PyTorch's own kernels would serve ELU and SELU before."""
     spec = registry.get(name)
     x, g = (SPREADS[spread]((3 * torch.randn(101, 211)).to(dtype)) for _ in range(2))
     before = x.clone(), g.clone()
-    y = eager.forward(spec, x, params)
-    (dx,) = eager.backward(spec, g, x, params, [True] + [False] * len(params))[:1]
-    assert max(pieces) > 3
+    y = pieces.forward(spec, x, params)
+    (dx,) = pieces.backward(spec, g, x, params, [True] + [False] * len(params))[:1]
+    assert max(cuts) > 3
     assert_at_every_place(y, dx, name, x, params, g)
     assert same(x, before[0])
     assert same(g, before[1])
@@ -142,9 +158,9 @@ def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, pieces)
 @pytest.mark.parametrize("spread", ["dense", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_beyond_a_real_piece(name, dtype, spread):
-    columns = eager.PIECE_PER_THREAD * torch.get_num_threads() // 64 + 1
+    columns = pieces.PIECE_PER_THREAD * torch.get_num_threads() // 64 + 1
     x, g = (SPREADS[spread](torch.randn(65, columns).to(dtype)) for _ in range(2))
-    assert x.numel() > eager._piece_limit(x)
+    assert x.numel() > pieces._piece_limit(x)
     params = oracles.PARAMETERS[name][-1]
     y, dx = evaluate(name, x, params, g)
     assert_at_every_place(y, dx, name, x, params, g)
@@ -166,7 +182,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("gradient", ["same", "contiguous", "expanded"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(name, layout, gradient, monkeypatch):
-    monkeypatch.setattr(eager, "PIECE_PER_THREAD", 100)
+    monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 100)
     x = LAYOUTS[layout]()
     params = oracles.PARAMETERS[name][0]
     g = {"same": torch.randn_like(x), "contiguous": torch.randn(x.shape), "expanded": torch.ones(()).expand(x.shape)}
@@ -180,13 +196,13 @@ def test_layouts(name, layout, gradient, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(), (1,)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize(("name", "value"), [("relu_sigmoid", 0.3), ("elu", 0.7)])
+@pytest.mark.parametrize(("name", "value"), [("relu_sigmoid", 0.3), ("elu", 0.7), ("prelu", 0.25), ("swish", 1.3)])
 def test_parameter_gradient(name, value, dtype, shape, monkeypatch):
-    monkeypatch.setattr(eager, "PIECE_PER_THREAD", 1000)
+    monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 1000)
     x, g = torch.randn(5000).to(dtype), torch.randn(5000).to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     p = torch.full(shape, value, dtype=wide, requires_grad=True)
-    (dp,) = torch.autograd.grad(getattr(FF, name)(x, p), p, g)
+    (dp,) = torch.autograd.grad(oracles.function(name)(x, p), p, g)
     assert dp.shape == p.shape
     assert dp.dtype == p.dtype
     (truth,), (scale,) = (f(name, g, x, (value,)) for f in (oracles.parameter_gradient, oracles.parameter_scale))
@@ -198,9 +214,9 @@ def test_parameter_gradient(name, value, dtype, shape, monkeypatch):
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 def test_inplace_matches_the_value(name, dtype):
     x = torch.randn(300).to(dtype)
-    expected = getattr(FF, name)(x)
+    expected = oracles.function(name)(x)
     version = x._version
-    assert getattr(FF, name)(x, inplace=True) is x
+    assert oracles.function(name)(x, inplace=True) is x
     torch.testing.assert_close(x, expected)
     assert x._version > version
 
@@ -209,10 +225,10 @@ def test_inplace_matches_the_value(name, dtype):
 def test_inplace_on_a_strided_view_changes_it_alone(name):
     base = torch.randn(20, 20)
     view, before, version = base[::2, ::3], base.clone(), base._version
-    assert getattr(FF, name)(view, inplace=True) is view
+    assert oracles.function(name)(view, inplace=True) is view
     assert base._version > version
     expected = before.clone()
-    expected[::2, ::3] = getattr(FF, name)(before[::2, ::3])
+    expected[::2, ::3] = oracles.function(name)(before[::2, ::3])
     untouched = torch.ones_like(base, dtype=torch.bool)
     untouched[::2, ::3] = False
     torch.testing.assert_close(base, expected)
@@ -222,13 +238,13 @@ def test_inplace_on_a_strided_view_changes_it_alone(name):
 @names
 def test_inplace_on_overlapping_memory_raises_as_in_torch(name):
     with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
-        getattr(FF, name)(torch.zeros(1).expand(4), inplace=True)
+        oracles.function(name)(torch.zeros(1).expand(4), inplace=True)
 
 
 @names
 def test_inplace_on_what_another_gradient_needs_raises(name):
     kept = torch.randn(5, requires_grad=True).exp()
-    getattr(FF, name)(kept, inplace=True)
+    oracles.function(name)(kept, inplace=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         kept.sum().backward()
 
@@ -237,7 +253,7 @@ def test_inplace_on_what_another_gradient_needs_raises(name):
 def test_inplace_on_a_view_is_differentiable(name):
     leaf = torch.randn(6, requires_grad=True)
     whole = leaf * 1.0
-    getattr(FF, name)(whole[2:4], inplace=True)
+    oracles.function(name)(whole[2:4], inplace=True)
     (dx,) = torch.autograd.grad(whole.sum(), leaf)
     expected = torch.ones(6)
     expected[2:4] = evaluate(name, leaf[2:4], (), torch.ones(2))[1]
@@ -247,7 +263,7 @@ def test_inplace_on_a_view_is_differentiable(name):
 @names
 def test_inplace_is_differentiable(name):
     leaf = torch.randn(50, requires_grad=True)
-    y = getattr(FF, name)(leaf * 1.0, inplace=True)
+    y = oracles.function(name)(leaf * 1.0, inplace=True)
     (dx,) = torch.autograd.grad(y.sum(), leaf)
     torch.testing.assert_close(dx, evaluate(name, leaf, (), torch.ones(50))[1])
 
@@ -257,14 +273,14 @@ def test_inplace_on_a_leaf_raises_and_changes_nothing(name):
     leaf = torch.randn(50, requires_grad=True)
     before = leaf.detach().clone()
     with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
-        getattr(FF, name)(leaf, inplace=True)
+        oracles.function(name)(leaf, inplace=True)
     assert torch.equal(leaf.detach(), before)
 
 
 @names
 def test_saved_tensors_are_not_overwritten(name):
     x = torch.randn(2**15, requires_grad=True)
-    y = getattr(FF, name)(x)
+    y = oracles.function(name)(x)
     g = torch.randn(2**15)
     kept, before = g.clone(), x.detach().clone()
     first = torch.autograd.grad(y, x, g, retain_graph=True)[0]

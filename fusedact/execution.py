@@ -1,0 +1,94 @@
+"""Runs an activation on plain tensors, below autograd: by its kernels, or on the eager path in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import compat, pieces
+from .dispatch import Path
+from .registry import ActivationSpec
+from .tables import Table
+
+__all__ = ["Call", "Parameters", "backward", "forward"]
+
+Parameters = Sequence[float | Tensor]
+
+
+class Call(NamedTuple):
+    """What of a call is not a tensor: the activation, the path, and the input's dimension that counts channels.
+
+    `channel` is None unless a parameter has an entry per channel.
+    """
+
+    spec: ActivationSpec
+    path: Path
+    channel: int | None = None
+
+
+def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
+    """The value; into `out`, which may be x, if given."""
+    spec, path, channel = call
+    if path.kind != "triton":
+        return pieces.forward(spec, x, params, out, channel)
+    from .kernels import launch
+
+    x = compat.materialized(x)
+    if out is None:
+        out = torch.empty_like(x)
+    with _on_device(x):
+        if spec.table is None:
+            launch.forward(spec.device, x, out, _in_memory(params), channel)
+        else:
+            launch.forward(spec.device, x, out, (_launched(spec.table),), spec.table.channel_dim)
+    return out
+
+
+def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x and of each parameter, those that are needed."""
+    spec, path, channel = call
+    if path.kind != "triton":
+        return pieces.backward(spec, g, x, params, needed, channel)
+    from .kernels import launch
+
+    g, x = compat.materialized(g), compat.materialized(x)
+    dx = torch.empty_like(x) if needed[0] else None
+    with _on_device(x):
+        if spec.table is not None:
+            launch.backward(spec.device, g, x, dx, (_launched(spec.table),), (False,), spec.table.channel_dim)
+            return [dx]
+        partials = launch.backward(spec.device, g, x, dx, _in_memory(params), tuple(needed[1:]), channel)
+    sums: list[Tensor | None] = [None for _ in params]
+    if partials is not None:
+        for i, (p, wanted) in enumerate(zip(params, needed[1:], strict=True)):
+            if wanted and isinstance(p, Tensor):
+                # One row per program: all of a channel's, or all there are.
+                total = partials[i].sum() if p.numel() == 1 else partials[i].sum(0)
+                sums[i] = total.to(p.dtype).reshape(p.shape)
+    return [dx, *sums]
+
+
+def _in_memory(params: Parameters) -> tuple[float | Tensor, ...]:
+    """Parameters as kernels read them, entry by entry."""
+    return tuple(compat.materialized(p).contiguous() if isinstance(p, Tensor) else p for p in params)
+
+
+def _launched(table: Table) -> Any:
+    """A table as its kernels take it."""
+    from .kernels import launch
+
+    return launch.Table(table.data, table.size, table.how.steep)
+
+
+_NO_GUARD = nullcontext()
+
+
+def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device: make it x's. Nothing to do in the common case."""
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        return torch.cuda.device(x.device)
+    return _NO_GUARD

@@ -1,0 +1,139 @@
+"""The operators fusedact::<name> and fusedact::<name>_backward, one pair per activation.
+
+They are what a TorchDispatchMode sees: selective checkpointing, FLOP counters, make_fx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import catalog as _catalog  # noqa: F401  (its records are defined as operators below)
+from . import compat, eager, execution, registry
+from .dispatch import Path, choose
+from .execution import Call, Parameters
+from .registry import ActivationSpec
+from .tables import Plan, Table
+
+__all__ = ["backward", "forward"]
+
+_library = torch.library.Library("fusedact", "FRAGMENT")
+
+
+def _physical(spec: ActivationSpec, x: Tensor, params: Parameters, channel: int | None = None) -> Call:
+    """The call behind an operator, which must not end in ATen's autograd-aware twin."""
+    path = choose(spec, x, params, eager.numeric(params))
+    return Call(spec, path if path.kind == "triton" else Path("pieces", path.reason), channel)
+
+
+def _unwrapped(x: Tensor, params: Sequence[Any]) -> tuple[float | Tensor, ...]:
+    return tuple(p.item() if isinstance(p, Tensor) and p.device != x.device else p for p in params)
+
+
+def _define(spec: ActivationSpec) -> None:
+    """Numbers only: fusedact::<name>(x, parameters)."""
+    params = "".join(f", float {p.name}" for p in spec.parameters)
+    _library.define(f"{spec.name}(Tensor x{params}) -> Tensor")
+    _library.define(f"{spec.name}_backward(Tensor grad, Tensor x{params}) -> Tensor")
+
+    def forward(x: Tensor, *params: float) -> Tensor:
+        return execution.forward(_physical(spec, x, params), x, params)
+
+    def backward(g: Tensor, x: Tensor, *params: float) -> Tensor:
+        needed = [True] + [False] * len(params)
+        dx = execution.backward(_physical(spec, x, params), g, x, params, needed)[0]
+        return x.new_empty(0) if dx is None else dx
+
+    _implement(spec.name, forward, lambda x, *_: torch.empty_like(x))
+    _implement(f"{spec.name}_backward", backward, lambda g, x, *_: torch.empty_like(x))
+
+
+def _define_for_tensors(spec: ActivationSpec) -> None:
+    """The overload `tensor`, for parameters that are tensors; `channel` is the dimension of those per channel.
+
+    A number is a zero-dimensional CPU tensor there, as elsewhere in PyTorch. What is not needed comes back empty.
+    """
+    params = "".join(f", Tensor {p.name}" for p in spec.parameters)
+    results = ", ".join(["Tensor"] * (1 + len(spec.parameters)))
+    channel = "*, int? channel=None"
+    _library.define(f"{spec.name}.tensor(Tensor x{params}, {channel}) -> Tensor")
+    _library.define(
+        f"{spec.name}_backward.tensor(Tensor grad, Tensor x{params}, bool[] needed, {channel}) -> ({results})"
+    )
+
+    def forward(x: Tensor, *params: Any, channel: int | None = None) -> Tensor:
+        params = _unwrapped(x, params)
+        return execution.forward(_physical(spec, x, params, channel), x, params)
+
+    def backward(g: Tensor, x: Tensor, *args: Any, channel: int | None = None) -> tuple[Tensor, ...]:
+        params, needed = _unwrapped(x, args[:-1]), args[-1]
+        with compat.transforms_allowed():
+            grads = execution.backward(_physical(spec, x, params, channel), g, x, params, needed)
+        return tuple(x.new_empty(0) if grad is None else grad for grad in grads)
+
+    def fake_backward(g: Tensor, x: Tensor, *args: Any, channel: int | None = None) -> tuple[Tensor, ...]:
+        like = (x, *args[:-1])
+        return tuple(torch.empty_like(t) if n else x.new_empty(0) for t, n in zip(like, args[-1], strict=True))
+
+    _implement(f"{spec.name}.tensor", forward, lambda x, *_, channel=None: torch.empty_like(x))
+    _implement(f"{spec.name}_backward.tensor", backward, fake_backward)
+
+
+def _define_for_tables() -> None:
+    """fusedact::pwl and fusedact::pwl_backward, which take a prepared table and what is known of it."""
+    constants = "Tensor table, int count, str kind, int cells, bool steep, int? channel_dim"
+
+    def spec_of(data: Tensor, count: int, kind: str, cells: int, steep: bool, channel_dim: int | None) -> Any:
+        return Table(data, count, Plan(kind, cells, steep), 0 if channel_dim is None else channel_dim).spec
+
+    def forward(x: Tensor, *args: Any) -> Tensor:
+        return execution.forward(_physical(spec_of(*args), x, ()), x, ())
+
+    def backward(g: Tensor, x: Tensor, *args: Any) -> Tensor:
+        dx = execution.backward(_physical(spec_of(*args), x, ()), g, x, (), (True,))[0]
+        return x.new_empty(0) if dx is None else dx
+
+    _library.define(f"pwl(Tensor x, {constants}) -> Tensor")
+    _library.define(f"pwl_backward(Tensor grad, Tensor x, {constants}) -> Tensor")
+    _implement("pwl", forward, lambda x, *_: torch.empty_like(x))
+    _implement("pwl_backward", backward, lambda g, x, *_: torch.empty_like(x))
+
+
+def _implement(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fusedact::{name}", fake, lib=_library)
+
+
+def _wrapped(params: Parameters) -> list[Tensor]:
+    return [p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64) for p in params]
+
+
+def forward(call: Call, x: Tensor, params: Parameters) -> Tensor:
+    """The value, by the operator."""
+    packet = getattr(torch.ops.fusedact, call.spec.name)
+    if call.spec.table is not None:
+        return packet(x, *call.spec.table.constants)
+    if eager.numeric(params):
+        return packet.default(x, *params)
+    return packet.tensor(x, *_wrapped(params), channel=call.channel)
+
+
+def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x and of each parameter, those that are needed, by the operator."""
+    packet = getattr(torch.ops.fusedact, f"{call.spec.name}_backward")
+    if call.spec.table is not None:
+        return [packet(g, x, *call.spec.table.constants)]
+    if eager.numeric(params):
+        return [packet.default(g, x, *params), *(None for _ in params)]
+    grads = packet.tensor(g, x, *_wrapped(params), list(needed), channel=call.channel)
+    return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
+
+
+for _name in registry.names("elementwise"):
+    _define(registry.get(_name))
+    if registry.get(_name).parameters:
+        _define_for_tensors(registry.get(_name))
+_define_for_tables()
