@@ -164,14 +164,26 @@ def _offsets(row, col, outer_sizes, strides):
 
 
 @triton.jit
-def _channels(row, col, rows, cols, outer_sizes, strides, CHANNEL: tl.constexpr):
-    """The channels of a tile's rows or columns, and their mask."""
+def _tile_parameters(
+    parameters,
+    row,
+    col,
+    rows,
+    cols,
+    outer_sizes,
+    strides,
+    PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    CHANNEL: tl.constexpr,
+):
+    """The parameters of a tile; `strides` are those that count channels."""
     if CHANNEL == "cols":
-        return col[None, :], (col < cols)[None, :]
+        return _load_parameters(parameters, col[None, :], (col < cols)[None, :], PARAMETER_KINDS, TABLE)
     elif CHANNEL == "rows":
-        return _row_offsets(row, outer_sizes, strides)[:, None], (row < rows)[:, None]
+        channel = _row_offsets(row, outer_sizes, strides)[:, None]
+        return _load_parameters(parameters, channel, (row < rows)[:, None], PARAMETER_KINDS, TABLE)
     else:
-        return 0, None
+        return _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
 
 
 @triton.jit(launch_metadata=launch_metadata)
@@ -196,8 +208,9 @@ def forward_strided_kernel(
 ):
     """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
-    channel, inside = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
-    values = _load_parameters(parameters, channel, inside, PARAMETER_KINDS, TABLE)
+    values = _tile_parameters(
+        *(parameters, row, col, rows, cols, outer_sizes, channel_strides, PARAMETER_KINDS, TABLE, CHANNEL)
+    )
     x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
     out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)
@@ -230,8 +243,9 @@ def backward_strided_kernel(
 ):
     """dx and the parameters' partial sums for any strides, a broadcast gradient's zero strides among them."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
-    channel, inside = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
-    values = _load_parameters(parameters, channel, inside, PARAMETER_KINDS, TABLE)
+    values = _tile_parameters(
+        *(parameters, row, col, rows, cols, outer_sizes, channel_strides, PARAMETER_KINDS, TABLE, CHANNEL)
+    )
     g = tl.load(grad_ptr + _offsets(row, col, outer_sizes, grad_strides), mask=mask, other=0.0).to(tl.float32)
     saved = tl.load(saved_ptr + _offsets(row, col, outer_sizes, saved_strides), mask=mask, other=0.0).to(tl.float32)
     dx, parts = ACTIVATION(g, saved, values, PRECISE)
