@@ -1,7 +1,8 @@
 """Device functions of the hand-tuned activations: value, then derivative, one pair per activation.
 
-`x` and `g` are fp32 blocks, `params` a tuple of fp32 scalars in the order of the record's parameters. A backward
-function returns `dx, (dp0, ...)`, elementwise: the templates sum the parts of the parameters.
+`x` and `g` are fp32 blocks, `params` a tuple of fp32 scalars, or blocks that broadcast with x, in the order of the
+record's parameters. A backward function returns `dx, (dp0, ...)`, elementwise: the templates sum the parts of the
+parameters.
 """
 
 import triton
@@ -60,3 +61,60 @@ def selu(x, params, precise: tl.constexpr):
 def selu_backward(g, x, params, precise: tl.constexpr):
     """d/dx = scale where x > 0, else scale alpha exp(x). A NaN has slope scale, as in torch."""
     return g * tl.where(x <= 0, (SELU_SCALE * SELU_ALPHA) * exp_nonpositive(x, precise), SELU_SCALE), ()
+
+
+@triton.jit
+def prelu(x, params, precise: tl.constexpr):
+    """x where x > 0, else w x."""
+    return tl.where(x > 0, x, params[0] * x)
+
+
+@triton.jit
+def prelu_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = 1 where x > 0, else w; d/dw = x where x <= 0. At 0 and at a NaN the slope is w, as in torch."""
+    return tl.where(x > 0, g, params[0] * g), (tl.where(x > 0, 0.0, g * x),)
+
+
+@triton.jit
+def _bounded(x):
+    """x, with the largest finite numbers for infinities."""
+    x = tl.maximum(x, -LARGEST, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, LARGEST, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _swish_parts(x, beta, precise: tl.constexpr):
+    """z = beta x; sigmoid(z) as the sum of a number and a small one; 1 - sigmoid(z)."""
+    # 0 * inf does not arise; where beta is not 0, the infinite z is right.
+    z = beta * tl.where(beta == 0, _bounded(x), x)
+    if precise:
+        s, s_low, complement = sigmoid_parts(z, precise)
+    else:
+        e = exp_nonpositive(-tl.abs(z), precise)
+        u = 1.0 / (1.0 + e)
+        negative = z < 0
+        s, s_low, complement = tl.where(negative, e * u, u), 0.0, tl.where(negative, u, e * u)
+    return z, s, s_low, complement
+
+
+@triton.jit
+def swish(x, params, precise: tl.constexpr):
+    """x sigmoid(beta x)."""
+    z, s, _, _ = _swish_parts(x, params[0], precise)
+    # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
+    return tl.where(z < 0, _bounded(x), x) * s
+
+
+@triton.jit
+def swish_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
+    z, s, s_low, complement = _swish_parts(x, params[0], precise)
+    z, x = _bounded(z), _bounded(x)
+    if precise:
+        # s + z s (1 - s) = (s + s_low) (factor + factor_low), as in relu_sigmoid_backward.
+        p = z * complement
+        factor = 1.0 + p
+        slope = tl.fma(s, factor, tl.fma(s_low, factor, s * (p - (factor - 1.0))))
+    else:
+        slope = tl.fma(z, s * complement, s)
+    return g * slope, (g * (x * (x * (s * complement))),)

@@ -1,11 +1,13 @@
-"""The kernel templates that every elementwise activation runs through: forward and backward, flat and strided.
+"""The kernel templates that every elementwise activation runs through: forward and backward, flat, strided, by channel.
 
 A template gets the activation's device function as the compile-time argument ACTIVATION and never sees a formula.
-PARAMETER_KINDS says of each entry of `parameters` whether it is a "number", a "pointer" to one element, or a "table",
-a pointer to a row or to rows per channel; TABLE is the size of its parts, and the length of a row. CHANNEL says of a
-strided kernel which side of the tile counts channels: "cols", "rows", or "none". No argument of a kernel may be named
-`params`, `specialization` or `options`: Triton's generated binder uses these names itself.
+PARAMETER_KINDS says of each entry of `parameters` whether it is a "number", a "pointer" to one element, a "channel", a
+pointer to one element per channel, or a "table", a pointer to a row or to rows per channel; TABLE is the size of its
+parts, and the length of a row. CHANNEL says which side of a tile counts channels: "cols", "rows", or "none". No
+argument of a kernel may be named `params`, `specialization` or `options`: Triton's generated binder uses these names.
 """
+
+import math
 
 import triton
 import triton.language as tl
@@ -16,7 +18,7 @@ def launch_metadata(grid, kernel, args):
     names = ["x_ptr", "out_ptr", "grad_ptr", "saved_ptr"]
     if args.get("DX"):
         names.append("dx_ptr")
-    n = args.get("n") or args["rows"] * args["cols"]
+    n = math.prod(args[name] for name in ("n", "rows", "cols", "channels", "others") if name in args)
     return {
         "name": f"{args['ACTIVATION'].__name__.removesuffix('_backward')}_{kernel.name}",
         "bytes": sum(n * args[name].element_size() for name in names if name in args),
@@ -31,13 +33,21 @@ def _table(row, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _load_parameters(parameters, channel, PARAMETER_KINDS: tl.constexpr, TABLE: tl.constexpr):
-    """The parameters as a device function takes them; `channel` is 0, or a block of indices that broadcasts with x."""
+def _load_parameters(parameters, channel, inside, PARAMETER_KINDS: tl.constexpr, TABLE: tl.constexpr):
+    """The parameters as a device function takes them.
+
+    `channel` is a block of indices that broadcasts with x, `inside` its mask; or 0 and None. Beyond the edge a
+    parameter is 0, and the table the first one, which exists.
+    """
     values = ()
     for i in tl.static_range(len(PARAMETER_KINDS)):
         if PARAMETER_KINDS[i] == "pointer":
             values = values + (tl.load(parameters[i]).to(tl.float32),)
+        elif PARAMETER_KINDS[i] == "channel":
+            values = values + (tl.load(parameters[i] + channel, mask=inside, other=0.0).to(tl.float32),)
         elif PARAMETER_KINDS[i] == "table":
+            if inside is not None:
+                channel = tl.where(inside, channel, 0)
             values = values + _table(parameters[i] + channel * TABLE[1], TABLE[0])
         else:
             values = values + (parameters[i],)
@@ -66,7 +76,7 @@ def forward_kernel(
 ):
     """out = f(x) on n contiguous elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    values = _load_parameters(parameters, 0, PARAMETER_KINDS, TABLE)
+    values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
     offs = tl.arange(0, BLOCK)
     x_ptr += start
     out_ptr += start
@@ -99,7 +109,7 @@ def backward_kernel(
     """dx and the parameters' partial sums from the output's gradient, on n contiguous elements."""
     pid = tl.program_id(0).to(tl.int64)
     start = pid * BLOCK
-    values = _load_parameters(parameters, 0, PARAMETER_KINDS, TABLE)
+    values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
     offs = tl.arange(0, BLOCK)
     grad_ptr += start
     saved_ptr += start
@@ -139,8 +149,11 @@ def _row_offsets(row, outer_sizes, strides):
     offset = tl.zeros_like(row).to(tl.int64)
     remaining = row
     for i in tl.static_range(len(outer_sizes)):
-        offset += (remaining % outer_sizes[i]).to(tl.int64) * strides[i + 1]
-        remaining = remaining // outer_sizes[i]
+        if i == len(outer_sizes) - 1:
+            offset += remaining.to(tl.int64) * strides[i + 1]
+        else:
+            offset += (remaining % outer_sizes[i]).to(tl.int64) * strides[i + 1]
+            remaining = remaining // outer_sizes[i]
     return offset
 
 
@@ -151,14 +164,26 @@ def _offsets(row, col, outer_sizes, strides):
 
 
 @triton.jit
-def _channels(row, col, rows, cols, outer_sizes, strides, CHANNEL: tl.constexpr):
-    """The channels of a tile's rows or columns; those beyond the edge count as the last one, whose table exists."""
+def _tile_parameters(
+    parameters,
+    row,
+    col,
+    rows,
+    cols,
+    outer_sizes,
+    strides,
+    PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    CHANNEL: tl.constexpr,
+):
+    """The parameters of a tile; `strides` are those that count channels."""
     if CHANNEL == "cols":
-        return tl.minimum(col, cols - 1)[None, :]
+        return _load_parameters(parameters, col[None, :], (col < cols)[None, :], PARAMETER_KINDS, TABLE)
     elif CHANNEL == "rows":
-        return _row_offsets(tl.minimum(row, rows - 1), outer_sizes, strides)[:, None]
+        channel = _row_offsets(row, outer_sizes, strides)[:, None]
+        return _load_parameters(parameters, channel, (row < rows)[:, None], PARAMETER_KINDS, TABLE)
     else:
-        return 0
+        return _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
 
 
 @triton.jit(launch_metadata=launch_metadata)
@@ -183,8 +208,9 @@ def forward_strided_kernel(
 ):
     """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
-    channel = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
-    values = _load_parameters(parameters, channel, PARAMETER_KINDS, TABLE)
+    values = _tile_parameters(
+        *(parameters, row, col, rows, cols, outer_sizes, channel_strides, PARAMETER_KINDS, TABLE, CHANNEL)
+    )
     x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
     out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)
@@ -217,8 +243,9 @@ def backward_strided_kernel(
 ):
     """dx and the parameters' partial sums for any strides, a broadcast gradient's zero strides among them."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
-    channel = _channels(row, col, rows, cols, outer_sizes, channel_strides, CHANNEL)
-    values = _load_parameters(parameters, channel, PARAMETER_KINDS, TABLE)
+    values = _tile_parameters(
+        *(parameters, row, col, rows, cols, outer_sizes, channel_strides, PARAMETER_KINDS, TABLE, CHANNEL)
+    )
     g = tl.load(grad_ptr + _offsets(row, col, outer_sizes, grad_strides), mask=mask, other=0.0).to(tl.float32)
     saved = tl.load(saved_ptr + _offsets(row, col, outer_sizes, saved_strides), mask=mask, other=0.0).to(tl.float32)
     dx, parts = ACTIVATION(g, saved, values, PRECISE)
@@ -226,3 +253,84 @@ def backward_strided_kernel(
         offsets = _offsets(row, col, outer_sizes, dx_strides)
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
     _store_partial_sums(partial_ptr, parts, mask, tl.program_id(0).to(tl.int64), NEEDED)
+
+
+@triton.jit
+def _side(block, COLS: tl.constexpr):
+    """A block of indices along a tile's columns, or along its rows."""
+    return block[None, :] if COLS else block[:, None]
+
+
+@triton.jit(launch_metadata=launch_metadata)
+def backward_channel_kernel(
+    grad_ptr,
+    saved_ptr,
+    dx_ptr,
+    partial_ptr,
+    channels,
+    others,
+    other_sizes,
+    grad_strides,
+    saved_strides,
+    dx_strides,
+    parameters,
+    ACTIVATION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    CHANNEL: tl.constexpr,
+    NEEDED: tl.constexpr,
+    DX: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_OTHERS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """dx and the parameters' partial sums per channel, for any strides: strides[0] is the channel's.
+
+    A program goes through its share of all the other indices for one tile of channels, and keeps sums in registers.
+    Programs that share a tile of channels are a group each; their sums lie at [parameter, group, channel].
+    """
+    COLS: tl.constexpr = CHANNEL == "cols"
+    channel_tiles = tl.cdiv(channels, BLOCK_CHANNELS)
+    groups = tl.num_programs(0) // channel_tiles
+    group = tl.program_id(0) // channel_tiles
+    channel = (tl.program_id(0) % channel_tiles) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    inside = channel < channels
+    at = _side(channel, COLS).to(tl.int64)
+    values = _load_parameters(parameters, at, _side(inside, COLS), PARAMETER_KINDS, TABLE)
+    grad_ptr += at * grad_strides[0]
+    saved_ptr += at * saved_strides[0]
+    dx_ptr += at * dx_strides[0]
+
+    if COLS:
+        zeros = tl.zeros([BLOCK_OTHERS, BLOCK_CHANNELS], tl.float32)
+    else:
+        zeros = tl.zeros([BLOCK_CHANNELS, BLOCK_OTHERS], tl.float32)
+    sums = ()
+    for _ in tl.static_range(len(NEEDED)):
+        sums = sums + (zeros,)
+    tiles = tl.cdiv(others, BLOCK_OTHERS)
+    share = tl.cdiv(tiles, groups)
+    for tile in range(group * share, tl.minimum((group + 1) * share, tiles)):
+        if WIDE:
+            other = tile.to(tl.int64) * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
+        else:
+            other = tile * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
+        mask = _side(inside, COLS) & _side(other < others, not COLS)
+        offsets = _side(_row_offsets(other, other_sizes, grad_strides), not COLS)
+        g = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        offsets = _side(_row_offsets(other, other_sizes, saved_strides), not COLS)
+        saved = tl.load(saved_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        dx, parts = ACTIVATION(g, saved, values, PRECISE)
+        if DX:
+            offsets = _side(_row_offsets(other, other_sizes, dx_strides), not COLS)
+            tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        grown = ()
+        for i in tl.static_range(len(NEEDED)):
+            grown = grown + (sums[i] + tl.where(mask, parts[i], 0.0) if NEEDED[i] else sums[i],)
+        sums = grown
+
+    for i in tl.static_range(len(NEEDED)):
+        if NEEDED[i]:
+            at = (i * groups + group).to(tl.int64) * channels + channel
+            tl.store(partial_ptr + at, tl.sum(sums[i], axis=0 if COLS else 1), mask=inside)

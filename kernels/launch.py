@@ -20,6 +20,9 @@ NUM_WARPS = 4
 BYTES_PER_THREAD = 32
 # A tile's columns; what is left of the block goes into rows.
 MAX_BLOCK_COLS = 1024
+# What the programs that sum gradients per channel are to number: about eight for each of 132 multiprocessors. Another
+# number would be another order of summation, so it depends on no device.
+CHANNEL_PROGRAMS = 1056
 # The interpreter pays per operation, not per element.
 INTERPRETER_WARP_SIZE = 32
 
@@ -92,17 +95,52 @@ def _tiles(sizes: list[int], block: int) -> tuple[int, int, int, int]:
     return rows, cols, block // block_cols, block_cols
 
 
-def _arguments(params: Parameters) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]]:
+def _channel_tiles(channels: int, sizes: list[int], side: str, block: int) -> tuple[int, int, int]:
+    """The channels and other indices of a tile, and the number of programs; `sizes` are those of the other dimensions.
+
+    Channels along the columns: at most 512 bytes to a row of 32 threads, so that partial sums stay few, and the width,
+    down to 128 bytes, that leaves the fewest columns idle. Along the rows: as long a run of the innermost dimension as
+    there is.
+    """
+    if side == "cols":
+        widths = (block // 8, block // 16, block // 32)
+        width = min(widths, key=lambda b: (triton.cdiv(channels, b) * b, -b))
+        block_channels = min(width, triton.next_power_of_2(channels))
+    else:
+        run = min(max(triton.next_power_of_2(sizes[0]), 16), block)
+        block_channels = min(block // run, triton.next_power_of_2(channels))
+    block_others = block // block_channels
+    tiles = triton.cdiv(math.prod(sizes), block_others)
+    channel_tiles = triton.cdiv(channels, block_channels)
+    # As many groups of equal shares as are wanted, and none without one.
+    share = triton.cdiv(tiles, max(1, CHANNEL_PROGRAMS // channel_tiles))
+    return block_channels, block_others, channel_tiles * triton.cdiv(tiles, share)
+
+
+def _arguments(params: Parameters, channel_dim: int | None) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]]:
     """The kernel's `parameters`, their kinds, and what is known of a table."""
     values: list[Any] = []
     kinds: list[str] = []
     table: tuple[Any, ...] = ()
     for p in params:
+        values.append(p.rows if isinstance(p, Table) else p)
         if isinstance(p, Table):
             table = (p.size, p.rows.shape[1])
-        values.append(p.rows if isinstance(p, Table) else p)
-        kinds.append("table" if isinstance(p, Table) else "number" if isinstance(p, float) else "pointer")
+            kinds.append("table")
+        elif isinstance(p, float):
+            kinds.append("number")
+        else:
+            kinds.append("pointer" if channel_dim is None or p.numel() == 1 else "channel")
     return tuple(values), tuple(kinds), table
+
+
+def _counted(params: Parameters, x: Tensor, channel_dim: int | None) -> int | None:
+    """The dimension of the channels, if there are several and a parameter tells them apart."""
+    if channel_dim is None or x.shape[channel_dim] == 1:
+        return None
+    if all(isinstance(p, float) or (isinstance(p, Tensor) and p.numel() == 1) for p in params):
+        return None
+    return channel_dim
 
 
 def _precise(x: Tensor, params: Parameters) -> bool:
@@ -127,49 +165,77 @@ def _channel_side(strides: list[int], channel_dim: int | None) -> str:
     return "none" if channel_dim is None else "cols" if strides[0] else "rows"
 
 
-def _run(kernel: Any, grid: int, key: tuple[Any, ...] | None, *args: Any) -> None:
-    """Launch; with a key, directly through the compiled kernel from the second time on.
+def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any) -> None:
+    """Launch, from the second time on directly through the compiled kernel.
 
     The key names all that Triton specializes the kernel on: dtypes, the pointers' 16-byte alignment, integer widths,
     compile-time arguments, and the device, for which a kernel is loaded.
     """
-    compiled = _compiled.get(key) if key is not None else None
+    compiled = _compiled.get(key)
     if compiled is not None:
         compiled[(grid, 1, 1)](*args)
         return
     # enable_fp_fusion: Triton's default changes between versions, and numerics with it.
     compiled = kernel[(grid,)](*args, num_warps=NUM_WARPS, enable_fp_fusion=True)
-    if key is not None and compiled is not None:
+    if compiled is not None:
         _compiled[key] = compiled
 
 
-def _key(name: str, tensors: tuple[Tensor, ...], n: int, params: tuple[Any, ...], *constants: Any) -> tuple[Any, ...]:
+def _key(name: str, tensors: tuple[Tensor, ...], params: tuple[Any, ...], *constants: Any) -> tuple[Any, ...]:
     pointers = [*tensors, *(p for p in params if not isinstance(p, float))]
     return (
         name,
         tensors[0].device.index,
-        n < 2**31,
         tuple(t.dtype for t in pointers),
         tuple(t.data_ptr() % 16 == 0 for t in pointers),
         *constants,
     )
 
 
+def _flat_key(
+    name: str, tensors: tuple[Tensor, ...], n: int, params: tuple[Any, ...], *constants: Any
+) -> tuple[Any, ...]:
+    # On AMD, offsets of 32 bits reach two gigabytes.
+    return _key(name, tensors, params, n < 2**31, n * tensors[0].element_size() < 2**31, *constants)
+
+
+def _integers(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What Triton specializes integers on: whether one is 1, a multiple of 16, of 32 bits; of a tuple, each entry."""
+    return tuple(_integers(v) if isinstance(v, tuple) else "1" if v == 1 else (v % 16 == 0, v < 2**31) for v in values)
+
+
+def _run_strided(
+    function: str,
+    kernel: Any,
+    grid: int,
+    tensors: tuple[Tensor, ...],
+    integers: tuple[Any, ...],
+    values: tuple[Any, ...],
+    *constants: Any,
+) -> None:
+    """Launch a kernel that takes pointers, integers and tuples of them, parameters, and compile-time arguments."""
+    name = f"{function} {kernel.__name__}"
+    small = tuple(t.untyped_storage().nbytes() < 2**31 for t in tensors)
+    key = _key(name, tensors, values, small, _integers(integers), *constants)
+    _run(kernel, grid, key, *tensors, *integers, values, _device_function(function), *constants)
+
+
 def forward(function: str, x: Tensor, out: Tensor, params: Parameters, channel_dim: int | None = None) -> None:
     """out = f(x) elementwise, for tensors of one shape with any strides; f is a device function's name.
 
-    With `channel_dim`, a table has a row for each index of that dimension.
+    With `channel_dim`, a tensor of several elements among the parameters has one, and a table a row, for each index of
+    that dimension.
     """
     n = x.numel()
     if n == 0:
         return
-    device_function = _device_function(function)
-    values, kinds, table = _arguments(params)
+    channel_dim = _counted(params, x, channel_dim)
+    values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(x, params)
     block = block_size(x.element_size(), _warp_size())
     if channel_dim is None and _same_dense_layout(x, out):
-        key = _key(function, (x, out), n, values, kinds, table, precise)
-        args = (x, out, n, values, device_function, kinds, table, precise, block)
+        key = _flat_key(function, (x, out), n, values, kinds, table, precise)
+        args = (x, out, n, values, _device_function(function), kinds, table, precise, block)
         _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args)
         return
     shape = tuple(x.shape)
@@ -178,13 +244,14 @@ def forward(function: str, x: Tensor, out: Tensor, params: Parameters, channel_d
     )
     rows, cols, block_rows, block_cols = _tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
-    side = _channel_side(channel_strides, channel_dim)
-    _run(
+    _run_strided(
+        function,
         elementwise.forward_strided_kernel,
         grid,
-        None,
-        *(x, out, rows, cols, tuple(sizes[1:]), tuple(x_strides), tuple(out_strides), tuple(channel_strides), values),
-        *(device_function, kinds, table, side, precise, block_rows, block_cols),
+        (x, out),
+        (rows, cols, tuple(sizes[1:]), tuple(x_strides), tuple(out_strides), tuple(channel_strides)),
+        values,
+        *(kinds, table, _channel_side(channel_strides, channel_dim), precise, block_rows, block_cols),
         rows + block_rows >= 2**31 or grid >= 2**31,
     )
 
@@ -198,12 +265,37 @@ def backward(
     needed: tuple[bool, ...],
     channel_dim: int | None = None,
 ) -> Tensor | None:
-    """Write dx, unless it is None; return the partial sums [parameter, program] in fp32 if any parameter is needed."""
+    """Write dx, unless it is None; return partial sums in fp32 if any parameter is needed.
+
+    They are [parameter, program], and with `channel_dim` [parameter, program, channel], or one in the channels' place
+    where no parameter tells them apart.
+    """
+    counted = _counted(params, saved, channel_dim)
+    partials: Tensor | None
+    if saved.numel() == 0:
+        shape = (len(params), 1) if counted is None else (len(params), 1, saved.shape[counted])
+        partials = saved.new_zeros(shape, dtype=torch.float32) if any(needed) else None
+    elif counted is not None and any(needed):
+        partials = _backward_channels(f"{function}_backward", grad, saved, dx, params, needed, counted)
+    else:
+        partials = _backward(f"{function}_backward", grad, saved, dx, params, needed, counted)
+    if partials is None or channel_dim is None or counted is not None:
+        return partials
+    return partials.unsqueeze(-1)
+
+
+def _backward(
+    function: str,
+    grad: Tensor,
+    saved: Tensor,
+    dx: Tensor | None,
+    params: Parameters,
+    needed: tuple[bool, ...],
+    channel_dim: int | None,
+) -> Tensor | None:
+    """`backward` where no gradient is summed per channel: flat or strided."""
     n = saved.numel()
-    if n == 0:
-        return saved.new_zeros((len(params), 1), dtype=torch.float32) if any(needed) else None
-    device_function = _device_function(f"{function}_backward")
-    values, kinds, table = _arguments(params)
+    values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(saved, params)
     block = block_size(saved.element_size(), _warp_size())
     # Where nothing is written, the pointer is one that exists.
@@ -215,8 +307,8 @@ def backward(
         partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
         tensors = (grad, saved, target, target if partials is None else partials)
         constants = (kinds, table, needed, dx is not None)
-        key = _key(f"{function}_backward", tensors, n, values, *constants, precise)
-        args = (*tensors, n, values, device_function, *constants, precise, block)
+        key = _flat_key(function, tensors, n, values, *constants, precise)
+        args = (*tensors, n, values, _device_function(function), *constants, precise, block)
         _run(elementwise.backward_kernel, grid, key, *args)
         return partials
     shape = tuple(saved.shape)
@@ -226,13 +318,52 @@ def backward(
     rows, cols, block_rows, block_cols = _tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
     partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
-    _run(
+    _run_strided(
+        function,
         elementwise.backward_strided_kernel,
         grid,
-        None,
-        *(grad, saved, target, target if partials is None else partials, rows, cols, tuple(sizes[1:])),
-        *(tuple(grad_strides), tuple(saved_strides), tuple(dx_strides), tuple(channel_strides), values),
-        *(device_function, kinds, table, _channel_side(channel_strides, channel_dim), needed, dx is not None, precise),
+        (grad, saved, target, target if partials is None else partials),
+        (rows, cols, tuple(sizes[1:]), *map(tuple, (grad_strides, saved_strides, dx_strides, channel_strides))),
+        values,
+        *(kinds, table, _channel_side(channel_strides, channel_dim), needed, dx is not None, precise),
         *(block_rows, block_cols, rows + block_rows >= 2**31 or grid >= 2**31),
+    )
+    return partials
+
+
+def _backward_channels(
+    function: str,
+    grad: Tensor,
+    saved: Tensor,
+    dx: Tensor | None,
+    params: Parameters,
+    needed: tuple[bool, ...],
+    channel_dim: int,
+) -> Tensor:
+    """`backward` with sums per channel."""
+    shape = tuple(saved.shape)
+    values, kinds, table = _arguments(params, channel_dim)
+    target = saved if dx is None else dx
+    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = collapse(
+        shape, grad.stride(), saved.stride(), _channel_strides(shape, channel_dim), target.stride()
+    )
+    at = channel_strides.index(1)
+    side = _channel_side(channel_strides, channel_dim)
+    channels = sizes.pop(at)
+    strides = [(s.pop(at), *s) for s in (grad_strides, saved_strides, dx_strides)]
+    others = math.prod(sizes)
+    block = block_size(saved.element_size(), _warp_size())
+    block_channels, block_others, grid = _channel_tiles(channels, sizes or [1], side, block)
+    groups = grid // triton.cdiv(channels, block_channels)
+    partials = saved.new_empty((len(params), groups, channels), dtype=torch.float32)
+    _run_strided(
+        function,
+        elementwise.backward_channel_kernel,
+        grid,
+        (grad, saved, target, partials),
+        (channels, others, tuple(sizes), *strides),
+        values,
+        *(kinds, table, side, needed, dx is not None, _precise(saved, params), block_channels, block_others),
+        others + block_others >= 2**31,
     )
     return partials

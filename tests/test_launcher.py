@@ -7,6 +7,7 @@ the launcher relies on are private to Triton: run this file against every versio
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import pytest
 import torch
@@ -213,20 +214,96 @@ def test_sizes_past_32_bits(stub, slow_launches):
         huge = Huge(n)
         huge.dtype = BF16
         launch.forward("selu", huge, huge, ())
-    assert slow_launches == ["forward_kernel"] * 2
+    # Two gigabytes are another kernel on AMD, and so another key.
+    assert slow_launches == ["forward_kernel"] * 3
     narrow, wide, wider, small = (a.metadata.hash for a in stub.launches)
     assert narrow == small and wide == wider and narrow != wide
     assert [a.grid[0] for a in stub.launches] == [-(-n // 2048) for n in sizes]
 
 
-def test_strided_goes_through_triton(stub, slow_launches):
-    x, out = torch.zeros(64, 128)[:, ::2], torch.zeros(64, 64)
+CHANNELS = 48
+PER_CHANNEL, UNALIGNED = memory(CHANNELS), memory(CHANNELS, offset=1)
+
+
+def numbered(*shape, dtype=FP32, offset=0):
+    """Contiguous memory at a known alignment."""
+    return memory(math.prod(shape), dtype, offset).view(shape)
+
+
+# A tensor, a parameter, and the channels' dimension. Integers that are 1 are not passed to the kernel.
+STRIDED = {
+    "columns": (numbered(64, 160)[:, ::2], 0.5, None),
+    "odd columns": (numbered(63, 162)[:, ::2], 0.5, None),
+    "tensor": (numbered(64, 160)[:, ::2], memory(1), None),
+    "one row": (numbered(1, 160)[:, ::2], 0.5, None),
+    "one column": (numbered(80, 7)[:, :1], 0.5, None),
+    "three dimensions": (numbered(6, 8, 10)[:, ::2, ::3], 0.5, None),
+    "four dimensions": (numbered(6, 8, 10, 2)[:, ::2, ::3, :1], 0.5, None),
+    "last": (numbered(64, CHANNELS), PER_CHANNEL, 1),
+    "last, bfloat16": (numbered(64, CHANNELS, dtype=BF16), PER_CHANNEL, 1),
+    "last, a half parameter": (numbered(64, CHANNELS), memory(CHANNELS, FP16), 1),
+    "last, unaligned": (numbered(64, CHANNELS, offset=1), PER_CHANNEL, 1),
+    "last, unaligned parameter": (numbered(64, CHANNELS), UNALIGNED, 1),
+    "last, more rows": (numbered(2000, CHANNELS), PER_CHANNEL, -1),
+    "last, an odd number of rows": (numbered(65, CHANNELS), PER_CHANNEL, -1),
+    "last, one row": (numbered(1, CHANNELS), PER_CHANNEL, 1),
+    "last, 47": (numbered(64, CHANNELS - 1), PER_CHANNEL[:-1], 1),
+    "last, sliced": (numbered(64, 100)[:, 3 : 3 + CHANNELS], PER_CHANNEL, 1),
+    "second": (numbered(4, CHANNELS, 7, 7), PER_CHANNEL, 1),
+    "second, aligned": (numbered(4, CHANNELS, 8, 8), PER_CHANNEL, 1),
+    "second, one": (numbered(1, CHANNELS, 7), PER_CHANNEL, 1),
+    "first": (numbered(CHANNELS, 300), PER_CHANNEL, 0),
+    "channels_last": (numbered(2, 4, 4, CHANNELS).permute(0, 3, 1, 2), PER_CHANNEL, 1),
+    "channels_last, sliced": (numbered(2, 4, 8, CHANNELS).permute(0, 3, 1, 2)[..., ::2], PER_CHANNEL, 1),
+}
+
+
+def run_strided(case, out):
+    """All that the launcher makes of a case: forward, backward, and with gradients of parameters."""
+    x, parameter, channel_dim = case
+    tensor = isinstance(parameter, torch.Tensor)
+    launch.forward("elu", x, out, (parameter,), channel_dim)
+    launch.backward("elu", x, x, out, (parameter,), (False,), channel_dim)
+    launch.backward("elu", x, x, out, (parameter,), (tensor,), channel_dim)
+    if tensor:
+        launch.backward("elu", x, x, None, (parameter,), (tensor,), channel_dim)
+
+
+@pytest.mark.parametrize("target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"])
+def test_second_strided_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
+    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+    outs = [torch.empty_like(x) for x, *_ in STRIDED.values()]
+    with stub_driver(target) as stub:
+        for case, out in zip(STRIDED.values(), outs, strict=True):
+            launch._compiled.clear()
+            run_strided(case, out)
+        through_triton, stub.launches = stub.launches, []
+        assert slow_launches.count("backward_channel_kernel") >= 30
+        for case, out in zip(STRIDED.values(), outs, strict=True):
+            run_strided(case, out)
+        stub.launches.clear()
+        slow_launches.clear()
+        for case, out in zip(STRIDED.values(), outs, strict=True):
+            run_strided(case, out)
+        assert slow_launches == []
+        assert len(through_triton) == len(stub.launches)
+        for first, second in zip(through_triton, stub.launches, strict=True):
+            assert first.metadata.hash == second.metadata.hash
+            # The fourth of a backward's arguments are the sums, which are new.
+            assert_same_arguments(first, second, but=(3,) if "backward" in second.metadata.name else ())
+            assert first.grid == second.grid
+
+
+def test_the_sums_of_a_direct_launch(stub):
+    x, parameter, channel_dim = STRIDED["second"]
     for _ in range(2):
-        launch.forward("selu", x, out, ())
-        launch.backward("selu", x, x, out, (), ())
-    assert slow_launches == ["forward_strided_kernel", "backward_strided_kernel"] * 2
-    assert_same_arguments(stub.launches[0], stub.launches[2])
-    assert_same_arguments(stub.launches[1], stub.launches[3])
+        partials = launch.backward("elu", x, x, None, (parameter,), (True,), channel_dim)
+        launched = stub.launches[-1]
+        assert launched.kernel_args[3] is partials
+        assert launched.kernel_args[0] is launched.kernel_args[1] is launched.kernel_args[2] is x
+        # Three tiles of 16 channels each, which share every group.
+        assert partials.shape == (1, launched.grid[0] // 3, CHANNELS)
 
 
 def test_nothing_is_launched_for_nothing(stub):
