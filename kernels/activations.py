@@ -100,9 +100,9 @@ def _swish_parts(x, beta, precise: tl.constexpr):
 @triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
-    z, s, _, _ = _swish_parts(x, params[0], precise)
+    z, s, s_low, _ = _swish_parts(x, params[0], precise)
     # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
-    return tl.where(z < 0, _bounded(x), x) * s
+    return tl.where(z < 0, _bounded(x), x) * (s + s_low if precise else s)
 
 
 @triton.jit
