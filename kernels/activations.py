@@ -8,7 +8,7 @@ parameters.
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, LOG2_E, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts
+from .device_math import LARGEST, LOG2_E, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts, sigmoid_scaled
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
@@ -85,38 +85,40 @@ def _bounded(x, bound):
 
 @triton.jit
 def _swish_parts(x, beta, precise: tl.constexpr):
-    """z = beta x; sigmoid(z) as the sum of a number and a small one; 1 - sigmoid(z)."""
+    """z = beta x as the sum of a number and a small one, and sigmoid(z) and 1 - sigmoid(z) as in `sigmoid_scaled`."""
     # 0 * inf must be 0; where beta is not 0, an infinite z gives the limit.
-    z = beta * _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
+    x = _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
+    z = beta * x
     if precise:
-        s, s_low, complement = sigmoid_parts(z, precise)
+        # The exponential magnifies what the product loses; that is not a number where z is infinite.
+        z_low = tl.where(tl.abs(z) < 256.0, tl.fma(x, beta, -z), 0.0)
+        s, scale, rest, complement = sigmoid_scaled(z, z_low)
     else:
         # 2^-16 / (2^-16 + 2^-16 exp(-z)): the tail is not lost before fp32 loses it.
         e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
         u = 1.0 / (e + 1.52587890625e-05)
-        s, s_low, complement = u * 1.52587890625e-05, 0.0, tl.minimum(e, LARGEST) * u
-    return z, s, s_low, complement
+        z_low, s, scale, rest, complement = 0.0, u * 1.52587890625e-05, 1.0, 1.0, tl.minimum(e, LARGEST) * u
+    return z, z_low, s, scale, rest, complement
 
 
 @triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
-    z, s, _, _ = _swish_parts(x, params[0], precise)
+    z, _, s, scale, rest, _ = _swish_parts(x, params[0], precise)
     # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
-    return tl.where(z < 0, _bounded(x, LARGEST), x) * s
+    return tl.where(z < 0, _bounded(x, LARGEST), x) * scale * s * rest
 
 
 @triton.jit
 def swish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
-    z, s, s_low, complement = _swish_parts(x, params[0], precise)
-    p = s * complement
+    z, z_low, s, scale, rest, complement = _swish_parts(x, params[0], precise)
     if precise:
-        # (s + s_low) (1 + z (1 - s)), rounded once, as in relu_sigmoid_backward.
-        q = z * complement
-        factor = 1.0 + q
-        slope = tl.fma(s, factor, tl.fma(s_low, factor, s * (q - (factor - 1.0))))
-    else:
+        # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
+        slope = s * (tl.fma(z, complement, 1.0) + z_low * complement) * scale * rest
+        s = s * scale * rest
+    p = s * complement
+    if not precise:
         slope = tl.fma(z, p, s)
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
     return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
