@@ -8,10 +8,11 @@ parameters.
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts
+from .device_math import LARGEST, LOG2_E, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts, sigmoid_scaled
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
+INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit
@@ -76,45 +77,48 @@ def prelu_backward(g, x, params, precise: tl.constexpr):
 
 
 @triton.jit
-def _bounded(x):
-    """x, with the largest finite numbers for infinities."""
-    x = tl.maximum(x, -LARGEST, propagate_nan=tl.PropagateNan.ALL)
-    return tl.minimum(x, LARGEST, propagate_nan=tl.PropagateNan.ALL)
+def _bounded(x, bound):
+    """x between -bound and bound; a NaN stays."""
+    x = tl.maximum(x, -bound, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, bound, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def _swish_parts(x, beta, precise: tl.constexpr):
-    """z = beta x; sigmoid(z) as the sum of a number and a small one; 1 - sigmoid(z)."""
-    # 0 * inf does not arise; where beta is not 0, the infinite z is right.
-    z = beta * tl.where(beta == 0, _bounded(x), x)
+    """z = beta x as the sum of a number and a small one, and sigmoid(z) and 1 - sigmoid(z) as in `sigmoid_scaled`."""
+    # 0 * inf must be 0; where beta is not 0, an infinite z gives the limit.
+    x = _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
+    z = beta * x
     if precise:
-        s, s_low, complement = sigmoid_parts(z, precise)
+        # The exponential magnifies what the product loses; that is not a number where z is infinite.
+        z_low = tl.where(tl.abs(z) < 256.0, tl.fma(x, beta, -z), 0.0)
+        s, scale, rest, complement = sigmoid_scaled(z, z_low)
     else:
-        e = exp_nonpositive(-tl.abs(z), precise)
-        u = 1.0 / (1.0 + e)
-        negative = z < 0
-        s, s_low, complement = tl.where(negative, e * u, u), 0.0, tl.where(negative, u, e * u)
-    return z, s, s_low, complement
+        # 2^-16 / (2^-16 + 2^-16 exp(-z)): the tail is not lost before fp32 loses it.
+        e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
+        u = 1.0 / (e + 1.52587890625e-05)
+        z_low, s, scale, rest, complement = 0.0, u * 1.52587890625e-05, 1.0, 1.0, tl.minimum(e, LARGEST) * u
+    return z, z_low, s, scale, rest, complement
 
 
 @triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
-    z, s, s_low, _ = _swish_parts(x, params[0], precise)
+    z, _, s, scale, rest, _ = _swish_parts(x, params[0], precise)
     # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
-    return tl.where(z < 0, _bounded(x), x) * (s + s_low if precise else s)
+    return tl.where(z < 0, _bounded(x, LARGEST), x) * scale * s * rest
 
 
 @triton.jit
 def swish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
-    z, s, s_low, complement = _swish_parts(x, params[0], precise)
-    z, x = _bounded(z), _bounded(x)
+    z, z_low, s, scale, rest, complement = _swish_parts(x, params[0], precise)
     if precise:
-        # s + z s (1 - s) = (s + s_low) (factor + factor_low), as in relu_sigmoid_backward.
-        p = z * complement
-        factor = 1.0 + p
-        slope = tl.fma(s, factor, tl.fma(s_low, factor, s * (p - (factor - 1.0))))
-    else:
-        slope = tl.fma(z, s * complement, s)
-    return g * slope, (g * (x * (x * (s * complement))),)
+        # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
+        slope = s * (tl.fma(z, complement, 1.0) + z_low * complement) * scale * rest
+        s = s * scale * rest
+    p = s * complement
+    if not precise:
+        slope = tl.fma(z, p, s)
+    # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
+    return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
