@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from . import compat
 from .checks import check_input, check_names, check_parameters
-from .eager import numeric
+from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, get
 
 __all__ = ["Path", "backend", "choose", "explain"]
@@ -124,8 +124,8 @@ def _is_plain(t: float | Tensor) -> bool:
 
 
 def _alike(x: Tensor, params: Sequence[float | Tensor]) -> bool:
-    """Whether all parameters are tensors of x's dtype."""
-    return all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params)
+    """Whether all parameters are tensors of x's dtype; not halves, in which PyTorch rounds each term of their sums."""
+    return x.dtype not in HALF_DTYPES and all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params)
 
 
 def _choose_plain(
