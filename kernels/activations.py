@@ -130,11 +130,8 @@ def swish_backward(g, x, params, precise: tl.constexpr):
         u = 1.0 / total
         u = tl.fma(u, tl.fma(-u, e - (total - 1.0), tl.fma(-u, total, 1.0)), u)
         complement = tl.where(negative, u, e * u)
-        s, scale, rest = (
-            tl.where(negative, mantissa * u, u),
-            tl.where(negative, scale, 1.0),
-            tl.where(negative, rest, 1.0),
-        )
+        s = tl.where(negative, mantissa * u, u)
+        scale, rest = tl.where(negative, scale, 1.0), tl.where(negative, rest, 1.0)
         # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
         slope = s * (tl.fma(z, complement, 1.0) + z_low * complement) * scale * rest
         s = s * scale * rest
