@@ -8,7 +8,7 @@ parameters.
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, LOG2_E, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts, sigmoid_scaled
+from .device_math import LARGEST, LOG2_E, exp_nonpositive, exp_scaled, expm1_nonpositive, sigmoid, sigmoid_parts
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
@@ -84,41 +84,61 @@ def _bounded(x, bound):
 
 
 @triton.jit
-def _swish_parts(x, beta, precise: tl.constexpr):
-    """z = beta x as the sum of a number and a small one, and sigmoid(z) and 1 - sigmoid(z) as in `sigmoid_scaled`."""
-    # 0 * inf must be 0; where beta is not 0, an infinite z gives the limit.
-    x = _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
-    z = beta * x
-    if precise:
-        # The exponential magnifies what the product loses; that is not a number where z is infinite.
-        z_low = tl.where(tl.abs(z) < 256.0, tl.fma(x, beta, -z), 0.0)
-        s, scale, rest, complement = sigmoid_scaled(z, z_low)
-    else:
-        # 2^-16 / (2^-16 + 2^-16 exp(-z)): the tail is not lost before fp32 loses it.
-        e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
-        u = 1.0 / (e + 1.52587890625e-05)
-        z_low, s, scale, rest, complement = 0.0, u * 1.52587890625e-05, 1.0, 1.0, tl.minimum(e, LARGEST) * u
-    return z, z_low, s, scale, rest, complement
+def _swish_input(x, beta):
+    """What beta is multiplied by: 0 * inf must be 0, though where beta is not 0 an infinite product is the limit."""
+    return _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
+
+
+@triton.jit
+def _sigmoid_halves(z):
+    """sigmoid(z) and 1 - sigmoid(z) for halves; the tail is not lost before fp32 loses it."""
+    # 2^-16 / (2^-16 + 2^-16 exp(-z)).
+    e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
+    u = 1.0 / (e + 1.52587890625e-05)
+    return u * 1.52587890625e-05, tl.minimum(e, LARGEST) * u
 
 
 @triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
-    z, _, s, scale, rest, _ = _swish_parts(x, params[0], precise)
-    # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
-    return tl.where(z < 0, _bounded(x, LARGEST), x) * scale * s * rest
+    z = params[0] * _swish_input(x, params[0])
+    negative = z < 0
+    # Where sigmoid may be 0, a finite factor keeps inf * 0 out.
+    x = tl.where(negative, _bounded(x, LARGEST), x)
+    if precise:
+        mantissa, scale, rest = exp_scaled(z, 0.0)
+        s = tl.div_rn(tl.where(negative, mantissa, 1.0), 1.0 + mantissa * scale * rest)
+        return x * tl.where(negative, scale, 1.0) * s * tl.where(negative, rest, 1.0)
+    else:
+        s, _ = _sigmoid_halves(z)
+        return x * s
 
 
 @triton.jit
 def swish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
-    z, z_low, s, scale, rest, complement = _swish_parts(x, params[0], precise)
+    factor = _swish_input(x, params[0])
+    z = params[0] * factor
     if precise:
+        negative = z < 0
+        # Beside the slope's root, what the product loses in rounding is all there is.
+        z_low = tl.fma(factor, params[0], -z)
+        mantissa, scale, rest = exp_scaled(z, z_low)
+        e = mantissa * scale * rest
+        total = 1.0 + e
+        # 1 / (1 + e): a Newton step on an approximate division, with what the sum loses.
+        u = 1.0 / total
+        u = tl.fma(u, tl.fma(-u, e - (total - 1.0), tl.fma(-u, total, 1.0)), u)
+        complement = tl.where(negative, u, e * u)
+        s = tl.where(negative, mantissa * u, u)
+        scale, rest = tl.where(negative, scale, 1.0), tl.where(negative, rest, 1.0)
         # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
         slope = s * (tl.fma(z, complement, 1.0) + z_low * complement) * scale * rest
         s = s * scale * rest
-    p = s * complement
-    if not precise:
+        p = s * complement
+    else:
+        s, complement = _sigmoid_halves(z)
+        p = s * complement
         slope = tl.fma(z, p, s)
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
     return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)

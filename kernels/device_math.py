@@ -109,27 +109,14 @@ def sigmoid_parts(x, precise: tl.constexpr):
 
 
 @triton.jit
-def sigmoid_scaled(x, x_low):
-    """sigmoid(x + x_low) = s scale rest, and 1 - sigmoid; precise.
+def exp_scaled(x, x_low):
+    """exp(-|x + x_low|) as a product of three, the last two powers of two; precise.
 
-    Two powers of two stay factors: whoever multiplies by more first keeps a tail that underflows no further than the
-    product. At |x| > 170 sigmoid is 0 or 1.
+    Whoever multiplies by more before the last one keeps a tail that underflows no further than the product. From
+    |x| > 170 on it is 0, and x_low may be anything.
     """
-    negative = x < 0
+    saturated = tl.abs(x) > 170.0
     n, r = reduce_exponent(tl.maximum(-tl.abs(x), -170.0, propagate_nan=tl.PropagateNan.ALL))
     half = ((n * 0.5) + ROUNDING) - ROUNDING
-    scale, rest = power_of_two(half), tl.where(tl.abs(x) > 170.0, 0.0, power_of_two(n - half))
-    mantissa = 1.0 + expm1_reduced(r + tl.where(negative, x_low, -x_low))
-    e = mantissa * scale * rest
-    total = 1.0 + e
-    total_low = e - (total - 1.0)
-    # 1 / (1 + e): a Newton step on an approximate division.
-    u = 1.0 / total
-    u = tl.fma(u, tl.fma(-u, total_low, tl.fma(-u, total, 1.0)), u)
-    complement = tl.where(negative, u, e * u)
-    return (
-        tl.where(negative, mantissa * u, u),
-        tl.where(negative, scale, 1.0),
-        tl.where(negative, rest, 1.0),
-        complement,
-    )
+    mantissa = 1.0 + expm1_reduced(r + tl.where(saturated, 0.0, tl.where(x < 0, x_low, -x_low)))
+    return mantissa, power_of_two(half), tl.where(saturated, 0.0, power_of_two(n - half))
