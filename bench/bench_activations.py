@@ -11,9 +11,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
 
-from bench.cases import DTYPES, FORWARD, Case, all_cases, check_accuracy, forward_backward, inputs, providers
+from bench.cases import DTYPES, FORWARD, Case, all_cases, check_accuracy, forward_backward, inputs, inputs_of, providers
 
 # Dominated by the call; in the cache of a core; in main memory.
 SIZES = (2**10, 2**16, 2**20)
@@ -28,12 +27,12 @@ def _id(case: Case) -> str:
     return f"{case.activation}-{case.dtype}-2^{case.size.bit_length() - 1}-{case.direction}"
 
 
-def _until_done(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _until_done(function: Callable[..., object]) -> Callable[..., object]:
     """The function itself on a CPU; on a GPU, with a wait for its result."""
     if DEVICE.type != "cuda":
         return function
 
-    def waiting(*args: object) -> Tensor:
+    def waiting(*args: object) -> object:
         result = function(*args)
         torch.cuda.synchronize()
         return result
@@ -45,11 +44,12 @@ def _until_done(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @pytest.mark.parametrize("case", all_cases(DTYPES, SIZES), ids=_id)
 def test_activation(benchmark: BenchmarkFixture, case: Case, provider: str) -> None:
     function = providers(case.activation, DEVICE)[PROVIDERS[provider]]
-    x, g = inputs(DTYPES[case.dtype], case.size, DEVICE)[0]
-    check_accuracy(case.activation, {provider: function}, (x, g))
+    (given,) = inputs_of(case.activation, inputs(DTYPES[case.dtype], case.size, DEVICE))
+    check_accuracy(case.activation, {provider: function}, given)
     benchmark.group = _id(case)
     if case.direction == FORWARD:
         with torch.no_grad():
-            benchmark(_until_done(function), x)
+            x, _, *learned = given
+            benchmark(_until_done(function), x, *learned)
     else:
-        benchmark(_until_done(forward_backward), function, x, g)
+        benchmark(_until_done(forward_backward), function, *given)

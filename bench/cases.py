@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,9 @@ import fusedact
 from fusedact import functional as FF
 from fusedact import registry
 
-Function = Callable[[Tensor], Tensor]
-Pair = tuple[Tensor, Tensor]  # an input, which requires grad, and the gradient of the output
-Arguments = Mapping[str, Any]  # numbers, or tables, by name
+Function = Callable[..., Tensor]  # of x and the parameters that learn
+Inputs = tuple[Tensor, ...]  # x, which requires grad; the gradient of the output; the parameters that learn, if any
+Arguments = Mapping[str, Any]  # numbers, or tables, by name, in the order of the record
 
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"
@@ -28,6 +29,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # (relative, absolute). Wide enough for a composition that rounds after every operator; a wrong formula is far outside.
 # The tests of the library hold it to much tighter bounds.
 TOLERANCES = {torch.float32: (1e-5, 1e-6), torch.bfloat16: (2e-2, 2e-3), torch.float16: (3e-3, 3e-4)}
+# The gradient of a parameter is a sum, whose terms err independently: so often the root of the sum of their squares it
+# may be off, times the relative tolerance. Not their absolute sum, which outgrows a sum of terms of either sign: from
+# some thousand elements on, zeros would pass in bfloat16.
+DEVIATIONS = 3.0
+
+# Channels of a subject that has a parameter for each.
+CHANNELS = 256
 
 # Elements that are compared with float64 at a time: in the cache of a CPU; enough to occupy a GPU.
 CHUNKS = {"cpu": 2**20, "cuda": 2**24}
@@ -40,25 +48,43 @@ def _no_arguments(device: torch.device) -> Arguments:
     return {}
 
 
+def _flat(size: int) -> tuple[int, ...]:
+    return (size,)
+
+
+def _channels_last(size: int) -> tuple[int, ...]:
+    """Rows of CHANNELS; a smaller size is one row of as many channels."""
+    channels = min(size, CHANNELS)
+    return size // channels, channels
+
+
 @dataclass(frozen=True)
 class Subject:
     """An activation as it is called here, and what people write in PyTorch instead."""
 
     # Its name in the registry, and in fusedact.functional.
     activation: str
-    # For a device: tables lie on it. Both fusedact and PyTorch are called with them, by name.
+    # For a device: tables lie on it. Both fusedact and PyTorch are called with them; the names are fusedact's.
     arguments: Callable[[torch.device], Arguments] = _no_arguments
     # Where PyTorch has no operator; it must also be right in float64, where it is the truth.
     composition: Callable[..., Tensor] | None = None
+    # The first of the arguments, as far as they learn: tensors of x's dtype, given behind x, whose gradients are asked
+    # for too.
+    learned: tuple[str, ...] = ()
+    # The shape of x for a number of elements. With two dimensions, what learns has an entry for each of the second.
+    shape: Callable[[int], tuple[int, ...]] = _flat
     # Arguments at whose values the slope jumps.
     kinks: tuple[str, ...] = ()
+    # Where x's gradient is a difference of terms that plain operators round: about how large they are, in gradients of
+    # the output.
+    cancelling: float = 0.0
     # Kernels of other libraries: "module:attribute" by provider. Left out where the module is not installed.
     others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def twin(self) -> Callable[..., Tensor] | None:
-        """PyTorch's own operator for it, if there is one."""
-        return registry.get(self.activation).aten
+        """PyTorch's own operator for it, if there is one; it takes numbers."""
+        return None if self.learned else registry.get(self.activation).aten
 
     @property
     def plain(self) -> Callable[..., Tensor]:
@@ -68,9 +94,24 @@ class Subject:
             raise ValueError(f"bench.cases: {self.activation} has no twin in PyTorch and needs a composition")
         return function
 
+    def fixed(self, device: torch.device) -> Arguments:
+        """The arguments that do not learn."""
+        return {name: value for name, value in self.arguments(device).items() if name not in self.learned}
 
-def _relu_sigmoid(x: Tensor, threshold: float) -> Tensor:
+    def parameters(self, x: Tensor) -> tuple[Tensor, ...]:
+        """New parameters that learn, of x's dtype. Those of channels differ, so that it shows if they are mixed up."""
+        channels = x.shape[1] if x.dim() > 1 else 1
+        spread = torch.linspace(0.5, 1.5, channels, device=x.device) if channels > 1 else x.new_ones(1)
+        values = self.arguments(x.device)
+        return tuple((values[name] * spread).to(x.dtype).requires_grad_() for name in self.learned)
+
+
+def _relu_sigmoid(x: Tensor, threshold: float | Tensor) -> Tensor:
     return torch.relu(x - threshold) * torch.sigmoid(x)
+
+
+def _swish(x: Tensor, beta: float | Tensor) -> Tensor:
+    return x * torch.sigmoid(beta * x)
 
 
 def _pwl(x: Tensor, breakpoints: Tensor, values: Tensor) -> Tensor:
@@ -89,14 +130,26 @@ def _sine(points: int, device: torch.device) -> Arguments:
     return {"breakpoints": breakpoints, "values": breakpoints.sin()}
 
 
+def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
+    return lambda device: {name: value}
+
+
+_threshold, _weight, _beta = _number("threshold", 0.1), _number("weight", 0.25), _number("beta", 1.5)
+
 # By the name that the tables show. Every activation with numeric parameters is here, with its defaults; below it stands
-# what needs more: a composition, a table, a default that would make the case easier than it usually is.
+# what needs more: a composition, a table, a default that would make the case easier than it usually is, a parameter
+# that learns.
 SUBJECTS: dict[str, Subject] = {name: Subject(name) for name in registry.names("elementwise")} | {
-    "relu_sigmoid": Subject(
-        "relu_sigmoid", lambda device: {"threshold": 0.1}, composition=_relu_sigmoid, kinks=("threshold",)
-    ),
+    "relu_sigmoid": Subject("relu_sigmoid", _threshold, composition=_relu_sigmoid, kinks=("threshold",)),
+    "prelu": Subject("prelu", _weight),
+    "swish": Subject("swish", _beta, composition=_swish, cancelling=0.5),
     "pwl (17 points)": Subject("pwl", functools.partial(_sine, 17), composition=_pwl, kinks=("breakpoints",)),
     "pwl (1024 points)": Subject("pwl", functools.partial(_sine, 1024), composition=_pwl, kinks=("breakpoints",)),
+    "relu_sigmoid (learned)": Subject("relu_sigmoid", _threshold, composition=_relu_sigmoid, learned=("threshold",)),
+    "swish (learned)": Subject("swish", _beta, composition=_swish, learned=("beta",), cancelling=0.5),
+    "prelu (per channel)": Subject(
+        "prelu", _weight, composition=torch.nn.functional.prelu, learned=("weight",), shape=_channels_last
+    ),
 }
 
 
@@ -107,16 +160,25 @@ def _bound(function: Callable[..., Tensor], arguments: Arguments) -> Function:
     return functools.partial(function, **arguments) if arguments else function
 
 
+def _bound_in_order(function: Callable[..., Tensor], s: Subject, device: torch.device) -> Function:
+    """The same for a function that may name its arguments otherwise, as F.leaky_relu does."""
+    fixed = s.fixed(device)
+    if not fixed:
+        return function
+    names = list(inspect.signature(function).parameters)[1 + len(s.learned) :]
+    return _bound(function, dict(zip(names, fixed.values(), strict=False)))
+
+
 def fused(subject: str, device: torch.device) -> Function:
     """The activation out of fusedact."""
     s = SUBJECTS[subject]
-    return _bound(getattr(FF, s.activation), s.arguments(device))
+    return _bound(getattr(FF, s.activation), s.fixed(device))
 
 
 def eager(subject: str, device: torch.device) -> Function:
     """The activation in plain PyTorch."""
     s = SUBJECTS[subject]
-    return _bound(s.plain, s.arguments(device))
+    return _bound_in_order(s.plain, s, device)
 
 
 def others(subject: str, device: torch.device) -> dict[str, Function]:
@@ -129,7 +191,7 @@ def others(subject: str, device: torch.device) -> dict[str, Function]:
             function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError):
             continue
-        found[provider] = _bound(function, s.arguments(device))
+        found[provider] = _bound_in_order(function, s, device)
     return found
 
 
@@ -148,8 +210,8 @@ def compilers(device: torch.device) -> dict[str, dict[str, Any]]:
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    def call(x: Tensor) -> Tensor:
-        return function(x)
+    def call(*tensors: Tensor) -> Tensor:
+        return function(*tensors)
 
     return torch.compile(call, dynamic=False, **options)
 
@@ -165,15 +227,16 @@ def providers(subject: str, device: torch.device, compiled: Iterable[str] = ()) 
     return functions | others(subject, device) | {"fusedact": fused(subject, device)}
 
 
-def path(subject: str, x: Tensor) -> str:
+def path(subject: str, x: Tensor, *learned: Tensor) -> str:
     """The way that fusedact takes."""
     s = SUBJECTS[subject]
-    return fusedact.explain(s.activation, x, **s.arguments(x.device)).kind
+    parameters = s.fixed(x.device) | dict(zip(s.learned, learned, strict=True))
+    return fusedact.explain(s.activation, x, **parameters).kind
 
 
-def forward_backward(function: Function, x: Tensor, g: Tensor) -> Tensor:
-    """The gradient of x, by way of the value."""
-    return torch.autograd.grad(function(x), x, g)[0]
+def forward_backward(function: Function, x: Tensor, g: Tensor, *learned: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of x and of what learns, by way of the value."""
+    return torch.autograd.grad(function(x, *learned), (x, *learned), g)
 
 
 # ----- inputs
@@ -201,44 +264,63 @@ def all_cases(dtypes: Iterable[str], sizes: Iterable[int], subjects: Iterable[st
     ]
 
 
-def inputs(dtype: torch.dtype, size: int, device: torch.device, count: int = 1) -> list[Pair]:
+def inputs(dtype: torch.dtype, size: int, device: torch.device, count: int = 1) -> list[tuple[Tensor, Tensor]]:
     """Pairs of normally distributed tensors, each in memory of its own."""
     generator = torch.Generator(device).manual_seed(0)
     x, g = (torch.randn(count, size, dtype=dtype, device=device, generator=generator) for _ in range(2))
     return [(x[i].detach().requires_grad_(), g[i]) for i in range(count)]
 
 
-def kept_bytes(function: Function, x: Tensor) -> int:
-    """Bytes that stay in memory between forward and backward, beside the output; each storage counts once."""
+def inputs_of(subject: str, pairs: Iterable[tuple[Tensor, Tensor]]) -> list[Inputs]:
+    """Such pairs in the subject's shape, and its parameters that learn: the same for all, as a layer's are."""
+    s = SUBJECTS[subject]
+    shaped = []
+    for x, g in pairs:
+        shape = s.shape(x.numel())
+        shaped.append((x.detach().view(shape).requires_grad_(), g.view(shape)))
+    learned = s.parameters(shaped[0][0])
+    return [(*pair, *learned) for pair in shaped]
+
+
+def kept_bytes(function: Function, x: Tensor, *learned: Tensor) -> int:
+    """Bytes that stay in memory between forward and backward, beside the output and what learns.
+
+    Each storage counts once.
+    """
     # The input may be a part of a larger pool, which must not count.
     x = x.detach().clone().requires_grad_()
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: x):
-        y = function(x)
+        y = function(x, *learned)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
-    storages.pop(y.untyped_storage().data_ptr(), None)
+    for t in (y, *learned):
+        storages.pop(t.untyped_storage().data_ptr(), None)
     return sum(storages.values())
 
 
 # ----- accuracy
 
 
-def _excess(result: Tensor, truth: Tensor) -> Tensor:
-    """By how many tolerances each element is off; NaN where the result is."""
+@dataclass(frozen=True)
+class _Wrong:
+    """The element of a result that is off most, counted flat."""
+
+    worst: int
+    result: float
+    truth: float
+
+    def __str__(self) -> str:
+        return f"is {self.result!r}, but float64 gives {self.truth!r}; not timed"
+
+
+def _wrong(result: Tensor, truth: Tensor, scale: Tensor) -> _Wrong | None:
+    """What is off by more than the tolerance, relative to `scale`; NaN always is."""
     relative, absolute = TOLERANCES[result.dtype]
-    return (result.double() - truth).abs() / (truth.abs() * relative + absolute)
-
-
-def _wrong(name: str, what: str, x: Tensor, result: Tensor, truth: Tensor) -> str:
-    """What is wrong with a result; empty if nothing is."""
-    excess = _excess(result, truth)
+    excess = (result.double() - truth).abs() / (scale * relative + absolute)
     if bool((excess <= 1.0).all()):
-        return ""
+        return None
     worst = int(excess.nan_to_num(nan=torch.inf).argmax())
-    return (
-        f"{name}: the {what} at x = {x[worst].item()!r} ({x.dtype}) is {result[worst].item()!r}, "
-        f"but float64 gives {truth[worst].item()!r}; not timed"
-    )
+    return _Wrong(worst, result.flatten()[worst].item(), truth.flatten()[worst].item())
 
 
 def _at_kink(subject: str, x: Tensor) -> Tensor:
@@ -252,52 +334,93 @@ def _at_kink(subject: str, x: Tensor) -> Tensor:
     return torch.isin(x, torch.cat(values)) if values else torch.zeros_like(x, dtype=torch.bool)
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a provider gives, or what is true of a part of x: there the terms of the parameters' gradients."""
+
+    y: Tensor
+    dx: Tensor
+    learned: tuple[Tensor, ...]
+
+
 def _results(
-    subject: str, functions: Mapping[str, Function], x: Tensor, g: Tensor
-) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
+    subject: str, functions: Mapping[str, Function], given: Inputs
+) -> tuple[dict[str, _Result], dict[str, str]]:
     """Values and gradients by provider; and why the others have none."""
+    x, g, *learned = given
     results, reasons = {}, {}
     for name, function in functions.items():
         try:
-            y = function(x)
-            dx = torch.autograd.grad(y, x, g)[0]
+            y = function(x, *learned)
+            gradients = torch.autograd.grad(y, (x, *learned), g)
         except Exception as error:  # whatever another library or a compiler raises
             first = (str(error).strip().splitlines() or [""])[0]
             reasons[name] = f"{subject} by {name} fails: {type(error).__name__}: {first}; not timed"
             continue
-        if y.dtype == dx.dtype == x.dtype:
-            results[name] = (y.detach(), dx)
+        dtypes = [t.dtype for t in (y, *gradients)]
+        if all(dtype == x.dtype for dtype in dtypes):
+            results[name] = _Result(y.detach(), gradients[0], gradients[1:])
         else:
-            reasons[name] = f"{subject} by {name} gives {y.dtype} and {dx.dtype} where x is {x.dtype}; not timed"
+            reasons[name] = (
+                f"{subject} by {name} gives {' and '.join(map(str, dtypes))} where x is {x.dtype}; not timed"
+            )
     return results, reasons
 
 
-def refused(subject: str, functions: Mapping[str, Function], pair: Pair) -> dict[str, str]:
+def _truth(reference: Function, x: Tensor, g: Tensor, learned: Sequence[Tensor]) -> _Result:
+    """In float64."""
+    x, g, parameters = x.double().requires_grad_(), g.double(), [p.detach().double() for p in learned]
+    y = reference(x, *parameters)
+    dx = torch.autograd.grad(y, x, g)[0]
+    terms = []
+    for i, p in enumerate(parameters):
+
+        def of(p: Tensor, i: int = i) -> Tensor:
+            return reference(x.detach(), *parameters[:i], p, *parameters[i + 1 :])
+
+        # An element takes one entry of a parameter, so that along ones lies its derivative by that entry.
+        terms.append(g * torch.func.jvp(of, (p,), (torch.ones_like(p),))[1])
+    return _Result(y.detach(), dx, tuple(terms))
+
+
+def refused(subject: str, functions: Mapping[str, Function], given: Inputs) -> dict[str, str]:
     """The providers whose value or gradient disagrees with float64 at an element, or that fail; and why.
 
     Only the gradient right at a kink is left out.
     """
-    x, g = pair
-    results, reasons = _results(subject, functions, x, g)
-    x, reference = x.detach(), eager(subject, x.device)
-    chunk = CHUNKS[x.device.type]
-    for start in range(0, x.numel(), chunk):
-        part = slice(start, start + chunk)
-        x64 = x[part].double().requires_grad_()
-        y64 = reference(x64)
-        dx64 = torch.autograd.grad(y64, x64, g[part].double())[0]
+    s = SUBJECTS[subject]
+    results, reasons = _results(subject, functions, given)
+    x, g, *learned = (t.detach() for t in given)
+    reference = eager(subject, x.device)
+    sums, squares = ([torch.zeros_like(p, dtype=torch.float64) for p in learned] for _ in range(2))
+    rows = max(1, CHUNKS[x.device.type] // (x.numel() // len(x))) if x.numel() else 1
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        truth = _truth(reference, x[part], g[part], learned)
+        for total, square, terms in zip(sums, squares, truth.learned, strict=True):
+            total += terms.sum_to_size(total.shape)
+            square += terms.square().sum_to_size(square.shape)
         kink = _at_kink(subject, x[part])
-        for name, (y, dx) in results.items():
-            owner = f"{subject} by {name}"
-            wrong = _wrong(owner, "value", x[part], y[part], y64.detach())
-            wrong = wrong or _wrong(owner, "gradient", x[part], dx[part].where(~kink, dx64.to(dx.dtype)), dx64)
+        scale = truth.dx.abs() + s.cancelling * g[part].double().abs()
+        for name, result in results.items():
+            dx = result.dx[part].where(~kink, truth.dx.to(x.dtype))
+            pairs = {"value": (result.y[part], truth.y, truth.y.abs()), "gradient": (dx, truth.dx, scale)}
+            for what, compared in pairs.items():
+                wrong = _wrong(*compared)
+                if wrong:
+                    at = x[part].flatten()[wrong.worst].item()
+                    reasons.setdefault(name, f"{subject} by {name}: the {what} at x = {at!r} ({x.dtype}) {wrong}")
+    for name, result in results.items():
+        for parameter, ours, total, square in zip(s.learned, result.learned, sums, squares, strict=True):
+            wrong = _wrong(ours, total, total.abs() + DEVIATIONS * square.sqrt())
             if wrong:
-                reasons.setdefault(name, wrong)
+                what = f"the gradient of {parameter}[{wrong.worst}] ({x.dtype})"
+                reasons.setdefault(name, f"{subject} by {name}: {what} {wrong}")
     return reasons
 
 
-def check_accuracy(subject: str, functions: Mapping[str, Function], pair: Pair) -> None:
-    """Raise AssertionError unless every provider's value and gradient agree with float64."""
-    reasons = refused(subject, functions, pair)
+def check_accuracy(subject: str, functions: Mapping[str, Function], given: Inputs) -> None:
+    """Raise AssertionError unless every provider's value and gradients agree with float64."""
+    reasons = refused(subject, functions, given)
     if reasons:
         raise AssertionError("\n".join(reasons.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange", "float16": "tab:green"}
 RATIO, SHARE = "ratio.png", "copy-share.png"
 KEY = "Source"
+# Activations beside each other.
+COLUMNS = 5
 
 
 def _line(axes: Axes, cases: Sequence[Comparison], value: Callable[[Comparison], float | None], **style: Any) -> None:
@@ -43,25 +46,30 @@ def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def _grid(result: Result, y_label: str, draw: Callable[[Axes, list[Comparison], str, str], None]) -> Figure:
-    """Axes for each direction and activation, in which `draw` draws each dtype."""
+    """Axes for each activation and direction, one below the other, in which `draw` draws each dtype."""
     from matplotlib.figure import Figure
 
     cases = comparisons(result.records)
     activations = list(dict.fromkeys(c.activation for c in cases))
     sizes = sorted({c.size for c in cases})
-    figure = Figure(figsize=(0.6 + 3.6 * len(activations), 6.2), layout="constrained")
-    grid = figure.subplots(len(DIRECTIONS), len(activations), sharex=True, sharey="row", squeeze=False)
-    for row, direction in zip(grid, DIRECTIONS, strict=True):
-        for axes, activation in zip(row, activations, strict=True):
+    columns = min(len(activations), COLUMNS)
+    bands = [activations[i : i + columns] for i in range(0, len(activations), columns)]
+    figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 5.8 * len(bands)), layout="constrained")
+    grid = figure.subplots(len(bands) * len(DIRECTIONS), columns, sharex=True, sharey="row", squeeze=False)
+    for row, (band, direction) in zip(grid, itertools.product(bands, DIRECTIONS), strict=True):
+        for axes, activation in zip(row, band, strict=False):
             for dtype, colour in COLOURS.items():
                 some = [c for c in cases if (c.activation, c.direction, c.dtype) == (activation, direction, dtype)]
                 if some:
                     draw(axes, some, dtype, colour)
             axes.set_title(f"{activation}, {direction}", fontsize=10)
             _size_axis(axes, sizes)
+            if direction == DIRECTIONS[-1]:
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel("elements")
         row[0].set_ylabel(y_label)
-    for axes in grid[-1]:
-        axes.set_xlabel("elements")
+        for axes in row[len(band) :]:
+            axes.remove()
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(str(result.environment["device"]), fontsize=11)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench import plots
-from bench.cases import DIRECTIONS
+from bench.cases import DIRECTIONS, SUBJECTS
 from bench.figures import (
     LOST,
     Comparison,
@@ -123,8 +123,19 @@ def caption(result: Result) -> str:
     return f"**{e['device']}**{threads}; {versions}{backend}; {e['date']}, {commands}."
 
 
+def _learned(result: Result) -> str:
+    """Which of the activations have parameters that learn; empty if none of them has."""
+    names = dict.fromkeys(r["activation"] for r in result.records)
+    learned = [f"`{name}`" for name in names if name in SUBJECTS and SUBJECTS[name].learned]
+    if not learned:
+        return ""
+    return f"The backward of {', '.join(learned)} includes the parameter's gradient."
+
+
 def _meaning(result: Result) -> str:
     text = "Medians; the ratio is eager's time over fusedact's, so above 1 fusedact is faster."
+    if _learned(result):
+        text += f" {_learned(result)}"
     if any(case.over_compile() is not None for case in comparisons(result.records)):
         text += " `over compile` is the best of torch.compile's times over fusedact's."
     if result.on_gpu:
@@ -232,6 +243,8 @@ def page(result: Result) -> str:
         "over its median, `GB/s` of the bytes that the case must move, `of copy` the time of a plain copy of as many "
         "bytes over fusedact's, `kept B/element` what autograd keeps for backward, eager / fusedact.",
     ]
+    if _learned(result):
+        parts.append(_learned(result))
     for activation in dict.fromkeys(c.activation for c in cases):
         some = [c for c in cases if c.activation == activation]
         parts += [f"## {activation}", full_table(some, result.on_gpu)]

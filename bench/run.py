@@ -30,10 +30,11 @@ from bench.cases import (
     SUBJECTS,
     Case,
     Function,
-    Pair,
+    Inputs,
     all_cases,
     compilers,
     inputs,
+    inputs_of,
     kept_bytes,
     path,
     providers,
@@ -56,7 +57,7 @@ class Suite:
     """What a run times, in powers of two: the most telling sizes first, for a limit cuts off the rest."""
 
     exponents: tuple[int, ...]
-    # Where torch.compile is timed, which takes seconds a case; and where its other ways are.
+    # Where torch.compile is timed, which takes seconds a case and way; and where its other ways are.
     compiled: tuple[int, ...]
     tuned: tuple[int, ...]
     # For a case, if it allows enough rounds; and for the whole run, after which no case is begun.
@@ -66,11 +67,12 @@ class Suite:
 
 SUITES = {
     "cpu": {
-        "full": Suite((20, 24, 16, 10, 18, 22, 14, 12, 6, 26), (16, 20, 24), (), seconds=0.8, limit=540),
-        "quick": Suite((20, 16, 10), (20,), (), seconds=0.2, limit=50),
+        # 2^24 elements are beyond the caches; those of 2^26 would take as long as all other sizes together.
+        "full": Suite((20, 24, 16, 10, 18, 22, 14, 12, 6), (16, 20, 24), (), seconds=0.4, limit=540),
+        "quick": Suite((20, 16, 10), (20,), (), seconds=0.1, limit=50),
     },
     "cuda": {
-        "full": Suite((24, 28, 20, 16, 26, 22, 12, 18, 14, 10), (24, 28, 20, 16), (24, 28), seconds=0.3, limit=540),
+        "full": Suite((24, 28, 20, 16, 26, 22, 12, 18, 14, 10), (24, 20), (24,), seconds=0.3, limit=540),
         "quick": Suite((24, 20, 16), (24,), (), seconds=0.2, limit=50),
     },
 }
@@ -108,8 +110,9 @@ def _quartiles(name: str, samples: Sequence[float]) -> dict[str, float]:
     return {f"{name}_us": median, f"{name}_q25_us": q25, f"{name}_q75_us": q75}
 
 
-def rows(case: Case, functions: Mapping[str, Function], x: Tensor, samples: Mapping[str, Samples]) -> Iterator[Row]:
+def rows(case: Case, functions: Mapping[str, Function], given: Inputs, samples: Mapping[str, Samples]) -> Iterator[Row]:
     """The samples of a case in figures."""
+    x, _, *learned = given
     times = {name: _quartiles("device", s.device) | _quartiles("host", s.host) for name, s in samples.items()}
     bytes_moved = TENSORS_MOVED[case.direction] * case.size * DTYPES[case.dtype].itemsize
     for name, s in samples.items():
@@ -124,20 +127,20 @@ def rows(case: Case, functions: Mapping[str, Function], x: Tensor, samples: Mapp
             host_ratio=round(times["eager"]["host_us"] / times[name]["host_us"], 4),
             gb_per_s=round(bytes_moved / device / 1e3, 3),
             copy_share=round(times["copy"]["device_us"] / device, 4),
-            kept_bytes_per_element=round(kept_bytes(functions[name], x) / case.size, 3) if keeps else "",
-            path=path(case.activation, x) if name == "fusedact" else "",
+            kept_bytes_per_element=round(kept_bytes(functions[name], x, *learned) / case.size, 3) if keeps else "",
+            path=path(case.activation, x, *learned) if name == "fusedact" else "",
             rounds=len(s.device),
             calls_per_round=s.calls,
         )
 
 
-def run_case(case: Case, functions: Mapping[str, Function], pairs: Sequence[Pair], seconds: float) -> list[Row]:
+def run_case(case: Case, functions: Mapping[str, Function], given: Sequence[Inputs], seconds: float) -> list[Row]:
     """Time all providers of a case, and a copy. Their results must have been checked."""
-    device = pairs[0][0].device
-    contenders = {name: contender(function, case.direction, pairs) for name, function in functions.items()}
+    device = given[0][0].device
+    contenders = {name: contender(function, case.direction, given) for name, function in functions.items()}
     contenders["copy"] = copy_contender(case, device)
     samples = measure(contenders, seconds, device)
-    return list(rows(case, functions, pairs[0][0], samples))
+    return list(rows(case, functions, given[0], samples))
 
 
 def fits(size: int, dtype: torch.dtype, count: int, device: torch.device) -> bool:
@@ -177,16 +180,16 @@ class Plan:
                 self.refused[label] = f"{label}: needs more memory than is free; not timed"
                 self.skipped += len(cases)
                 continue
-            pairs = _inputs(dtype, size, self.device, buffer_count(size, dtype, self.device))
+            given = inputs_of(subject, _inputs(dtype, size, self.device, buffer_count(size, dtype, self.device)))
             functions = providers(subject, self.device, compiled)
-            wrong = refused(subject, functions, pairs[0])
+            wrong = refused(subject, functions, given[0])
             self.refused |= {f"{label} {name}": why for name, why in wrong.items()}
             functions = {name: function for name, function in functions.items() if name not in wrong}
             if "eager" not in functions or "fusedact" not in functions:
                 self.skipped += len(cases)
                 continue
             for case in cases:
-                yield run_case(case, functions, pairs, self.seconds)
+                yield run_case(case, functions, given, self.seconds)
 
 
 # ----- command line

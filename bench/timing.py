@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.cases import FORWARD, Function, Pair, forward_backward
+from bench.cases import FORWARD, Function, Inputs, forward_backward
 
 # A sample repeats a call until it lasts this long, so that the timer's own noise (below 1 us) does not show.
 SAMPLE_SECONDS = 1e-3
@@ -49,26 +49,26 @@ class Contender:
 
     function: Function
     direction: str
-    pairs: Sequence[Pair]
-    turn: Iterator[Pair]
+    inputs: Sequence[Inputs]
+    turn: Iterator[Inputs]
     # Results stay alive for a turn, so that they too are written to memory that has left the cache.
-    results: deque[Tensor]
+    results: deque[Tensor | tuple[Tensor, ...]]
 
     def run(self, calls: int) -> None:
         """Call the function that often."""
         function, results = self.function, self.results
         if self.direction == FORWARD:
             with torch.no_grad():
-                for x, _ in itertools.islice(self.turn, calls):
-                    results.append(function(x))
+                for x, _, *learned in itertools.islice(self.turn, calls):
+                    results.append(function(x, *learned))
         else:
-            for x, g in itertools.islice(self.turn, calls):
-                results.append(forward_backward(function, x, g))
+            for given in itertools.islice(self.turn, calls):
+                results.append(forward_backward(function, *given))
 
 
-def contender(function: Function, direction: str, pairs: Sequence[Pair]) -> Contender:
-    """A provider that is ready to run; with a single pair no result is kept."""
-    return Contender(function, direction, pairs, itertools.cycle(pairs), deque(maxlen=len(pairs) - 1))
+def contender(function: Function, direction: str, inputs: Sequence[Inputs]) -> Contender:
+    """A provider that is ready to run; with a single input no result is kept."""
+    return Contender(function, direction, inputs, itertools.cycle(inputs), deque(maxlen=len(inputs) - 1))
 
 
 def buffer_count(size: int, dtype: torch.dtype, device: torch.device) -> int:
@@ -211,7 +211,7 @@ def _queue(work: Callable[[], None]) -> _Timed:
 def _device_cost(one: Contender, device: torch.device) -> tuple[float, float]:
     """About how long a call takes the device, and the host."""
     calls = 4
-    one.run(max(calls, len(one.pairs)))  # fills the allocator's cache
+    one.run(max(calls, len(one.inputs)))  # fills the allocator's cache
     torch.cuda.synchronize(device)
     host = _wall(functools.partial(one.run, calls)) / calls
     torch.cuda.synchronize(device)
@@ -252,8 +252,8 @@ class _Work:
 def _work(one: Contender, costs: tuple[float, float], device: torch.device) -> _Work:
     """A graph if the calls can be captured, else the calls themselves."""
     cost, host = costs
-    turns = math.ceil(SAMPLE_SECONDS / cost / len(one.pairs))
-    calls = max(1, min(turns * len(one.pairs), MAX_CALLS))
+    turns = math.ceil(SAMPLE_SECONDS / cost / len(one.inputs))
+    calls = max(1, min(turns * len(one.inputs), MAX_CALLS))
     try:
         graph = _captured(one, calls, device)
     except RuntimeError:
@@ -261,7 +261,7 @@ def _work(one: Contender, costs: tuple[float, float], device: torch.device) -> _
         one.results.clear()
         # Few enough for the queue, with some ten launches a call.
         calls = min(calls, 50)
-        one.run(max(4, len(one.pairs)))
+        one.run(max(4, len(one.inputs)))
         return _Work(functools.partial(one.run, calls), calls, "events", calls * cost, calls * host)
     return _Work(graph.replay, calls, "graph", calls * cost, _wall(graph.replay))
 

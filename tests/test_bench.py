@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import importlib.util
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -59,9 +61,10 @@ def test_every_activation_is_timed(bench):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_all_providers_of_all_activations_pass_the_check(bench, dtype):
-    pair = bench.cases.inputs(bench.cases.DTYPES[dtype], 2**16, CPU)[0]
+    pairs = bench.cases.inputs(bench.cases.DTYPES[dtype], 2**16, CPU)
     for subject in bench.cases.SUBJECTS:
-        bench.cases.check_accuracy(subject, bench.cases.providers(subject, CPU), pair)
+        (given,) = bench.cases.inputs_of(subject, pairs)
+        bench.cases.check_accuracy(subject, bench.cases.providers(subject, CPU), given)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +95,83 @@ def test_a_provider_that_fails_or_changes_the_dtype_is_refused(bench):
     }
 
 
+LEARNED = ["relu_sigmoid (learned)", "swish (learned)", "prelu (per channel)"]
+
+
+def test_parameters_learn_in_these(bench):
+    assert [name for name, s in bench.cases.SUBJECTS.items() if s.learned] == LEARNED
+
+
+@pytest.mark.parametrize(("size", "shape"), [(2**16, (256, 256)), (256, (1, 256)), (16, (1, 16))])
+def test_a_parameter_for_each_channel_goes_with_rows(bench, size, shape):
+    pairs = bench.cases.inputs(torch.bfloat16, size, CPU, count=2)
+    (x, g, weight), (other, _, same) = bench.cases.inputs_of("prelu (per channel)", pairs)
+    assert x.shape == g.shape == shape
+    assert (weight.shape, weight.dtype, weight.requires_grad) == (shape[1:], x.dtype, True)
+    assert weight is same and len(weight.unique()) > 1
+    # The memory of the pairs themselves, of which inputs rotate.
+    assert [x.data_ptr(), other.data_ptr()] == [pair[0].data_ptr() for pair in pairs]
+
+
+@pytest.mark.parametrize("subject", LEARNED)
+def test_gradients_of_what_learns_are_asked_for(bench, subject):
+    (given,) = bench.cases.inputs_of(subject, bench.cases.inputs(torch.float32, 1024, CPU))
+    for function in bench.cases.providers(subject, CPU).values():
+        dx, dp = bench.cases.forward_backward(function, *given)
+        assert (dx.shape, dp.shape) == (given[0].shape, given[2].shape)
+
+
+@pytest.mark.parametrize("subject", LEARNED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("scale", [0.0, 0.5, -1.0, float("nan")])
+def test_a_wrong_gradient_of_a_parameter_is_refused(bench, subject, dtype, scale):
+    """A sum of terms of either sign, much smaller than they are: what is allowed must not reach it."""
+
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, p):
+            return p.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * scale
+
+    (given,) = bench.cases.inputs_of(subject, bench.cases.inputs(dtype, 2**14, CPU))
+    right = bench.cases.eager(subject, CPU)
+    (parameter,) = bench.cases.SUBJECTS[subject].learned
+    wanted = re.escape(f"{subject} by wrong: the gradient of {parameter}[") + r"\d+\] .*not timed"
+    with pytest.raises(AssertionError, match=wanted):
+        bench.cases.check_accuracy(subject, {"wrong": lambda x, p: right(x, Scaled.apply(p))}, given)
+
+
+def test_mixed_up_channels_are_refused(bench):
+    subject = "prelu (per channel)"
+    (given,) = bench.cases.inputs_of(subject, bench.cases.inputs(torch.float32, 2**12, CPU))
+    with pytest.raises(AssertionError, match="the value at x"):
+        bench.cases.check_accuracy(subject, {"wrong": lambda x, w: torch.where(x > 0, x, x * w.flip(0))}, given)
+
+
+def test_what_learns_is_not_kept_for_backward(bench):
+    x, _, weight = bench.cases.inputs_of("prelu (per channel)", bench.cases.inputs(torch.float32, 512, CPU))[0]
+    assert bench.cases.kept_bytes(torch.nn.functional.prelu, x, weight) == 512 * 4
+
+
+def test_a_twin_may_name_its_arguments_otherwise(bench):
+    x = torch.tensor([-2.0, 3.0])
+    assert bench.cases.eager("prelu", CPU)(x).tolist() == bench.cases.fused("prelu", CPU)(x).tolist() == [-0.5, 3.0]
+
+
 def test_other_libraries_are_timed_where_installed(bench, monkeypatch):
     others = {"theirs": "torch.nn.functional:elu", "missing": "no_such_package:elu", "lacking": "torch:no_such_name"}
     monkeypatch.setitem(bench.cases.SUBJECTS, "elu", bench.cases.Subject("elu", others=others))
     assert list(bench.cases.providers("elu", CPU)) == ["eager", "theirs", "fusedact"]
 
 
-def test_an_activation_without_a_twin_needs_a_composition(bench, monkeypatch):
-    monkeypatch.setitem(bench.cases.SUBJECTS, "bare", bench.cases.Subject("relu_sigmoid"))
-    with pytest.raises(ValueError, match="relu_sigmoid has no twin in PyTorch and needs a composition"):
+@pytest.mark.parametrize(("activation", "learned"), [("relu_sigmoid", ()), ("elu", ("alpha",))])
+def test_an_activation_without_a_twin_needs_a_composition(bench, monkeypatch, activation, learned):
+    """As a twin takes numbers, there is none where they learn."""
+    monkeypatch.setitem(bench.cases.SUBJECTS, "bare", bench.cases.Subject(activation, learned=learned))
+    with pytest.raises(ValueError, match=f"{activation} has no twin in PyTorch and needs a composition"):
         bench.cases.providers("bare", CPU)
 
 
@@ -509,6 +580,28 @@ def test_the_losses_say_when_there_are_none(bench, made_up_run):
     result = bench.figures.load(made_up_run(ROWS[:3]).folder.parent)[0]
     assert bench.report.losses_table(result) == "No case has a ratio below 0.95."
     assert bench.report.losses_summary(result) == "No case has a ratio below 0.95."
+
+
+@needs_matplotlib
+def test_plots_of_many_activations_go_below_each_other(bench, made_up_run):
+    names = ["elu", "selu", "swish (learned)", "prelu", "relu_sigmoid", "swish", "prelu (per channel)"]
+    result = bench.figures.load(made_up_run().folder.parent)[0]
+    rows = [row | {"activation": name} for name in names for row in result.records]
+    axes = bench.plots.ratio_figure(dataclasses.replace(result, records=rows)).axes
+    assert [a.get_title() for a in axes if a.get_title().endswith("forward")] == [f"{n}, forward" for n in names]
+    assert len(axes) == 2 * len(names)
+    assert all(a.get_xlabel() == "elements" for a in axes if a.get_title().endswith("backward"))
+
+
+@needs_matplotlib
+def test_report_says_whose_parameters_learn(made_up_run):
+    sentence = "The backward of `swish (learned)` includes the parameter's gradient."
+    made = made_up_run()
+    made.report()
+    assert "includes" not in made.readme.read_text()
+    made = made_up_run([row | {"activation": "swish (learned)"} for row in ROWS])
+    made.report()
+    assert sentence in made.readme.read_text() and sentence in (made.folder / "README.md").read_text()
 
 
 def test_the_published_figures_are_current(bench, monkeypatch):
