@@ -127,13 +127,16 @@ def swish_backward(g, x, params, precise: tl.constexpr):
         e = mantissa * scale * rest
         total = 1.0 + e
         # 1 / (1 + e): a Newton step on an approximate division, with what the sum loses.
-        u = 1.0 / total
-        u = tl.fma(u, tl.fma(-u, e - (total - 1.0), tl.fma(-u, total, 1.0)), u)
+        first = 1.0 / total
+        residual = tl.fma(-first, e - (total - 1.0), tl.fma(-first, total, 1.0))
+        u = tl.fma(first, residual, first)
         complement = tl.where(negative, u, e * u)
         s = tl.where(negative, mantissa * u, u)
+        s_low = tl.where(negative, 0.0, tl.fma(first, residual, first - u))
         scale, rest = tl.where(negative, scale, 1.0), tl.where(negative, rest, 1.0)
         # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
-        slope = s * (tl.fma(z, complement, 1.0) + z_low * complement) * scale * rest
+        rise = tl.fma(z, complement, 1.0) + z_low * complement
+        slope = tl.fma(s, rise, s_low * rise) * scale * rest
         s = s * scale * rest
         p = s * complement
     else:
