@@ -30,7 +30,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Way:
-    """What a whole block executes: up to where the masked path leaves, then the rest, with how often each one runs."""
+    """What a whole block executes: up to where the masked path leaves, then the rest, with how often each one runs.
+
+    Of a loop over blocks: what a program executes before and after it, then once round.
+    """
 
     prologue: tuple[Instruction, ...]
     rest: tuple[tuple[Instruction, float], ...]
@@ -125,25 +128,32 @@ def _successors(code: Sequence[Instruction], at: int) -> list[int | None]:
 
 
 def _shortest(
-    code: Sequence[Instruction], stored: int, closed: Collection[int] = (), guarded: bool = False
+    code: Sequence[Instruction],
+    stored: int,
+    closed: Collection[int] = (),
+    guarded: bool = False,
+    start: int = 0,
+    end: int | None = None,
 ) -> list[int] | None:
-    """Positions on the shortest way to an end with so many bytes stored; guarded stores count only where asked."""
-    came: dict[tuple[int, int], tuple[int, int] | None] = {(0, 0): None}
+    """The shortest way, as positions, to `end` or an exit with so many bytes stored; `guarded` stores too if asked."""
+    came: dict[tuple[int, int], tuple[int, int] | None] = {(start, 0): None}
     queue = deque(came)
     while queue:
         state = queue.popleft()
         at, before = state
         counts = guarded or not code[at].conditional
         after = min(stored, before + (code[at].stores if counts else 0))
-        for following in _successors(code, at):
-            if following is None:
-                if after == stored:
-                    way, step = [], state
-                    while step is not None:
-                        way.append(step[0])
-                        step = came[step]
-                    return way[::-1]
-            elif following < len(code) and following not in closed and (following, after) not in came:
+        successors = _successors(code, at)
+        if after == stored and (at == end if end is not None else None in successors):
+            way, step = [], state
+            while step is not None:
+                way.append(step[0])
+                step = came[step]
+            return way[::-1]
+        for following in successors:
+            if following is None or following >= len(code) or following in closed:
+                continue
+            if (following, after) not in came:
                 came[following, after] = state
                 queue.append((following, after))
     return None
@@ -180,3 +190,24 @@ def whole_block(code: Sequence[Instruction], stored: int, elements: int, trips: 
     times = _repeats(code, way, elements, trips)
     rest = tuple((code[at], count) for at, count in zip(way[common:], times[common:], strict=True))
     return Way(tuple(code[at] for at in way[:common]), rest)
+
+
+def once_round(code: Sequence[Instruction], stored: int) -> Way:
+    """What a thread executes once round the loop that stores a multiple of `stored` bytes: the longest, if unrolled.
+
+    Raises:
+        ValueError: if there is no such loop.
+    """
+    loops = [(i.target, at) for at, i in enumerate(code) if i.target is not None and i.target <= at]
+    sizes = {loop: sum(i.stores for i in code[loop[0] : loop[1] + 1]) for loop in loops}
+    fitting = [loop for loop in loops if sizes[loop] and sizes[loop] % stored == 0]
+    if not fitting:
+        raise ValueError(f"no loop stores a multiple of {stored} bytes a thread")
+    start, end = max(fitting, key=lambda loop: (sizes[loop], loop[0] - loop[1]))
+    body = _shortest(code, sizes[start, end], guarded=True, start=start, end=end)
+    before = _shortest(code, 0, end=start)
+    after = _shortest(code, 0, start=end + 1)
+    if body is None or before is None or after is None:
+        raise ValueError("the loop cannot be followed")
+    once = tuple(code[at] for at in (*before[:-1], *after))
+    return Way(once, tuple((code[at], 1.0) for at in body))

@@ -54,7 +54,16 @@ LIMITS = {
     ("selu", "backward"): 20,
     ("pwl_uniform", "forward"): 20,
     ("pwl_uniform", "backward"): 24,
+    # What leaves the memory the bound.
+    **{
+        (f"{name} ({how})", "backward"): 37
+        for name in ("relu_sigmoid", "prelu", "swish")
+        for how in ("learned", "per channel, last", "per channel, second")
+    },
 }
+
+# Where the channels of parameters per channel are; every size a multiple of what a thread takes.
+PER_CHANNEL = {"last": ((64, 1024), 1), "second": ((8, 64, 1024), 1)}
 
 # 63 breakpoints: tables with 64 entries, which a search halves six times.
 BREAKPOINTS, ENTRIES, HALVINGS = 63, 64, 6
@@ -78,7 +87,8 @@ class Row:
     conversions: float
     # Loads of less than 16 bytes.
     narrow_loads: float
-    # Instructions a thread executes before the masked path leaves, whatever the number of its elements.
+    # Instructions a thread executes before the masked path leaves, or outside a loop over blocks, whatever the number
+    # of its elements.
     prologue: int
     # Of the accesses to global memory after the prologue, in bytes.
     widest_load: int
@@ -109,16 +119,18 @@ RISING = ("instructions", "special", "conversions", "narrow_loads", "prologue", 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A device function with parameters; how often its loop, if it has one, runs."""
+    """A device function with parameters; how often its loop, if it has one, runs; the channels' dimension."""
 
     function: str
     params: tuple[Any, ...] = ()
     directions: tuple[str, ...] = DIRECTIONS
     trips: int | None = None
+    shape: tuple[int, ...] = (8, 1024)
+    channel_dim: int | None = None
 
 
 def kernels() -> dict[str, Kernel]:
-    """Every activation, the backward with learned parameters too, and the ways to find a segment in a table."""
+    """Every activation, its backward with learned parameters, also per channel; ways to find a segment in a table."""
     found = {}
     for name in registry.names("elementwise"):
         spec = registry.get(name)
@@ -126,6 +138,11 @@ def kernels() -> dict[str, Kernel]:
         if spec.parameters:
             learned = tuple(torch.tensor([p.default]) for p in spec.parameters)
             found[f"{name} (learned)"] = Kernel(spec.device, learned, ("backward",))
+            for where, (shape, dim) in PER_CHANNEL.items():
+                each = tuple(torch.full((shape[dim],), p.default) for p in spec.parameters)
+                found[f"{name} (per channel, {where})"] = Kernel(
+                    spec.device, each, ("backward",), shape=shape, channel_dim=dim
+                )
     breakpoints = torch.linspace(-4, 4, BREAKPOINTS)
     for kind in ("uniform", "bucket", "search"):
         plan = tables.Plan(kind, CELLS, steep=False)
@@ -165,17 +182,25 @@ def _read(compiled: Any) -> tuple[list[disassembly.Instruction], int, int]:
 
 def row(name: str, kernel: Kernel, direction: str, dtype: str, target: str) -> Row:
     """Compile a kernel as the launcher does, and count."""
-    compiled = aot.compile_kernel(kernel.function, direction, target, DTYPES[dtype], kernel.params)
-    return counted(compiled, (name, direction, dtype, target), kernel.trips)
+    compiled = aot.compile_kernel(
+        *(kernel.function, direction, target, DTYPES[dtype], kernel.params),
+        shape=kernel.shape,
+        channel_dim=kernel.channel_dim,
+    )
+    return counted(compiled, (name, direction, dtype, target), kernel.trips, kernel.channel_dim is not None)
 
 
-def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = None) -> Row:
-    """The figures of a compiled kernel."""
+def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = None, loop: bool = False) -> Row:
+    """The figures of a compiled kernel; with `loop`, of one that goes through its blocks in a loop."""
     name, direction, dtype, target = key
     size = DTYPES[dtype].itemsize
     elements = launch.BYTES_PER_THREAD // size
     code, registers, spills = _read(compiled)
-    way = disassembly.whole_block(code, launch.BYTES_PER_THREAD, elements, trips)
+    if loop:
+        way = disassembly.once_round(code, launch.BYTES_PER_THREAD)
+        elements = sum(int(i.stores * times) for i, times in way.rest) // size
+    else:
+        way = disassembly.whole_block(code, launch.BYTES_PER_THREAD, elements, trips)
 
     def each(pattern: str) -> float:
         return sum(times for i, times in way.rest if re.match(pattern, i.name)) / elements
@@ -184,11 +209,11 @@ def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = N
     for i, times in way.rest:
         loads.update({i.loads: times} if i.loads else {})
         stores.update({i.stores: times} if i.stores else {})
-    in_16_bytes = (loads[16] * 16 // launch.BYTES_PER_THREAD, stores[16] * 16 // launch.BYTES_PER_THREAD)
+    in_16_bytes = (loads[16] * 16 // (elements * size), stores[16] * 16 // (elements * size))
     instructions, special, conversions = each(""), each(SPECIAL_FUNCTIONS), each(CONVERSIONS)
     prediction: dict[str, Any] = {}
     if target == PREDICTED_FOR:
-        issued = instructions + len(way.prologue) / elements
+        issued = instructions + (0 if loop else len(way.prologue) / elements)
         prediction = predicted(direction, size, issued, special + conversions)
         if dtype == "bf16":
             prediction["limit"] = LIMITS.get((name, direction))

@@ -83,6 +83,7 @@ register(
         lean_forward=eager.prelu_lean,
         lean_backward=eager.prelu_backward_lean,
         aten=F.leaky_relu,
+        aten_tensors=eager.prelu_twin,
         device="prelu",
         always_learned=True,
         autocast=True,

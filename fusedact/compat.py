@@ -27,6 +27,7 @@ __all__ = [
     "is_legacy_batched",
     "kernels_serve_device",
     "materialized",
+    "prelu_kernel",
     "tracing",
     "transforms_active",
     "transforms_allowed",
@@ -120,6 +121,12 @@ def materialized(x: Tensor) -> Tensor:
     if x.is_neg() or x._is_zerotensor():
         return x.clone()
     return x
+
+
+# torch.prelu along any dimension: the public function takes the second alone.
+prelu_kernel = cast(
+    "Callable[[Tensor, Tensor], Tensor]", _private(torch, "_prelu_kernel", lambda x, w: torch.where(x > 0, x, w * x))
+)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -27,6 +27,7 @@ __all__ = [
     "prelu",
     "prelu_backward_lean",
     "prelu_lean",
+    "prelu_twin",
     "relu_sigmoid",
     "relu_sigmoid_backward_lean",
     "relu_sigmoid_lean",
@@ -167,6 +168,13 @@ def prelu(x: Tensor, weight: Parameter) -> Tensor:
     return torch.where(x > 0, x, weight * x)
 
 
+def prelu_twin(x: Tensor, weight: Tensor, channel: int | None = None) -> Tensor:
+    """PyTorch's own operator, for a weight per entry of any dimension."""
+    if channel is None or channel == 1:
+        return torch.prelu(x, weight)
+    return compat.prelu_kernel(x, weight.reshape([-1 if d == channel else 1 for d in range(x.dim())]))
+
+
 def prelu_lean(x: Tensor, weight: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
     """The same without a graph to record."""
     below = torch.clamp_max(x, 0.0, out=spare(0)).mul_(weight)
@@ -182,8 +190,8 @@ def prelu_backward_lean(
     dx: Tensor | None = None
     if x_needed and isinstance(weight, Tensor):
         # Three vector operations; `where` alone takes eight times as long.
-        slope = torch.gt(x, 0.0, out=_new(x, spare(0)))
-        dx = torch.mul(torch.lerp(weight, constant(1.0, x.dtype, x.device), slope, out=slope), g, out=out)
+        slope = torch.gt(x, 0.0, out=_new(x, out))
+        dx = torch.lerp(weight, constant(1.0, x.dtype, x.device), slope, out=slope).mul_(g)
     elif x_needed:
         dx = _leaky_relu_backward(g, x, weight, False, grad_input=_new(x, out))
     if weight_needed:

@@ -27,22 +27,24 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     """The activation of x, on the path that `dispatch.choose` finds."""
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
         check_input(spec, x)
-    if type(channel_dim) is not int:
-        check_channel_dim(owner(spec), channel_dim)
     numbers, channel = True, None
     for p in params:
         if type(p) is not float:
+            check_channel_dim(owner(spec), channel_dim)
             params, channel = check_parameters(spec, x, params, channel_dim)
             numbers = eager.numeric(params)
             break
-    if spec.autocast and compat.autocast_dtype(x) is not None:
+    if spec.autocast:
         x, params = _autocast(x, params)
-    call = Call(spec, choose(spec, x, params, numbers), channel)
-    path = call.path
+    path = choose(spec, x, params, numbers)
+    if path.kind == "aten" and not inplace:
+        if numbers and spec.aten is not None:
+            return spec.aten(x, *params)
+        if spec.aten_tensors is not None:
+            return spec.aten_tensors(x, *params, channel=channel)
+    call = Call(spec, path, channel)
     if inplace:
         return _apply_inplace(call, x, params)
-    if path.kind == "aten" and spec.aten is not None:
-        return spec.aten(x, *params)
     if path.kind == "formula":
         return eager.formula(spec, x, params, channel)
     if compat.transforms_active():
@@ -61,16 +63,17 @@ def _needs_grad(x: Tensor, params: Parameters) -> bool:
 
 
 def _autocast(x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
-    """Input and parameters in autocast's dtype, as it converts those of the twin."""
+    """Input and parameters as autocast converts those of the twin."""
     dtype = compat.autocast_dtype(x)
-    assert dtype is not None
+    if dtype is None:
+        return x, params
     return x.to(dtype), tuple(p.to(dtype) if isinstance(p, Tensor) else p for p in params)
 
 
 def _apply_inplace(call: Call, x: Tensor, params: Parameters) -> Tensor:
     """Overwrite x. Where a gradient is wanted a copy of the input is kept, as PyTorch does for SiLU and its like."""
     spec, path, channel = call
-    if path.kind == "aten" and spec.aten is not None:
+    if path.kind == "aten" and spec.aten is not None and eager.numeric(params):
         return spec.aten(x, *params, inplace=True)
     if _needs_grad(x, params) or compat.transforms_active():
         return x.copy_(apply(spec, x.clone(), params, channel_dim=channel or 0))

@@ -78,10 +78,7 @@ def _operands(params: Sequence[Parameter], x: Tensor, channel: int | None, dtype
     """Parameters as numbers, or, with an entry per channel, expanded to x's shape; tensors remain on other devices."""
     made: list[Parameter] = []
     for p in params:
-        if isinstance(p, Tensor) and p.numel() == 1 and x.is_cpu:
-            made.append(p.item())
-            continue
-        p = operand(p, x, channel, dtype)
+        p = operand(_number(p) if x.is_cpu else p, x, channel, dtype)
         made.append(p.expand(x.shape) if isinstance(p, Tensor) and p.dim() else p)
     return made
 
@@ -116,6 +113,10 @@ def forward(
     half = x.dtype in HALF_DTYPES
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
+        twin = spec.aten_tensors
+        if twin is not None and all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params):
+            y = twin(x, *params, channel=channel)
+            return y if out is None else out.copy_(y)
         params = _operands(params, x, channel, dtype)
         if spec.aten is not None and numeric(params):
             y = spec.aten(x, *params)
@@ -194,6 +195,9 @@ def backward(
             return [_narrowed(lean(g.float(), x.float(), *params, *beside)[0], x.dtype), *nothing]
         return [lean(g, x, *params, *beside)[0], *nothing]
 
+    if x.numel() <= _piece_limit(x) and not beside:
+        return _at_once(spec, g, x, params, needed, channel, dtype)
+
     totals = {
         i: _Total(p, x, channel, dtype)
         for i, (p, n) in enumerate(zip(params, needed[1:], strict=True))
@@ -224,6 +228,37 @@ def backward(
             if part is not None:
                 total.add(part, [next(cut) for _ in total.cut])
     return [dx, *(totals[i].result() if i in totals else None for i in range(len(params)))]
+
+
+def _at_once(
+    spec: ActivationSpec,
+    g: Tensor,
+    x: Tensor,
+    params: Sequence[Parameter],
+    needed: Sequence[bool],
+    channel: int | None,
+    dtype: torch.dtype,
+) -> list[Tensor | None]:
+    """The same for a tensor of one piece."""
+    lean = spec.lean_backward
+    values = [operand(_number(p) if x.is_cpu else p, x, channel, dtype) for p in params]
+    if lean is None:
+        grads: Gradients = _differentiated(spec, g.to(dtype), x.to(dtype), values, needed)
+    else:
+        grads = lean(g.to(dtype), x.to(dtype), *values, needed=needed)
+    sums: list[Tensor | None] = [None] * len(params)
+    for i, (p, part, n) in enumerate(zip(params, grads[1:], needed[1:], strict=False)):
+        if n and part is not None and isinstance(p, Tensor):
+            others = [d for d in range(part.dim()) if d != channel] if p.numel() != 1 else None
+            total = part if others == [] else part.sum(others)
+            sums[i] = total.to(p.dtype).reshape(p.shape)
+    dx = grads[0]
+    return [dx.to(x.dtype) if needed[0] and dx is not None else None, *sums]
+
+
+def _number(p: Parameter) -> Parameter:
+    """A tensor of one element as a number."""
+    return p.item() if isinstance(p, Tensor) and p.numel() == 1 else p
 
 
 def _differentiated(

@@ -62,6 +62,8 @@ class ActivationSpec:
     lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
     # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
     aten: Callable[..., Tensor] | None = None
+    # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
+    aten_tensors: Callable[..., Tensor] | None = None
 
     # The prepared table of a piecewise-linear activation, which its definitions are bound to: see tables.Table.
     table: Any = None

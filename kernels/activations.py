@@ -8,10 +8,11 @@ parameters.
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, exp_nonpositive, expm1_nonpositive, sigmoid, sigmoid_parts
+from .device_math import LARGEST, LOG2_E, exp_nonpositive, exp_scaled, expm1_nonpositive, sigmoid, sigmoid_parts
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
+INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit
@@ -76,45 +77,71 @@ def prelu_backward(g, x, params, precise: tl.constexpr):
 
 
 @triton.jit
-def _bounded(x):
-    """x, with the largest finite numbers for infinities."""
-    x = tl.maximum(x, -LARGEST, propagate_nan=tl.PropagateNan.ALL)
-    return tl.minimum(x, LARGEST, propagate_nan=tl.PropagateNan.ALL)
+def _bounded(x, bound):
+    """x between -bound and bound; a NaN stays."""
+    x = tl.maximum(x, -bound, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, bound, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def _swish_parts(x, beta, precise: tl.constexpr):
-    """z = beta x; sigmoid(z) as the sum of a number and a small one; 1 - sigmoid(z)."""
-    # 0 * inf does not arise; where beta is not 0, the infinite z is right.
-    z = beta * tl.where(beta == 0, _bounded(x), x)
-    if precise:
-        s, s_low, complement = sigmoid_parts(z, precise)
-    else:
-        e = exp_nonpositive(-tl.abs(z), precise)
-        u = 1.0 / (1.0 + e)
-        negative = z < 0
-        s, s_low, complement = tl.where(negative, e * u, u), 0.0, tl.where(negative, u, e * u)
-    return z, s, s_low, complement
+def _swish_input(x, beta):
+    """What beta is multiplied by: 0 * inf must be 0, though where beta is not 0 an infinite product is the limit."""
+    return _bounded(x, tl.where(beta == 0, LARGEST, INFINITY))
+
+
+@triton.jit
+def _sigmoid_halves(z):
+    """sigmoid(z) and 1 - sigmoid(z) for halves; the tail is not lost before fp32 loses it."""
+    # 2^-16 / (2^-16 + 2^-16 exp(-z)).
+    e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
+    u = 1.0 / (e + 1.52587890625e-05)
+    return u * 1.52587890625e-05, tl.minimum(e, LARGEST) * u
 
 
 @triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
-    z, s, s_low, _ = _swish_parts(x, params[0], precise)
-    # Where sigmoid may be 0, the finite factor keeps inf * 0 out.
-    return tl.where(z < 0, _bounded(x), x) * (s + s_low if precise else s)
+    z = params[0] * _swish_input(x, params[0])
+    negative = z < 0
+    # Where sigmoid may be 0, a finite factor keeps inf * 0 out.
+    x = tl.where(negative, _bounded(x, LARGEST), x)
+    if precise:
+        mantissa, scale, rest = exp_scaled(z, 0.0)
+        s = tl.div_rn(tl.where(negative, mantissa, 1.0), 1.0 + mantissa * scale * rest)
+        return x * tl.where(negative, scale, 1.0) * s * tl.where(negative, rest, 1.0)
+    else:
+        s, _ = _sigmoid_halves(z)
+        return x * s
 
 
 @triton.jit
 def swish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
-    z, s, s_low, complement = _swish_parts(x, params[0], precise)
-    z, x = _bounded(z), _bounded(x)
+    factor = _swish_input(x, params[0])
+    z = params[0] * factor
     if precise:
-        # s + z s (1 - s) = (s + s_low) (factor + factor_low), as in relu_sigmoid_backward.
-        p = z * complement
-        factor = 1.0 + p
-        slope = tl.fma(s, factor, tl.fma(s_low, factor, s * (p - (factor - 1.0))))
+        negative = z < 0
+        # Beside the slope's root, what the product loses in rounding is all there is.
+        z_low = tl.fma(factor, params[0], -z)
+        mantissa, scale, rest = exp_scaled(z, z_low)
+        e = mantissa * scale * rest
+        total = 1.0 + e
+        # 1 / (1 + e): a Newton step on an approximate division, with what the sum loses.
+        first = 1.0 / total
+        residual = tl.fma(-first, e - (total - 1.0), tl.fma(-first, total, 1.0))
+        u = tl.fma(first, residual, first)
+        complement = tl.where(negative, u, e * u)
+        s = tl.where(negative, mantissa * u, u)
+        s_low = tl.where(negative, 0.0, tl.fma(first, residual, first - u))
+        scale, rest = tl.where(negative, scale, 1.0), tl.where(negative, rest, 1.0)
+        # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
+        rise = tl.fma(z, complement, 1.0) + z_low * complement
+        slope = tl.fma(s, rise, s_low * rise) * scale * rest
+        s = s * scale * rest
+        p = s * complement
     else:
-        slope = tl.fma(z, s * complement, s)
-    return g * slope, (g * (x * (x * (s * complement))),)
+        s, complement = _sigmoid_halves(z)
+        p = s * complement
+        slope = tl.fma(z, p, s)
+    # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
+    return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)

@@ -106,3 +106,17 @@ def sigmoid_parts(x, precise: tl.constexpr):
         e = tl.exp2(x * -LOG2_E)
         value = 1.0 / (1.0 + e)
         return value, 0.0, tl.minimum(e, LARGEST) * value
+
+
+@triton.jit
+def exp_scaled(x, x_low):
+    """exp(-|x + x_low|) as a product of three, the last two powers of two; precise.
+
+    Whoever multiplies by more before the last one keeps a tail that underflows no further than the product. From
+    |x| > 170 on it is 0, and x_low may be anything.
+    """
+    saturated = tl.abs(x) > 170.0
+    n, r = reduce_exponent(tl.maximum(-tl.abs(x), -170.0, propagate_nan=tl.PropagateNan.ALL))
+    half = ((n * 0.5) + ROUNDING) - ROUNDING
+    mantissa = 1.0 + expm1_reduced(r + tl.where(saturated, 0.0, tl.where(x < 0, x_low, -x_low)))
+    return mantissa, power_of_two(half), tl.where(saturated, 0.0, power_of_two(n - half))

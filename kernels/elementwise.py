@@ -311,7 +311,9 @@ def backward_channel_kernel(
         sums = sums + (zeros,)
     tiles = tl.cdiv(others, BLOCK_OTHERS)
     share = tl.cdiv(tiles, groups)
-    for tile in range(group * share, tl.minimum((group + 1) * share, tiles)):
+    tile = group * share
+    end = tl.minimum(tile + share, tiles)
+    while tile < end:
         if WIDE:
             other = tile.to(tl.int64) * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
         else:
@@ -329,6 +331,7 @@ def backward_channel_kernel(
         for i in tl.static_range(len(NEEDED)):
             grown = grown + (sums[i] + tl.where(mask, parts[i], 0.0) if NEEDED[i] else sums[i],)
         sums = grown
+        tile += 1
 
     for i in tl.static_range(len(NEEDED)):
         if NEEDED[i]:

@@ -110,6 +110,88 @@ def test_strided(name, direction, target, dtype):
         assert (used["STACK"], used["LOCAL"]) == (0, 0)
 
 
+# Device functions of one parameter, and where its channels are: the innermost dimension, another one.
+LEARNED = ["relu_sigmoid", "prelu", "swish"]
+CHANNELS = {"last": ((64, 512), 1), "second": ((4, 64, 256), 1), "channels_last": ((2, 64, 8, 8), 1)}
+
+
+@pytest.mark.parametrize("where", CHANNELS)
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(("target", "dtype"), [(t, d) for t in aot.TARGETS for d in DTYPES])
+def test_gradients_per_channel(name, where, target, dtype):
+    """One pass of 16-byte accesses, without spills or atomics."""
+    shape, channel_dim = CHANNELS[where]
+    x = torch.zeros(shape, dtype=DTYPES[dtype])
+    if where == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        launch.backward(name, x, x, torch.empty_like(x), (torch.zeros(shape[channel_dim]),), (True,), channel_dim)
+        (kernel,) = aot._kernels_of(stub.device)
+    assert kernel.name == "backward_channel_kernel"
+    loads, stores = wide_accesses("backward", target, dtype)
+    # The parameters may take two more.
+    if target == "gfx942":
+        counts = aot.amdgcn(kernel)
+        assert loads <= counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] <= loads + 2
+        assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] == stores
+        assert not [i for i in counts if "atomic" in i or i.startswith("scratch_")]
+        assert not any(aot.amd_metadata(kernel).values())
+        return
+    instructions = aot.sass(kernel)
+    assert loads <= sum(i.startswith("LDG") and ".128" in i for i in instructions) <= loads + 2
+    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
+    assert not [i for i in instructions if i.startswith(("ATOM", "RED.", "LDL", "STL"))]
+    used = aot.resources(kernel)
+    assert (used["STACK"], used["LOCAL"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "view"),
+    [
+        ((8, 37), lambda t: t[:, 3:]),
+        ((8, 6, 7, 7), lambda t: t[:, 1:, ::2]),
+        ((8, 6, 7, 7), lambda t: t.to(memory_format=torch.channels_last)[:, 1:, ::2]),
+    ],
+    ids=["last", "second", "channels_last"],
+)
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("name", ["prelu", "swish"])
+def test_odd_gradients_per_channel(name, target, shape, view):
+    """Strides of many dimensions cost no spills worth the name."""
+    x = view(torch.zeros(shape))
+    parameter = torch.zeros(x.shape[1])
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        launch.backward(name, x, x, torch.empty_like(x), (parameter,), (True,), 1)
+        (kernel,) = aot._kernels_of(stub.device)
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(kernel).values())
+    else:
+        used = aot.resources(kernel)
+        # Some versions spill two registers of the offsets.
+        assert used["STACK"] + used["LOCAL"] <= 8
+
+
+@pytest.mark.parametrize("where", CHANNELS)
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("name", ["prelu", "swish"])
+def test_forward_per_channel(name, target, where):
+    """The strided template reads parameters per channel, and keeps its wide accesses."""
+    shape, channel_dim = CHANNELS[where]
+    params = (torch.zeros(shape[channel_dim]),)
+    if where == "channels_last":
+        shape, channel_dim = (2, 64, 64), 2
+    kernel = aot.compile_kernel(name, "forward", target, torch.bfloat16, params, shape=shape, channel_dim=channel_dim)
+    _, stores = wide_accesses("forward", target, "bf16")
+    if target == "gfx942":
+        counts = aot.amdgcn(kernel)
+        assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] == stores
+        assert not any(aot.amd_metadata(kernel).values())
+    else:
+        instructions = aot.sass(kernel)
+        assert sum(i.startswith("STG") and ".128" in i for i in instructions) == stores
+        assert not [i for i in instructions if i.startswith(("LDL", "STL"))]
+
+
 def pwl(kind, direction, target, dtype, *, strided=False):
     """A piecewise-linear kernel with 63 breakpoints."""
     b = torch.linspace(-4, 4, 63)

@@ -80,6 +80,105 @@ CASES = {
         ValueError,
         "fusedact.functional.relu_sigmoid: threshold must be on the device of x, cpu, got a tensor on meta",
     ),
+    "channels that do not fit": (
+        lambda: FF.swish(torch.randn(2, 4), torch.ones(3)),
+        ValueError,
+        "fusedact.functional.swish: beta must be a number or a tensor of shape (), (1,) or (C,) with C the size of x "
+        "in dimension channel_dim=1; got shape (3,), where x has (2, 4)",
+    ),
+    "channels along another dimension": (
+        lambda: FF.prelu(torch.randn(2, 3, 4), torch.ones(3), channel_dim=-1),
+        ValueError,
+        "fusedact.functional.prelu: weight must be a number or a tensor of shape (), (1,) or (C,) with C the size of "
+        "input in dimension channel_dim=-1; got shape (3,), where input has (2, 3, 4)",
+    ),
+    "no such dimension": (
+        lambda: FF.elu(torch.randn(2, 3), torch.ones(3), channel_dim=2),
+        ValueError,
+        "fusedact.functional.elu: alpha has 3 entries, one per channel, but input of shape (2, 3) has no dimension "
+        "channel_dim=2",
+    ),
+    "dimension of another type": (
+        lambda: FF.elu(torch.randn(2, 3), torch.ones(3), channel_dim=1.0),
+        TypeError,
+        "fusedact.functional.elu: channel_dim must be an int, got float",
+    ),
+    "parameter of two dimensions": (
+        lambda: FF.relu_sigmoid(torch.randn(2, 3), torch.ones(1, 3)),
+        ValueError,
+        "fusedact.functional.relu_sigmoid: threshold must be a number or a tensor of shape (), (1,) or (C,), got shape "
+        "(1, 3)",
+    ),
+    "integer weight": (
+        lambda: FF.prelu(x, torch.tensor([1])),
+        TypeError,
+        f"fusedact.functional.prelu: weight must have dtype {FLOATS}, got int64",
+    ),
+    "no weight": (
+        lambda: FF.prelu(x),
+        TypeError,
+        "prelu() missing 1 required positional argument: 'weight'",
+    ),
+    "no entries": (
+        lambda: fusedact.PReLU(0),
+        ValueError,
+        "fusedact.PReLU: num_parameters must be at least 1, got 0",
+    ),
+    "entries of another type": (
+        lambda: fusedact.PReLU(2.0),
+        TypeError,
+        "fusedact.PReLU: num_parameters must be an int, got float",
+    ),
+    "entries of nothing": (
+        lambda: fusedact.Swish(num_parameters=3),
+        ValueError,
+        "fusedact.Swish: num_parameters must be 1, since no parameter is learnable, got 3",
+    ),
+    "a module's dimension of another type": (
+        lambda: fusedact.PReLU(2, channel_dim="last"),
+        TypeError,
+        "fusedact.PReLU: channel_dim must be an int, got str",
+    ),
+    "bounds in the wrong order": (
+        lambda: fusedact.PReLU(bounds=(1.0, 0.0)),
+        ValueError,
+        "fusedact.PReLU: bounds must be (low, high) with low < high, got (1.0, 0.0)",
+    ),
+    "no bounds at all": (
+        lambda: fusedact.PReLU(bounds=(None, None)),
+        ValueError,
+        "fusedact.PReLU: bounds must be (low, high) with low < high, got (None, None)",
+    ),
+    "bounds of another type": (
+        lambda: fusedact.PReLU(bounds=1.0),
+        TypeError,
+        "fusedact.PReLU: bounds must be a pair (low, high), got 1.0",
+    ),
+    "a bound of another type": (
+        lambda: fusedact.PReLU(bounds=("0", 1)),
+        TypeError,
+        "fusedact.PReLU: bounds must be numbers or None, got str",
+    ),
+    "bounds of an unknown name": (
+        lambda: fusedact.PReLU(bounds={"alpha": (0.0, 1.0)}),
+        ValueError,
+        "fusedact.PReLU: bounds names 'alpha'; learnable is weight",
+    ),
+    "bounds of nothing": (
+        lambda: fusedact.ELU(bounds=(0.0, 1.0)),
+        ValueError,
+        "fusedact.ELU: bounds must be a dict by name unless one parameter is learnable, and none is",
+    ),
+    "beginning outside the bounds": (
+        lambda: fusedact.Swish(2.0, learnable=True, bounds=(0.0, 1.0)),
+        ValueError,
+        "fusedact.Swish: beta begins with 2.0, outside its bounds (0.0, 1.0)",
+    ),
+    "PReLU in place": (
+        lambda: fusedact.Activation("prelu", inplace=True),
+        ValueError,
+        "fusedact.Activation: inplace=True cannot be combined with learnable parameters",
+    ),
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,

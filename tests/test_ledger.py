@@ -258,6 +258,49 @@ def test_a_loop_counts_as_often_as_it_runs():
             disassembly.whole_block(code, stored=16, elements=elements, trips=trips)
 
 
+# A loop over blocks, under masks, that the compiler unrolled twice; what is left over, once; then the sums.
+ROUNDS = [
+    "S2R R0, SR_TID.X",
+    "@P3 BRA `(.L_rest)",
+    ".L_twice:",
+    *["@P0 LDG.E.128 R4, desc[UR4][R2.64]", "FADD R1, R1, R4", "@P0 STG.E.128 desc[UR4][R2.64], R4"] * 2,
+    "@P1 BRA `(.L_twice)",
+    ".L_rest:",
+    "@P0 LDG.E.128 R4, desc[UR4][R2.64]",
+    "FADD R1, R1, R4",
+    "@P0 STG.E.128 desc[UR4][R2.64], R4",
+    "@P2 BRA `(.L_rest)",
+    "@!P4 EXIT",
+    "STG.E desc[UR4][R2.64], R1",
+    "EXIT",
+]
+
+
+def test_once_round_a_loop_over_blocks():
+    way = disassembly.once_round(sass(*ROUNDS), stored=16)
+    outside, inside = names(way)
+    assert inside == ["LDG.E.128", "FADD", "STG.E.128"] * 2 + ["BRA"]
+    assert all(times == 1 for _, times in way.rest)
+    assert outside[:2] == ["S2R", "BRA"] and outside[-1] == "EXIT"
+    for code, stored in ((ROUNDS, 48), (BRANCHES, 16)):
+        with pytest.raises(ValueError, match=f"no loop stores a multiple of {stored} bytes"):
+            disassembly.once_round(sass(*code), stored)
+
+
+@on_the_pinned_version
+@pytest.mark.parametrize("where", ledger.PER_CHANNEL)
+@pytest.mark.parametrize(("dtype", "target"), COMPILED)
+def test_gradients_per_channel_cost_little_more(where, dtype, target):
+    """Than the same parameter alone: addresses and masks in place of the last sums."""
+    alone, each = (
+        ledger.row(name, KERNELS[name], "backward", dtype, target)
+        for name in ("relu_sigmoid (learned)", f"relu_sigmoid (per channel, {where})")
+    )
+    assert each.wide and not each.spills
+    assert each.instructions < alone.instructions + 10
+    assert each.special <= alone.special * 1.2
+
+
 def test_what_cannot_be_followed_raises():
     with pytest.raises(ValueError, match="stores 32 bytes"):
         disassembly.whole_block(sass(*BRANCHES), stored=32, elements=8)

@@ -20,15 +20,15 @@ from fusedact import dispatch, functional, modules, registry, stubs
 from fusedact import functional as FF
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
-TWINS = {"elu": nn.ELU, "selu": nn.SELU}
+TWINS = {"elu": nn.ELU, "selu": nn.SELU, "prelu": nn.PReLU}
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_arguments_are_those_of_torch(name):
-    for ours, theirs in (
-        (modules.create(name).__class__.__init__, TWINS[name].__init__),
-        (getattr(FF, name), getattr(nn.functional, name)),
-    ):
+    pairs = [(modules.create(name).__class__.__init__, TWINS[name].__init__)]
+    # torch.prelu is built in and shows no signature.
+    pairs += [(getattr(FF, name), getattr(nn.functional, name))] if name != "prelu" else []
+    for ours, theirs in pairs:
         mine = [
             (p.name, p.default) for p in inspect.signature(ours).parameters.values() if p.kind is not p.KEYWORD_ONLY
         ]
@@ -40,7 +40,8 @@ def test_repr_and_state_are_those_of_torch(name):
     ours, theirs = modules.create(name), TWINS[name]()
     assert repr(ours) == repr(theirs)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    assert repr(modules.create(name, inplace=True)) == repr(TWINS[name](inplace=True))
+    if name != "prelu":
+        assert repr(modules.create(name, inplace=True)) == repr(TWINS[name](inplace=True))
 
 
 @names
@@ -76,6 +77,81 @@ def test_learnable(learnable, make):
     assert module.threshold.item() > 0.2
 
 
+def test_prelu_exchanges_its_state_with_torch():
+    ours, theirs = fusedact.PReLU(3, init=0.1, dtype=torch.float64), nn.PReLU(3, init=0.4, dtype=torch.float64)
+    assert repr(ours) == repr(theirs) == "PReLU(num_parameters=3)"
+    assert (ours.num_parameters, ours.init) == (3, 0.1)
+    ours.load_state_dict(theirs.state_dict())
+    assert torch.equal(ours.weight, theirs.weight)
+    theirs.load_state_dict(fusedact.PReLU(3).state_dict())
+    assert torch.equal(theirs.weight, torch.full((3,), 0.25, dtype=torch.float64))
+    x = torch.randn(4, 3, 2, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), nn.functional.prelu(x, ours.weight))
+
+
+def test_one_entry_per_channel():
+    module = fusedact.Swish(0.7, learnable=True, num_parameters=5, channel_dim=-1)
+    assert module.beta.shape == (5,)
+    assert repr(module) == "Swish(beta=learnable, num_parameters=5, channel_dim=-1)"
+    x = torch.randn(2, 3, 5)
+    torch.testing.assert_close(module(x), FF.swish(x, 0.7))
+    with torch.no_grad():
+        module.beta.copy_(torch.arange(5.0))
+    torch.testing.assert_close(module(x), x * torch.sigmoid(torch.arange(5.0) * x))
+    module.reset_parameters()
+    torch.testing.assert_close(module.beta, torch.full((5,), 0.7), check_stride=False)
+    assert fusedact.Activation("swish", learnable=True, num_parameters=5).beta.shape == (5,)
+    assert fusedact.explain(module, x).kind == "pieces"
+
+
+def test_parameters_on_the_meta_device_are_reset():
+    module = fusedact.ELU(0.3, learnable=True, num_parameters=4, device="meta").to_empty(device="cpu")
+    module.reset_parameters()
+    assert module.alpha.tolist() == pytest.approx([0.3] * 4)
+
+
+def test_bounds_hold_whatever_an_optimizer_does():
+    module = fusedact.ReLUSigmoid(0.5, learnable=True, num_parameters=3, bounds=(0.0, 1.0))
+    assert repr(module) == "ReLUSigmoid(threshold=learnable, num_parameters=3, bounds={'threshold': (0.0, 1.0)})"
+    held, x = module.threshold, torch.randn(6, 3)
+    with torch.no_grad():
+        held.copy_(torch.tensor([-2.0, 0.5, 3.0]))
+    assert module.state_dict()["threshold"].tolist() == [0.0, 0.5, 1.0]
+    with torch.no_grad():
+        held.copy_(torch.tensor([-2.0, 0.5, 3.0]))
+    torch.testing.assert_close(module(x), FF.relu_sigmoid(x, torch.tensor([0.0, 0.5, 1.0])))
+    assert module.threshold is held
+    assert held.tolist() == [0.0, 0.5, 1.0]
+    module.load_state_dict({"threshold": torch.tensor([9.0, 9.0, -9.0])})
+    torch.testing.assert_close(module(x), FF.relu_sigmoid(x, torch.tensor([1.0, 1.0, 0.0])))
+
+
+def test_a_bound_on_one_side():
+    module = fusedact.Activation("elu", learnable=True, bounds={"alpha": (0.0, None)})
+    with torch.no_grad():
+        module.alpha.fill_(-1.0)
+    assert module(torch.tensor([-50.0])).item() == 0.0
+    with torch.no_grad():
+        module.alpha.fill_(1e6)
+    module(torch.ones(1))
+    assert module.alpha.item() == 1e6
+
+
+def test_bounds_leave_a_graph_usable():
+    module, x = fusedact.PReLU(bounds=(0.0, 1.0)), torch.randn(5)
+    first = module(x).sum()
+    (first + module(2 * x).sum()).backward()
+    torch.testing.assert_close(module.weight.grad, 3 * x.clamp(max=0).sum().reshape(1))
+
+
+def test_bounds_of_what_torch_func_puts_in_place():
+    module, x = fusedact.PReLU(bounds=(0.0, 1.0)), torch.randn(5)
+    given = torch.tensor([5.0])
+    y = torch.func.functional_call(module, {"weight": given}, x)
+    torch.testing.assert_close(y, x)
+    assert given.item() == 5.0
+
+
 def roundtrips():
     def saved(module):
         buffer = io.BytesIO()
@@ -97,6 +173,14 @@ def test_copies(name, way):
         x = torch.randn(9)
         assert repr(other) == repr(module)
         torch.testing.assert_close(other(x), module(x))
+
+
+@pytest.mark.parametrize("way", roundtrips())
+def test_copies_keep_bounds(way):
+    other = roundtrips()[way](fusedact.PReLU(2, bounds=(0.1, 0.3)))
+    with torch.no_grad():
+        other.weight.fill_(7.0)
+    assert other.state_dict()["weight"].tolist() == pytest.approx([0.3, 0.3])
 
 
 def test_state_dict_round_trip_and_conversion():

@@ -13,7 +13,7 @@ from fusedact import functional as FF
 invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 common_modules = pytest.importorskip("torch.testing._internal.common_modules")
 
-TWINS = ("elu", "selu")
+TWINS = ("elu", "selu", "prelu")
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -34,30 +34,45 @@ def test_operator_samples(name, dtype):
         results = []
         for function in (getattr(FF, name), op):
             # Some samples ask for inplace=True, which a leaf does not allow.
-            leaf = s.input.detach().requires_grad_()
-            y = function(leaf * 1 if s.kwargs.get("inplace") else leaf, *s.args, **s.kwargs)
+            leaves = [t.detach().requires_grad_() for t in (s.input, *s.args) if isinstance(t, torch.Tensor)]
+            leaf, *params = leaves
+            y = function(leaf * 1 if s.kwargs.get("inplace") else leaf, *(params or s.args), **s.kwargs)
             g = torch.linspace(-1, 1, y.numel(), dtype=dtype).reshape(y.shape)
-            results.append((y, torch.autograd.grad(y, leaf, g)[0]))
-        torch.testing.assert_close(*results, equal_nan=True)
+            results.append((y, *torch.autograd.grad(y, leaves, g)))
+        ours, theirs = results
+        torch.testing.assert_close(ours[:2], theirs[:2], equal_nan=True)
+        # PyTorch rounds each term of a parameter's gradient to the input's dtype.
+        tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype.itemsize == 2 else {}
+        torch.testing.assert_close(ours[2:], theirs[2:], equal_nan=True, **tolerance)
         count += 1
     assert count > 20
 
 
-@pytest.mark.parametrize("name", TWINS)
+def test_error_samples():
+    count = 0
+    for sample in operator("prelu").error_inputs("cpu"):
+        s = sample.sample_input
+        with pytest.raises((TypeError, ValueError)):
+            FF.prelu(s.input, *s.args, **s.kwargs)
+        count += 1
+    assert count == 3
+
+
+@pytest.mark.parametrize("name", ["elu", "selu"])
 def test_torch_has_no_error_samples_for_these(name):
     # Once it has, they belong in a test here.
     assert operator(name).error_inputs_func is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", ["ELU", "SELU"])
+@pytest.mark.parametrize("name", ["ELU", "SELU", "PReLU"])
 def test_module_samples(name, dtype):
     (info,) = [m for m in common_modules.module_db if m.module_cls is getattr(torch.nn, name)]
     samples = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=True)
     assert samples
     for s in samples:
         made = s.constructor_input
-        ours = getattr(fusedact, name)(*made.args, **made.kwargs)
-        theirs = getattr(torch.nn, name)(*made.args, **made.kwargs)
+        ours = getattr(fusedact, name)(*made.args, **made.kwargs).to(dtype)
+        theirs = getattr(torch.nn, name)(*made.args, **made.kwargs).to(dtype)
         given = s.forward_input
         torch.testing.assert_close(ours(*given.args, **given.kwargs), theirs(*given.args, **given.kwargs))
