@@ -159,9 +159,10 @@ class _Total:
         # Cut with x: where a piece's channels are summed.
         self.cut: list[Tensor] = []
         if p.numel() != 1:
-            self._others = [d for d in range(x.dim()) if d != channel]
-            self.cut = [self._sum.reshape([1 if d in self._others else -1 for d in range(x.dim())]).expand(x.shape)]
-            self._channels = tuple(0 if d in self._others else slice(None) for d in range(x.dim()))
+            self._others = [d for d in range(x.dim()) if d != channel and x.shape[d] != 1]
+            self.cut = [self._sum.reshape([-1 if d == channel else 1 for d in range(x.dim())]).expand(x.shape)]
+            # With nothing to sum, x may have been cut as flat memory.
+            self._channels = tuple(0 if d in self._others else slice(None) for d in range(x.dim()) if self._others)
 
     def add(self, part: Tensor, target: Sequence[Tensor]) -> None:
         """Add a piece's elementwise gradient, or what is left of it to sum."""

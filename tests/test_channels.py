@@ -31,7 +31,10 @@ LAYOUTS = {
     "(N, C, H, W)": (lambda: torch.randn(5, 3, 7, 4), 1),
     "channels_last": (lambda: torch.randn(5, 3, 7, 4).to(memory_format=torch.channels_last), 1),
     "(B, T, C)": (lambda: torch.randn(4, 9, 3), -1),
+    "(B, T, C), from the first": (lambda: torch.randn(4, 9, 3), 2),
     "(C, N)": (lambda: torch.randn(3, 31), 0),
+    "(1, C)": (lambda: torch.randn(1, 3), 1),
+    "(1, C, 1)": (lambda: torch.randn(1, 3, 1), -2),
     "(C,)": (lambda: torch.randn(3), 0),
     "transposed": (lambda: torch.randn(3, 41).t(), 1),
     "sliced": (lambda: torch.randn(20, 9, 11)[::2, 1::3, ::4], 1),
@@ -109,10 +112,11 @@ def test_counts(name, count):
 
 
 @names
-@pytest.mark.parametrize("layout", ["(N, C, H, W)", "channels_last", "(C, N)", "sliced", "expanded"])
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_pieces_cut_rows_and_channels(name, layout, dtype, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 8)
+def test_pieces_cut_rows_and_channels(name, layout, dtype, size, monkeypatch):
+    monkeypatch.setattr(pieces, "_piece_limit", lambda x: size)
     test_layouts(name, layout, dtype, "float32")
 
 
