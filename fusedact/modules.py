@@ -95,12 +95,13 @@ class _Elementwise(nn.Module):
         """A parameter inside its bounds: changed in place, so that an optimizer goes on from there.
 
         Through `data`, which does not count as a change: a graph that holds the parameter holds it inside its bounds
-        already. What torch.func puts in the parameter's place is left as it is, and so are an exported program's.
+        already. What torch.func puts in the parameter's place is left as it is, and so are the parameters of exported
+        and traced programs, which would hold no such change.
         """
         if name not in self._bounds:
             return value
         low, high = self._bounds[name]
-        if isinstance(value, nn.Parameter) and not torch.compiler.is_exporting():
+        if isinstance(value, nn.Parameter) and not torch.compiler.is_exporting() and not torch.jit.is_tracing():
             value.data.clamp_(low, high)
             return value
         return value.clamp(low, high)

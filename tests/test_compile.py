@@ -76,6 +76,105 @@ def test_compile_a_learnable_module():
     )
 
 
+LEARNED = [n for n in fusedact.names("elementwise") if registry.get(n).parameters]
+learned = pytest.mark.parametrize("name", LEARNED)
+bounded = pytest.mark.parametrize("bounds", [None, (0.0, 1.0)], ids=["free", "bounded"])
+OUTSIDE = torch.tensor([1.5, 0.5, -0.5])
+
+
+def outside(name, bounds):
+    """A module with three channels, whose parameter is where an optimizer may have put it."""
+    return leave(fusedact.Activation(name, learnable=True, num_parameters=3, bounds=bounds))
+
+
+def leave(module):
+    (p,) = module.parameters()
+    p.data.copy_(OUTSIDE)
+    return module
+
+
+def with_parameter(module, x):
+    x = x.detach().requires_grad_()
+    y = module(x)
+    return y, *torch.autograd.grad(y.square().sum(), (x, *module.parameters()))
+
+
+def expected(name, bounds, x):
+    x, p = x.detach().requires_grad_(), (OUTSIDE if bounds is None else OUTSIDE.clamp(*bounds)).clone().requires_grad_()
+    y = getattr(FF, name)(x, p)
+    return y, *torch.autograd.grad(y.square().sum(), (x, p))
+
+
+@learned
+@bounded
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_compile_modules_with_channels(name, bounds, dynamic):
+    module = outside(name, bounds)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for n in (5, 9):
+        x = torch.randn(n, 3, 2)
+        leave(module)
+        torch.testing.assert_close(with_parameter(compiled, x), expected(name, bounds, x))
+        (p,) = module.parameters()
+        assert torch.equal(p, OUTSIDE if bounds is None else OUTSIDE.clamp(*bounds))
+
+
+@learned
+@bounded
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_modules_with_channels(name, bounds, strict):
+    """Exporting changes no parameter, and the program keeps to the bounds."""
+    module, x = outside(name, bounds), torch.randn(5, 3, 2)
+    program = torch.export.export(module, (x,), strict=strict).module()
+    (p,) = module.parameters()
+    assert torch.equal(p, OUTSIDE)
+    torch.testing.assert_close(program(x), expected(name, bounds, x)[0])
+
+
+@learned
+@bounded
+def test_jit_trace_of_modules_with_channels(name, bounds):
+    module, x = outside(name, bounds), torch.randn(5, 3, 2)
+    traced = torch.jit.trace(module, (torch.randn(4, 3, 1),))
+    leave(module)
+    torch.testing.assert_close(traced(x), expected(name, bounds, x)[0])
+
+
+@learned
+@bounded
+def test_fx_keeps_bounds(name, bounds):
+    model, x = nn.Sequential(outside(name, bounds)), torch.randn(5, 3, 2)
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(traced(x), expected(name, bounds, x)[0])
+
+
+@learned
+@bounded
+def test_fake_tensors_with_channels(name, bounds):
+    with FakeTensorMode():
+        module = fusedact.Activation(name, learnable=True, num_parameters=3, bounds=bounds)
+        y, dx, dp = with_parameter(module, torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last))
+        assert y.stride() == dx.stride() == (60, 1, 15, 3)
+        assert dp.shape == (3,)
+    module = fusedact.Activation(name, learnable=True, num_parameters=3, bounds=bounds, device="meta")
+    y, dx, dp = with_parameter(module, torch.empty(2, 3, device="meta"))
+    assert y.is_meta and dx.is_meta and dp.is_meta
+    assert (y.shape, dx.shape, dp.shape) == ((2, 3), (2, 3), (3,))
+
+
+@learned
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_with_channels(name, dtype):
+    """The gradient of a parameter has its dtype; prelu computes in the lower precision, the others in x's."""
+    x, module = torch.randn(6, 3).to(dtype), outside(name, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, dx, dp = with_parameter(module, x)
+    assert (y.dtype, dx.dtype, dp.dtype) == (torch.bfloat16 if name == "prelu" else dtype, dtype, torch.float32)
+    truth = expected(name, None, x.float())
+    close = {"rtol": 3e-2, "atol": 3e-2} if torch.bfloat16 in (dtype, y.dtype) else {}
+    torch.testing.assert_close((y.float(), dx.float(), dp), truth, **close)
+
+
 def test_compile_with_dynamic_shapes_and_parameters():
     compiled = torch.compile(FF.relu_sigmoid, backend="aot_eager", fullgraph=True, dynamic=True)
     for n, t in ((5, 0.1), (9, 0.2), (17, 0.3)):
@@ -320,6 +419,35 @@ def test_sharded_tensors_with_a_tensor_parameter(mesh):
     y = FF.relu_sigmoid(distribute_tensor(x, mesh, [Shard(0)]), shared)
     (dt,) = torch.autograd.grad(y.sum(), shared)
     torch.testing.assert_close(dt.full_tensor(), torch.autograd.grad(FF.relu_sigmoid(x, t).sum(), t)[0])
+
+
+@learned
+@pytest.mark.parametrize(("dim", "whole"), [(0, True), (1, False)], ids=["rows", "channels"])
+def test_sharded_tensors_with_channels(name, dim, whole, mesh):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    x, p = torch.randn(4, 3), OUTSIDE.clone()
+    placement = Replicate() if whole else Shard(0)
+    leaves = [
+        distribute_tensor(x, mesh, [Shard(dim)]).requires_grad_(),
+        distribute_tensor(p, mesh, [placement]).requires_grad_(),
+    ]
+    y = getattr(FF, name)(*leaves)
+    found = (y, *torch.autograd.grad(y.square().sum(), leaves))
+    torch.testing.assert_close(tuple(t.full_tensor() for t in found), expected(name, None, x))
+
+
+def test_fully_sharded_modules_keep_to_their_bounds(mesh):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    module, x = outside("prelu", (0.0, 1.0)), torch.randn(4, 3)
+    net = nn.Sequential(module)
+    fsdp.fully_shard(net, mesh=mesh)
+    y = net(x)
+    y.square().sum().backward()
+    torch.testing.assert_close((y, module.weight.grad.full_tensor()), expected("prelu", (0.0, 1.0), x)[::2])
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    assert net.state_dict()["0.weight"].full_tensor().tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("case", [name for name in pwl_oracle.CASES if name != "long"])

@@ -119,6 +119,107 @@ CASES = {
         TypeError,
         "prelu() missing 1 required positional argument: 'weight'",
     ),
+    "channels elsewhere": (
+        lambda: FF.prelu(torch.randn(2, 3), torch.ones(3, device="meta")),
+        ValueError,
+        "fusedact.functional.prelu: weight must be on the device of input, cpu, got a tensor on meta",
+    ),
+    "no dimension from the last": (
+        lambda: FF.elu(torch.randn(2, 3), torch.ones(3), channel_dim=-3),
+        ValueError,
+        "fusedact.functional.elu: alpha has 3 entries, one per channel, but input of shape (2, 3) has no dimension "
+        "channel_dim=-3",
+    ),
+    "channels of a scalar": (
+        lambda: FF.swish(torch.tensor(1.0), torch.ones(2)),
+        ValueError,
+        "fusedact.functional.swish: beta has 2 entries, one per channel, but x of shape () has no dimension "
+        "channel_dim=1",
+    ),
+    "no channels": (
+        lambda: FF.swish(torch.randn(2, 3), torch.ones(0)),
+        ValueError,
+        "fusedact.functional.swish: beta must be a number or a tensor of shape (), (1,) or (C,) with C the size of x "
+        "in dimension channel_dim=1; got shape (0,), where x has (2, 3)",
+    ),
+    "channels that broadcast": (
+        lambda: FF.swish(torch.randn(2, 1), torch.ones(3)),
+        ValueError,
+        "fusedact.functional.swish: beta must be a number or a tensor of shape (), (1,) or (C,) with C the size of x "
+        "in dimension channel_dim=1; got shape (3,), where x has (2, 1)",
+    ),
+    "dimension that is a truth value": (
+        lambda: FF.swish(torch.randn(2, 3), torch.ones(3), channel_dim=True),
+        TypeError,
+        "fusedact.functional.swish: channel_dim must be an int, got bool",
+    ),
+    "no weight by name": (
+        lambda: FF.activate(x, "prelu"),
+        TypeError,
+        "prelu() missing 1 required positional argument: 'weight'",
+    ),
+    "text weight": (
+        lambda: FF.prelu(x, "0.25"),
+        TypeError,
+        f"fusedact.functional.prelu: weight must be {NUMBER}, got str",
+    ),
+    "channels that do not fit a module": (
+        lambda: fusedact.PReLU(3)(torch.randn(2, 4)),
+        ValueError,
+        "fusedact.functional.prelu: weight must be a number or a tensor of shape (), (1,) or (C,) with C the size of "
+        "input in dimension channel_dim=1; got shape (3,), where input has (2, 4)",
+    ),
+    "explaining channels that do not fit": (
+        lambda: fusedact.explain(fusedact.PReLU(3), torch.randn(2, 4)),
+        ValueError,
+        "fusedact.functional.prelu: weight must be a number or a tensor of shape (), (1,) or (C,) with C the size of "
+        "input in dimension channel_dim=1; got shape (3,), where input has (2, 4)",
+    ),
+    "no entries of a learnable": (
+        lambda: fusedact.Activation("swish", learnable=True, num_parameters=0),
+        ValueError,
+        "fusedact.Activation: num_parameters must be at least 1, got 0",
+    ),
+    "entries that are a truth value": (
+        lambda: fusedact.PReLU(True),
+        TypeError,
+        "fusedact.PReLU: num_parameters must be an int, got bool",
+    ),
+    "no bounds of a learnable": (
+        lambda: fusedact.Swish(learnable=True, bounds=(0.5, 0.5)),
+        ValueError,
+        "fusedact.Swish: bounds must be (low, high) with low < high, got (0.5, 0.5)",
+    ),
+    "bounds that are no numbers": (
+        lambda: fusedact.PReLU(bounds=(float("nan"), 1.0)),
+        ValueError,
+        "fusedact.PReLU: bounds must be (low, high) with low < high, got (nan, 1.0)",
+    ),
+    "three bounds": (
+        lambda: fusedact.PReLU(bounds=(0.0, 0.5, 1.0)),
+        TypeError,
+        "fusedact.PReLU: bounds must be a pair (low, high), got (0.0, 0.5, 1.0)",
+    ),
+    "bounds of what does not learn": (
+        lambda: fusedact.ELU(bounds={"alpha": (0.0, 2.0)}),
+        ValueError,
+        "fusedact.ELU: bounds names 'alpha'; learnable is none",
+    ),
+    "beginning above a bound": (
+        lambda: fusedact.PReLU(init=0.5, bounds=(None, 0.25)),
+        ValueError,
+        "fusedact.PReLU: weight begins with 0.5, outside its bounds (None, 0.25)",
+    ),
+    "beginning with text": (
+        lambda: fusedact.PReLU(init="0.25"),
+        TypeError,
+        "fusedact.PReLU: weight must be a number, got str",
+    ),
+    "learnable PReLU": (
+        lambda: fusedact.PReLU(learnable=True),
+        TypeError,
+        "fusedact.PReLU: got an unexpected keyword argument 'learnable'",
+    ),
     "no entries": (
         lambda: fusedact.PReLU(0),
         ValueError,

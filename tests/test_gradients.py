@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import oracles
 import pytest
 import torch
@@ -102,24 +104,25 @@ def test_batched_gradients_with_a_graph(t):
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (4,)], ids=str)
 @pytest.mark.parametrize("parameter", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_have_the_dtypes_and_shapes_of_what_they_belong_to(dtype, parameter, shape):
     x = torch.randn(3, 4).to(dtype).requires_grad_()
     t = torch.full(shape, 0.1, dtype=parameter, requires_grad=True)
+    function = partial(FF.relu_sigmoid, channel_dim=-1)
 
     def assert_alike(grads, inputs):
         for grad, a in zip(grads, inputs, strict=True):
             assert (grad.dtype, grad.shape) == (a.dtype, a.shape)
 
-    first = torch.autograd.grad(FF.relu_sigmoid(x, t).sum(), (x, t), create_graph=True)
+    first = torch.autograd.grad(function(x, t).sum(), (x, t), create_graph=True)
     assert_alike(first, (x, t))
     assert_alike(torch.autograd.grad(first[0].sum() + first[1].sum(), (x, t)), (x, t))
     a, b = x.detach(), t.detach()
-    assert_alike(torch.func.grad(lambda *p: FF.relu_sigmoid(*p).sum(), (0, 1))(a, b), (a, b))
-    assert_alike(torch.func.jvp(FF.relu_sigmoid, (a, b), (torch.ones_like(a), torch.ones_like(b))), (a, a))
-    assert_alike([torch.func.vmap(FF.relu_sigmoid, (0, None))(a, b)], [a])
+    assert_alike(torch.func.grad(lambda *p: function(*p).sum(), (0, 1))(a, b), (a, b))
+    assert_alike(torch.func.jvp(function, (a, b), (torch.ones_like(a), torch.ones_like(b))), (a, a))
+    assert_alike([torch.func.vmap(function, (0, None))(a, b)], [a])
 
 
 @pytest.mark.parametrize("t", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])

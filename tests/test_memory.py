@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import demo
+from fusedact import demo, registry
 from fusedact import functional as FF
 
 SIZES = [2**8, 2**12, 2**20]
@@ -52,6 +52,14 @@ def test_a_learned_threshold_adds_itself():
     x, t = torch.randn(2**10), torch.tensor(0.1, requires_grad=True)
     storages, _ = kept(FF.relu_sigmoid, x, t)
     assert storages == [x.untyped_storage().data_ptr(), t.untyped_storage().data_ptr()]
+
+
+@pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if registry.get(n).parameters])
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_per_channel_add_themselves(name, size):
+    x, p = torch.randn(size // 16, 16), torch.full((16,), 0.1, requires_grad=True)
+    storages, _ = kept(getattr(FF, name), x, p)
+    assert storages == [x.untyped_storage().data_ptr(), p.untyped_storage().data_ptr()]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("relu_sigmoid", 4.0), ("elu", 4.0), ("selu", 4.0)])

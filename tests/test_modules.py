@@ -126,6 +126,61 @@ def test_bounds_hold_whatever_an_optimizer_does():
     torch.testing.assert_close(module(x), FF.relu_sigmoid(x, torch.tensor([1.0, 1.0, 0.0])))
 
 
+def test_an_optimizer_goes_on_from_the_bounds():
+    """What a step leaves outside is brought back before it is used or saved; the optimizer keeps its parameter."""
+    module = fusedact.Swish(0.5, learnable=True, num_parameters=2, bounds=(0.0, 1.0))
+    held, x = module.beta, torch.full((4, 2), 2.0)
+    optimizer = torch.optim.SGD([held], lr=10.0, momentum=0.9)
+    for sign, reached in ((-1.0, 1.0), (1.0, 0.0)):
+        for _ in range(2):
+            optimizer.zero_grad()
+            y = module(x)
+            (sign * y.sum()).backward()
+            optimizer.step()
+        assert not ((held >= 0.0) & (held <= 1.0)).any()
+        assert module.state_dict()["beta"].tolist() == [reached] * 2
+        assert module.beta is held and optimizer.param_groups[0]["params"][0] is held
+        optimizer.state.clear()
+
+
+def test_a_module_inside_keeps_to_its_bounds_in_state_dict():
+    net = nn.Sequential(nn.Linear(3, 3), fusedact.PReLU(3, bounds=(0.0, 1.0)))
+    net[1].weight.data.fill_(7.0)
+    assert net.state_dict()["1.weight"].tolist() == [1.0] * 3
+    net[1].weight.data.fill_(7.0)
+    assert net.state_dict(keep_vars=True)["1.weight"] is net[1].weight
+    assert net[1].weight.tolist() == [1.0] * 3
+    net[1].weight.data.fill_(-7.0)
+    net[1].reset_parameters()
+    assert net[1].weight.tolist() == [0.25] * 3
+
+
+REPRESENTATIONS = {
+    "PReLU(num_parameters=1)": lambda: fusedact.PReLU(),
+    "PReLU(num_parameters=4, channel_dim=-1, bounds={'weight': (0.0, None)})": lambda: fusedact.PReLU(
+        4, channel_dim=-1, bounds=(0, None)
+    ),
+    "Swish(beta=1.0)": lambda: fusedact.Swish(),
+    "Swish(beta=learnable)": lambda: fusedact.Swish(learnable=True),
+    "ELU(alpha=learnable, num_parameters=2)": lambda: fusedact.ELU(learnable=("alpha",), num_parameters=2),
+    "Activation('prelu', num_parameters=2)": lambda: fusedact.Activation("prelu", num_parameters=2),
+    "Activation('swish', beta=learnable, bounds={'beta': (None, 2.0)})": lambda: fusedact.Activation(
+        "swish", learnable="beta", bounds={"beta": (None, 2)}
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", REPRESENTATIONS)
+def test_representations(expected):
+    assert repr(REPRESENTATIONS[expected]()) == expected
+
+
+def test_what_is_its_own_of_prelu():
+    parameters = inspect.signature(fusedact.PReLU).parameters
+    assert [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == ["channel_dim", "bounds"]
+    assert "learnable" not in parameters
+
+
 def test_a_bound_on_one_side():
     module = fusedact.Activation("elu", learnable=True, bounds={"alpha": (0.0, None)})
     with torch.no_grad():
@@ -142,6 +197,16 @@ def test_bounds_leave_a_graph_usable():
     first = module(x).sum()
     (first + module(2 * x).sum()).backward()
     torch.testing.assert_close(module.weight.grad, 3 * x.clamp(max=0).sum().reshape(1))
+
+
+def test_a_bound_that_bites_between_forwards_leaves_the_graph_usable():
+    module, x = fusedact.PReLU(bounds=(0.0, 1.0)), torch.randn(5)
+    first = module(x)
+    module.weight.data.fill_(3.0)
+    second = module(x)
+    (first + second).sum().backward()
+    assert module.weight.item() == 1.0
+    torch.testing.assert_close(module.weight.grad, 2 * x.clamp(max=0).sum().reshape(1))
 
 
 def test_bounds_of_what_torch_func_puts_in_place():
@@ -181,6 +246,11 @@ def test_copies_keep_bounds(way):
     with torch.no_grad():
         other.weight.fill_(7.0)
     assert other.state_dict()["weight"].tolist() == pytest.approx([0.3, 0.3])
+    with torch.no_grad():
+        other.weight.fill_(-7.0)
+    torch.testing.assert_close(other(-torch.ones(1, 2)), torch.full((1, 2), -0.1))
+    other.reset_parameters()
+    assert other.weight.tolist() == [0.25, 0.25]
 
 
 def test_state_dict_round_trip_and_conversion():
