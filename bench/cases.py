@@ -369,18 +369,12 @@ def _results(
 
 def _truth(reference: Function, x: Tensor, g: Tensor, learned: Sequence[Tensor]) -> _Result:
     """In float64."""
-    x, g, parameters = x.double().requires_grad_(), g.double(), [p.detach().double() for p in learned]
+    x, g, *parameters = (t.double().requires_grad_() for t in (x, g, *learned))
     y = reference(x, *parameters)
-    dx = torch.autograd.grad(y, x, g)[0]
-    terms = []
-    for i, p in enumerate(parameters):
-
-        def of(p: Tensor, i: int = i) -> Tensor:
-            return reference(x.detach(), *parameters[:i], p, *parameters[i + 1 :])
-
-        # An element takes one entry of a parameter, so that along ones lies its derivative by that entry.
-        terms.append(g * torch.func.jvp(of, (p,), (torch.ones_like(p),))[1])
-    return _Result(y.detach(), dx, tuple(terms))
+    dx, *sums = torch.autograd.grad(y, (x, *parameters), g, create_graph=bool(parameters))
+    # A sum is linear in g; its derivative by an element of g, times that, is the element's term.
+    terms = [g.detach() * torch.autograd.grad(total.sum(), g, retain_graph=True)[0] for total in sums]
+    return _Result(y.detach(), dx.detach(), tuple(terms))
 
 
 def refused(subject: str, functions: Mapping[str, Function], given: Inputs) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import gc
 import math
 import shlex
 import statistics
@@ -266,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not todo:
         return
     plan = Plan(todo, device, seconds, _compiled(suite, options.exponents, device) if compiles else {})
+    # What is loaded stays: the collection before each case, which takes long beside a small case, need not look at it.
+    gc.freeze()
     done, start = 0, time.monotonic()
     _note(store, shlex.join(["python", "-m", "bench.run", *arguments]), before)
     for case_rows in _within(plan.run(), suite.limit if options.limit is None else options.limit):

@@ -97,8 +97,19 @@ def _demo(arguments: argparse.Namespace) -> None:
     for r in results:
         scores = [f"{r.accuracy[d.name]:.1%}" for d in (digits, circles)]
         table.add_row(r.activation, *scores, f"{r.step_seconds * 1e6:.0f} µs", f"{r.bytes_kept:g} B/element", r.path)
-    plot(*(make() for make in demo.ACTIVATIONS.values())).savefig(arguments.plot, dpi=150)
-    _print(table, f"Curves and derivatives: {arguments.plot}")
+    moved = _table(
+        f"What the parameters learned on {digits.name}",
+        *("activation", "parameter", "entries", "began", "ended", "range"),
+    )
+    for r in results:
+        for m in r.moved:
+            span = f"{m.low:.3f} to {m.high:.3f}" if m.entries > 1 else ""
+            moved.add_row(r.activation, m.name, str(m.entries), f"{m.start:.3f}", f"{m.mean:.3f}", span)
+    starts = [demo.ACTIVATIONS[r.activation]() for r in results]
+    curves = [(start, r.module) if r.moved else start for start, r in zip(starts, results, strict=True)]
+    plot(*curves).savefig(arguments.plot, dpi=150)
+    tables = [table, moved] if moved.row_count else [table]
+    _print(*tables, f"Curves and derivatives: {arguments.plot}")
 
 
 def _list(_: argparse.Namespace) -> None:

@@ -19,7 +19,9 @@ from .dispatch import explain
 __all__ = [
     "ACTIVATIONS",
     "Dataset",
+    "Moved",
     "Result",
+    "Trained",
     "bytes_kept",
     "load_circles",
     "load_digits",
@@ -39,6 +41,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ELU": lambda: modules.create("elu"),
     "SELU": lambda: modules.create("selu"),
     "PWL(17 points of SiLU)": lambda: modules.PWL.from_function(F.silu, -4.0, 4.0, 17, left_slope=0.0),
+    "PReLU, a slope per unit": lambda: modules.create("prelu", num_parameters=HIDDEN),
+    "ReLUSigmoid, learned": lambda: modules.create("relu_sigmoid", threshold=0.1, learnable=True),
 }
 
 
@@ -58,14 +62,37 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What one training gave: the test accuracy, the seconds of each step, and the activation as it ended."""
+
+    accuracy: float
+    seconds: list[float]
+    activation: nn.Module
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where a learned parameter began, and the mean and the range of its entries where it ended."""
+
+    name: str
+    entries: int
+    start: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Result:
-    """What one activation reached."""
+    """What one activation reached; step, parameters and module are those of the first data set."""
 
     activation: str
     accuracy: dict[str, float]
     step_seconds: float
     bytes_kept: float
     path: str
+    moved: list[Moved]
+    module: nn.Module
 
 
 def _standardized(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> Dataset:
@@ -131,8 +158,8 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[], None] = lambda: None,
-) -> tuple[float, list[float]]:
-    """Train a two-layer network with Adam; returns the test accuracy and the seconds of each step."""
+) -> Trained:
+    """Train a two-layer network with Adam, which has no weight decay: that would pull learned parameters to 0."""
     torch.manual_seed(seed)
     network = _network(data.train_x.shape[1], data.classes, make()).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -149,12 +176,15 @@ def train(
         on_epoch()
     with torch.no_grad():
         correct = network(data.test_x.to(device)).argmax(1) == data.test_y.to(device)
-    return correct.float().mean().item(), seconds
+    return Trained(correct.float().mean().item(), seconds, network[1].cpu())
 
 
 def bytes_kept(activation: nn.Module, elements: int = 2**18, device: str = "cpu") -> float:
-    """Bytes per element that the activation keeps for backward beyond its output, each memory counted once."""
-    x = torch.randn(elements, device=device, requires_grad=True)
+    """Bytes per element that the activation keeps for backward beyond its output and its parameters.
+
+    Each memory counts once.
+    """
+    x = torch.randn(elements // HIDDEN, HIDDEN, device=device, requires_grad=True)
     saved: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
@@ -164,7 +194,8 @@ def bytes_kept(activation: nn.Module, elements: int = 2**18, device: str = "cpu"
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = activation(x)
-    saved.pop(y.untyped_storage().data_ptr(), None)
+    for t in (y, *activation.parameters()):
+        saved.pop(t.untyped_storage().data_ptr(), None)
     return sum(saved.values()) / elements
 
 
@@ -172,6 +203,15 @@ def _path(activation: nn.Module, device: str) -> str:
     if not hasattr(activation, "spec"):
         return "torch"
     return explain(activation, torch.empty(BATCH, HIDDEN, device=device)).kind
+
+
+def _moved(start: nn.Module, end: nn.Module) -> list[Moved]:
+    """How far each learned parameter came."""
+    before = dict(start.named_parameters())
+    return [
+        Moved(name, p.numel(), before[name].mean().item(), p.mean().item(), p.min().item(), p.max().item())
+        for name, p in end.named_parameters()
+    ]
 
 
 def run(
@@ -184,13 +224,18 @@ def run(
     """Train every activation on every data set; `on_epoch` gets the activation's name after each epoch."""
     results = []
     for name, make in ACTIVATIONS.items():
-        accuracy: dict[str, float] = {}
-        seconds: list[float] = []
-        for data in datasets:
-            accuracy[data.name], times = train(data, make, epochs[data.name], seed, device, partial(on_epoch, name))
-            if data is datasets[0]:
-                seconds = times
+        trained = {d.name: train(d, make, epochs[d.name], seed, device, partial(on_epoch, name)) for d in datasets}
+        first = trained[datasets[0].name]
         activation = make().to(device)
-        kept, path = bytes_kept(activation, device=device), _path(activation, device)
-        results.append(Result(name, accuracy, statistics.median(seconds), kept, path))
+        results.append(
+            Result(
+                name,
+                {data: t.accuracy for data, t in trained.items()},
+                statistics.median(first.seconds),
+                bytes_kept(activation, device=device),
+                _path(activation, device),
+                _moved(make(), first.activation),
+                first.activation,
+            )
+        )
     return results

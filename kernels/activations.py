@@ -8,7 +8,16 @@ parameters.
 import triton
 import triton.language as tl
 
-from .device_math import LARGEST, LOG2_E, exp_nonpositive, exp_scaled, expm1_nonpositive, sigmoid, sigmoid_parts
+from .device_math import (
+    LARGEST,
+    LOG2_E,
+    exp_and_expm1_nonpositive,
+    exp_nonpositive,
+    exp_scaled,
+    expm1_nonpositive,
+    sigmoid,
+    sigmoid_parts,
+)
 
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
@@ -48,8 +57,8 @@ def elu(x, params, precise: tl.constexpr):
 @triton.jit
 def elu_backward(g, x, params, precise: tl.constexpr):
     """d/dx = 1 where x > 0, else alpha exp(x); d/dalpha = exp(x) - 1 where x <= 0. A NaN has slope 1, as in torch."""
-    dx = tl.where(x <= 0, g * (params[0] * exp_nonpositive(x, precise)), g)
-    return dx, (tl.where(x > 0, 0.0, g * expm1_nonpositive(x, precise)),)
+    e, e_minus_1 = exp_and_expm1_nonpositive(x, precise)
+    return tl.where(x <= 0, g * (params[0] * e), g), (tl.where(x > 0, 0.0, g * e_minus_1),)
 
 
 @triton.jit

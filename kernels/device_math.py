@@ -57,6 +57,13 @@ def exp_nonpositive(x, precise: tl.constexpr):
 
 
 @triton.jit
+def _expm1_near_zero(x, otherwise):
+    """exp(x) - 1 for halves: where it would cancel, a series whose relative error is |x|^3/24 < 2^-17."""
+    series = tl.fma(x * x, tl.fma(x, 1.0 / 6.0, 0.5), x)
+    return tl.where(x > -0.0625, series, otherwise)
+
+
+@triton.jit
 def expm1_nonpositive(x, precise: tl.constexpr):
     """exp(x) - 1 for x <= 0 or NaN, without cancellation near zero."""
     if precise:
@@ -65,9 +72,17 @@ def expm1_nonpositive(x, precise: tl.constexpr):
         scale = power_of_two(n)
         return tl.fma(expm1_reduced(r), scale, scale - 1.0)
     else:
-        # Taylor to the third order has a relative error of |x|^3/24 < 2^-17 where exp - 1 would cancel.
-        series = tl.fma(x * x, tl.fma(x, 1.0 / 6.0, 0.5), x)
-        return tl.where(x > -0.0625, series, tl.exp2(x * LOG2_E) - 1.0)
+        return _expm1_near_zero(x, tl.exp2(x * LOG2_E) - 1.0)
+
+
+@triton.jit
+def exp_and_expm1_nonpositive(x, precise: tl.constexpr):
+    """Both, for x <= 0 or NaN."""
+    e = exp_nonpositive(x, precise)
+    if precise:
+        return e, expm1_nonpositive(x, precise)
+    else:
+        return e, _expm1_near_zero(x, e - 1.0)
 
 
 @triton.jit

@@ -29,15 +29,45 @@ def test_demo_prints_a_table_and_writes_the_plot(tmp_path, capsys, monkeypatch):
     plot = tmp_path / "curves.png"
     assert cli.main(["demo", "--epochs", "1", "--plot", str(plot), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
+    assert "What the parameters learned" not in out
     assert "ReLUSigmoid(0.1)" in out
     assert "4 B/element" in out
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+LEARNED = {"PReLU, a slope per unit": ("weight", 0.25, demo.HIDDEN), "ReLUSigmoid, learned": ("threshold", 0.1, 1)}
+
+
+def test_demo_shows_what_the_parameters_learned(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "ACTIVATIONS", {name: demo.ACTIVATIONS[name] for name in LEARNED})
+    plot = tmp_path / "curves.png"
+    assert cli.main(["demo", "--epochs", "1", "--plot", str(plot), "--device", "cpu"]) == 0
+    below = capsys.readouterr().out.split("What the parameters learned on digits")[1]
+    rows = {words[0].strip(): words[1:] for line in below.splitlines() if len(words := line.strip("│").split("│")) > 1}
+    for name, (parameter, start, entries) in LEARNED.items():
+        assert [word.strip() for word in rows[name][:3]] == [parameter, str(entries), f"{start:.3f}"]
+        assert (" to " in rows[name][4]) == (entries > 1)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_parameters_move_on_the_first_data_set(monkeypatch):
+    monkeypatch.setattr(demo, "ACTIVATIONS", {name: demo.ACTIVATIONS[name] for name in ("ELU", *LEARNED)})
+    data = [demo.load_digits(), demo.load_circles()]
+    elu, *learned = demo.run(data, {"digits": 3, "circles": 1})
+    assert elu.moved == []
+    for result in learned:
+        (moved,) = result.moved
+        assert (moved.name, pytest.approx(moved.start), moved.entries) == LEARNED[result.activation]
+        values = getattr(result.module, moved.name).detach()
+        assert (moved.mean, moved.low, moved.high) == (values.mean(), values.min(), values.max())
+        assert (values - moved.start).abs().max() > 1e-3
+        assert result.bytes_kept == 4
+
+
 @pytest.mark.parametrize("name", demo.ACTIVATIONS)
 def test_every_activation_learns(name):
-    digits, _ = demo.train(demo.load_digits(), demo.ACTIVATIONS[name], epochs=20)
-    circles, _ = demo.train(demo.load_circles(), demo.ACTIVATIONS[name], epochs=30)
+    digits = demo.train(demo.load_digits(), demo.ACTIVATIONS[name], epochs=20).accuracy
+    circles = demo.train(demo.load_circles(), demo.ACTIVATIONS[name], epochs=30).accuracy
     assert digits >= 0.95
     assert 0.4 < circles < 0.6 if name == "identity" else circles >= 0.95
 
@@ -86,6 +116,37 @@ def test_plot_draws_value_and_derivative():
     np.testing.assert_allclose(drawn[1].get_ydata(), torch.nn.functional.elu(x, 0.5).numpy())
     slope = [line for line in slopes if len(line.get_xdata()) > 2][1]
     np.testing.assert_allclose(slope.get_ydata(), torch.where(x > 0, 1.0, 0.5 * x.exp()).numpy())
+
+
+def curves(axes):
+    return [line for line in axes.get_lines() if len(line.get_xdata()) > 2]
+
+
+def test_plot_draws_pairs_on_axes_of_their_own():
+    before, after = (fusedact.ELU(alpha, learnable=True) for alpha in (1.0, 0.5))
+    figure = plotting.plot("selu", (before, after))
+    assert [len(curves(axes)) for axes in figure.axes] == [1, 1, 2, 2]
+    for axes in figure.axes[2:]:
+        solid, dashed = curves(axes)
+        assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+        assert solid.get_color() == dashed.get_color()
+    ends = [line.get_ydata()[0] for line in curves(figure.axes[2])]
+    np.testing.assert_allclose(ends, [-0.5, -1.0], rtol=0.01)
+    assert len(plotting.plot((before, after)).axes) == 2
+
+
+@pytest.mark.parametrize("channel_dim", [0, 1, 2, -1, -3])
+def test_plot_draws_the_mean_and_the_range_of_channels(channel_dim):
+    act = fusedact.Swish(learnable=True, num_parameters=3, channel_dim=channel_dim)
+    with torch.no_grad():
+        act.beta.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    x, values, slopes = plotting.curves(act, -2.0, 2.0, points=5)
+    assert values.shape == slopes.shape == (5, 3)
+    torch.testing.assert_close(values, x[:, None] * torch.sigmoid(x[:, None] * act.beta.detach().double()))
+    figure = plotting.plot(act)
+    (line,) = curves(figure.axes[0])
+    np.testing.assert_allclose(line.get_ydata(), plotting.curves(act, -5.0, 5.0)[1].mean(1).numpy())
+    assert all(len(axes.collections) == 1 for axes in figure.axes)
 
 
 @pytest.mark.parametrize(
