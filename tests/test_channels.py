@@ -40,6 +40,7 @@ LAYOUTS = {
     "(B, T, C)": (lambda dtype: torch.randn(4, 9, 3, dtype=dtype), -1),
     "(B, T, C), from the first": (lambda dtype: torch.randn(4, 9, 3, dtype=dtype), 2),
     "(C, N)": (lambda dtype: torch.randn(3, 31, dtype=dtype), 0),
+    "(C, N), from the last": (lambda dtype: torch.randn(3, 31, dtype=dtype), -2),
     "(1, C)": (lambda dtype: torch.randn(1, 3, dtype=dtype), 1),
     "(1, C, 1)": (lambda dtype: torch.randn(1, 3, 1, dtype=dtype), -2),
     "(C,)": (lambda dtype: torch.randn(3, dtype=dtype), 0),
@@ -131,9 +132,13 @@ def cuts(monkeypatch):
 @names
 @pytest.mark.parametrize("size", [1, 8])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_pieces_cut_rows_and_channels(name, layout, dtype, size, cuts):
-    x, p, dim = drawn(layout, dtype, "float32")
+@pytest.mark.parametrize(
+    ("dtype", "parameter"),
+    [(torch.float32, "same"), (torch.bfloat16, "float32"), (torch.float16, "same"), (torch.float64, "same")],
+    ids=str,
+)
+def test_pieces_cut_rows_and_channels(name, layout, dtype, parameter, size, cuts):
+    x, p, dim = drawn(layout, dtype, parameter)
     counts = cuts(size)
     assert_right(name, x, p, dim, torch.randn(x.shape, dtype=dtype))
     assert max(counts, default=1) >= x.numel() / size
@@ -175,7 +180,7 @@ def test_counts(name, count, last):
 
 @names
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
-@pytest.mark.parametrize("layout", ["(N, C)", "channels_last", "sliced"])
+@pytest.mark.parametrize("layout", ["(N, C)", "(B, T, C)", "(C, N)", "channels_last", "sliced"])
 def test_in_place(name, layout, cut, cuts):
     (x, p, dim), function = drawn(layout, torch.float32, "same"), getattr(FF, name)
     cuts(8 if cut else 2**18)
