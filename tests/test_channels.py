@@ -389,6 +389,12 @@ TRANSFORMS = {
     "vmap over the gradient of the output": lambda f: (
         lambda x, p: func.vmap(func.vjp(f, x, p)[1])(torch.stack([x, x.sin()]))
     ),
+    "gradients of x alone": lambda f: (
+        lambda x, p: func.vmap(func.grad(lambda x, p: f(x, p).square().sum()), (0, None))(torch.stack([x, 2 * x]), p)
+    ),
+    "vmap over the gradient of x alone": lambda f: (
+        lambda x, p: func.vmap(func.vjp(lambda x: f(x, p), x)[1])(torch.stack([x, x.sin()]))
+    ),
     "third order": lambda f: func.jacfwd(func.hessian(lambda x, p: f(x, p).sum(), 1), 0),
     "functionalize": lambda f: func.functionalize(func.grad(lambda x, p: f(x, p).sum(), argnums=(0, 1))),
     "in place": lambda f: (
