@@ -27,10 +27,11 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     """The activation of x, on the path that `dispatch.choose` finds."""
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
         check_input(spec, x)
+    if type(channel_dim) is not int:
+        check_channel_dim(owner(spec), channel_dim)
     numbers, channel = True, None
     for p in params:
         if type(p) is not float:
-            check_channel_dim(owner(spec), channel_dim)
             params, channel = check_parameters(spec, x, params, channel_dim)
             numbers = eager.numeric(params)
             break

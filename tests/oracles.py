@@ -89,6 +89,15 @@ COMPOSITIONS: dict[str, Callable[..., Tensor]] = {
     "swish": lambda x, beta: x * torch.sigmoid(beta * x),
 }
 
+# The formulas in operators that all transforms serve, for parameters that are tensors too.
+PLAIN: dict[str, Callable[..., Tensor]] = {
+    "relu_sigmoid": lambda x, t=0.1: torch.relu(x - t) * torch.sigmoid(x),
+    "elu": lambda x, alpha=0.7: torch.where(x > 0, x, alpha * torch.expm1(x)),
+    "selu": F.selu,
+    "prelu": lambda x, w=0.3: torch.where(x > 0, x, w * x),
+    "swish": lambda x, beta=1.3: x * torch.sigmoid(beta * x),
+}
+
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "relu_sigmoid": [(0.0,), (0.1,), (0.5,), (-1.5,), (-5.0,)],
     "elu": [(1.0,), (0.3,), (-0.7,)],

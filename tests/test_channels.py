@@ -25,13 +25,6 @@ LEARNED = [n for n in fusedact.names("elementwise") if registry.get(n).parameter
 names = pytest.mark.parametrize("name", LEARNED)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
-PLAIN = {
-    "relu_sigmoid": lambda x, t: torch.relu(x - t) * torch.sigmoid(x),
-    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x)),
-    "prelu": lambda x, w: torch.where(x > 0, x, w * x),
-    "swish": lambda x, beta: x * torch.sigmoid(beta * x),
-}
-
 # A tensor of a dtype, and the dimension of channels, of which there are three.
 LAYOUTS = {
     "(N, C)": (lambda dtype: torch.randn(29, 3, dtype=dtype), 1),
@@ -407,13 +400,13 @@ TRANSFORMS = {
 
 
 def overwritten(function, x, p):
-    return function(x * 1, p, inplace=True) if function not in PLAIN.values() else function(x, p)
+    return function(x * 1, p, inplace=True) if function not in oracles.PLAIN.values() else function(x, p)
 
 
 def assert_transformed(name, transform, way=lambda function: function):
     x, p = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0.3, -0.4, 1.2], dtype=torch.float64)
     made = TRANSFORMS[transform]
-    torch.testing.assert_close(way(made(getattr(FF, name)))(x, p), made(PLAIN[name])(x, p))
+    torch.testing.assert_close(way(made(getattr(FF, name)))(x, p), made(oracles.PLAIN[name])(x, p))
 
 
 @names
@@ -441,7 +434,7 @@ def test_per_sample_gradients_of_a_module(name, bounds):
 
     def plain(p, row):
         inside = p if bounds is None else p.clamp(*bounds)
-        return PLAIN[name](row, inside.unsqueeze(1)).square().sum()
+        return oracles.PLAIN[name](row, inside.unsqueeze(1)).square().sum()
 
     rows, expected = (func.vmap(func.grad(f), (None, 0))(p, x) for f in (loss, plain))
     assert rows.shape == (5, 3)
@@ -459,7 +452,7 @@ def test_an_ensemble_of_modules(name):
     def call(params, x):
         return func.functional_call(made[0], params, x)
 
-    expected = torch.stack([PLAIN[name](x, row.clamp(0.0, 1.0)) for row in many])
+    expected = torch.stack([oracles.PLAIN[name](x, row.clamp(0.0, 1.0)) for row in many])
     torch.testing.assert_close(func.vmap(call, (0, None))(params, x), expected)
 
 

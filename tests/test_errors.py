@@ -103,6 +103,11 @@ CASES = {
         TypeError,
         "fusedact.functional.elu: channel_dim must be an int, got float",
     ),
+    "dimension of another type, and nothing to count": (
+        lambda: FF.relu_sigmoid(x, 0.1, channel_dim=True),
+        TypeError,
+        "fusedact.functional.relu_sigmoid: channel_dim must be an int, got bool",
+    ),
     "parameter of two dimensions": (
         lambda: FF.relu_sigmoid(torch.randn(2, 3), torch.ones(1, 3)),
         ValueError,

@@ -7,17 +7,9 @@ import pytest
 import torch
 from torch import func
 from torch.autograd import forward_ad
-from torch.nn import functional as F
 
 import fusedact
 
-PLAIN = {
-    "relu_sigmoid": lambda x, t=0.1: torch.relu(x - t) * torch.sigmoid(x),
-    "elu": lambda x, alpha=0.7: torch.where(x > 0, x, alpha * torch.expm1(x)),
-    "selu": F.selu,
-    "prelu": lambda x, w=0.3: torch.where(x > 0, x, w * x),
-    "swish": lambda x, beta=1.3: x * torch.sigmoid(beta * x),
-}
 ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": (), "prelu": (0.3,), "swish": (1.3,)}
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 learnable = pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if ARGUMENTS[n]])
@@ -59,7 +51,7 @@ TRANSFORMS = {
 def test_transforms(name, backend, transform):
     x = sample(3, 4)
     with fusedact.backend(backend):
-        torch.testing.assert_close(TRANSFORMS[transform](ours(name))(x), TRANSFORMS[transform](PLAIN[name])(x))
+        torch.testing.assert_close(TRANSFORMS[transform](ours(name))(x), TRANSFORMS[transform](oracles.PLAIN[name])(x))
 
 
 COMPILED = ["grad", "grad of grad", "vmap", "vmap of grad", "jvp", "hessian"]
@@ -70,7 +62,7 @@ COMPILED = ["grad", "grad of grad", "vmap", "vmap of grad", "jvp", "hessian"]
 def test_transforms_under_compile(name, transform):
     x = sample(3, 4)
     compiled = torch.compile(TRANSFORMS[transform](ours(name)), backend="aot_eager")
-    torch.testing.assert_close(compiled(x), TRANSFORMS[transform](PLAIN[name])(x))
+    torch.testing.assert_close(compiled(x), TRANSFORMS[transform](oracles.PLAIN[name])(x))
 
 
 PARAMETER_TRANSFORMS = {
@@ -97,7 +89,7 @@ def test_transforms_over_parameters(name, backend, transform):
     x, p = sample(3, 4), torch.tensor(0.3, dtype=torch.float64)
     made = PARAMETER_TRANSFORMS[transform]
     with fusedact.backend(backend):
-        torch.testing.assert_close(made(oracles.function(name))(x, p), made(PLAIN[name])(x, p))
+        torch.testing.assert_close(made(oracles.function(name))(x, p), made(oracles.PLAIN[name])(x, p))
 
 
 IN_PLACE = {
@@ -114,7 +106,7 @@ def test_transforms_in_place(name, backend, transform):
     x, made = sample(3, 4), IN_PLACE[transform]
     with fusedact.backend(backend):
         found = made(lambda x: oracles.function(name)(x, *ARGUMENTS[name], inplace=True))(x)
-    torch.testing.assert_close(found, made(PLAIN[name])(x))
+    torch.testing.assert_close(found, made(oracles.PLAIN[name])(x))
 
 
 @learnable
@@ -122,13 +114,13 @@ def test_functionalize_in_place(name):
     # Not selu: PyTorch has no rule for its own selu_.
     x, f = sample(3, 4), oracles.function(name)
     found = func.functionalize(lambda x: f(x.clone(), *ARGUMENTS[name], inplace=True))(x)
-    torch.testing.assert_close(found, PLAIN[name](x))
+    torch.testing.assert_close(found, oracles.PLAIN[name](x))
 
 
 @learnable
 def test_a_parameter_of_one_dimension_under_vmap(name):
     x, p = sample(5, 3), torch.rand(5, 1, dtype=torch.float64)
-    f, plain = oracles.function(name), PLAIN[name]
+    f, plain = oracles.function(name), oracles.PLAIN[name]
     torch.testing.assert_close(func.vmap(f)(x, p), func.vmap(plain)(x, p))
     slopes = func.vmap(func.grad(lambda x, p: f(x, p).sum(), 1))(x, p)
     assert slopes.shape == p.shape
@@ -141,7 +133,7 @@ def test_dual_numbers_without_requires_grad(name, backend):
     x, direction = sample(10), sample(10)
     with fusedact.backend(backend), forward_ad.dual_level():
         tangent = forward_ad.unpack_dual(ours(name)(forward_ad.make_dual(x, direction))).tangent
-    torch.testing.assert_close(tangent, func.jvp(PLAIN[name], (x,), (direction,))[1])
+    torch.testing.assert_close(tangent, func.jvp(oracles.PLAIN[name], (x,), (direction,))[1])
 
 
 def test_per_sample_gradients_of_a_module():
