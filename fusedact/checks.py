@@ -39,7 +39,7 @@ def _shape(t: Tensor) -> tuple[int, ...]:
 
 def owner(spec: ActivationSpec) -> str:
     """How errors name an activation's function."""
-    return f"fusedact.functional.{spec.name}"
+    return spec.name if spec.key else f"fusedact.functional.{spec.name}"
 
 
 def check_input(spec: ActivationSpec, x: object) -> None:

@@ -15,10 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
+    "DispatchMode",
     "autocast_dtype",
     "capturing",
+    "decompositions",
     "dispatch_mode_active",
     "functionalizing",
     "holds_numbers",
@@ -28,6 +31,7 @@ __all__ = [
     "kernels_serve_device",
     "materialized",
     "prelu_kernel",
+    "schema",
     "tracing",
     "transforms_active",
     "transforms_allowed",
@@ -152,3 +156,22 @@ def kernels_serve_device(device: torch.device) -> str:
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return "kernels need compute capability 8.0"
     return ""
+
+
+class DispatchMode(TorchDispatchMode):
+    """Sees every operator below autograd. PyTorch documents its base, under a private name."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else the first operator imports Dynamo, which takes more than a second.
+        return False
+
+
+def schema(operator: Any) -> Any:
+    """An operator's name, arguments, and whether it changes one."""
+    return operator._schema
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """By operator: the operators that it consists of. Without the name, none is known."""
+    return cast("dict[Any, Callable[..., Any]]", getattr(getattr(torch, "_decomp", None), "decomposition_table", {}))

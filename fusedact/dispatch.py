@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from . import compat
-from .checks import check_input, check_names, check_parameters
+from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, get
 
-__all__ = ["Path", "backend", "choose", "explain"]
+__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recording"]
 
 # Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
 # costs (5 us at the bandwidth of an H200), not yet measured.
@@ -43,6 +43,7 @@ ATEN_TENSORS_BELOW = 2**16
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
 FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
+FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced, down to plain operators")
 FORMULA_META = Path("formula", "a meta tensor holds no values")
 FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
 ATEN_CPU = Path("aten", "PyTorch has this activation fused on the CPU")
@@ -69,6 +70,24 @@ def _check_backend(name: str, source: str) -> str:
 
 _default = _check_backend(os.environ.get("FUSEDACT_BACKEND", "auto"), "the environment variable FUSEDACT_BACKEND")
 _backend: ContextVar[str] = ContextVar("fusedact_backend", default=_default)
+
+
+_recording: ContextVar[bool] = ContextVar("fusedact_recording", default=False)
+
+
+def is_recording() -> bool:
+    """Whether operators are being recorded for an activation of one's own."""
+    return _recording.get()
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """In a `with` block activations are plain operators, for whoever records them."""
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
 
 
 @contextmanager
@@ -112,8 +131,7 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
-            f"fusedact.functional.{spec.name}: the triton backend is forced, but no kernel can run: {why}; "
-            "use fusedact.backend('auto')"
+            f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
         )
     return path
 
@@ -138,6 +156,8 @@ def _choose_plain(
         return FORMULA_SUBCLASS
     if compat.tracing():
         return FORMULA_TRACING
+    if is_recording():
+        return FORMULA_RECORDING
     if x.layout is not torch.strided or x.is_nested:
         return FORMULA_LAYOUT
     aten = numbers and spec.aten is not None
@@ -195,7 +215,8 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
     check_input(spec, x)
     if spec.kind == "piecewise":
         return choose(spec, x, (), True)
-    values = [parameters.get(p.name, getattr(activation, p.name, p.default)) for p in spec.parameters]
+    own = activation if isinstance(activation, Module) else None
+    values = [parameters.get(p.name, getattr(own, p.name, p.default)) for p in spec.parameters]
     channel_dim = getattr(activation, "channel_dim", channel_dim)
     checked, _ = check_parameters(spec, x, values, channel_dim)
     return choose(spec, x, checked, numeric(checked))

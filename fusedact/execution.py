@@ -38,6 +38,8 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
     from .kernels import launch
 
     x = compat.materialized(x)
+    if spec.build is not None:
+        spec.build()
     if out is None:
         out = torch.empty_like(x)
     with _on_device(x):
@@ -56,6 +58,8 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
     from .kernels import launch
 
     g, x = compat.materialized(g), compat.materialized(x)
+    if spec.build is not None:
+        spec.build()
     dx = torch.empty_like(x) if needed[0] else None
     with _on_device(x):
         if spec.table is not None:

@@ -47,7 +47,7 @@ class _Elementwise(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        owner = f"fusedact.{type(self).__name__}"
+        owner = type(self).__name__ if spec.key else f"fusedact.{type(self).__name__}"
         chosen = _chosen(owner, spec, learnable)
         if chosen and inplace:
             raise ValueError(f"{owner}: inplace=True cannot be combined with learnable parameters")
@@ -83,13 +83,16 @@ class _Elementwise(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         spec = self.spec
-        function = getattr(functional, spec.name)
         if not spec.parameters:
-            return function(input, inplace=self.inplace)
+            return self._call(input, inplace=self.inplace)
         values = [getattr(self, p.name) for p in spec.parameters]
         if self._bounds:
             values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
-        return function(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+        return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+
+    def _call(self, *args: Any, **keywords: Any) -> Tensor:
+        """The activation's function."""
+        return getattr(functional, self.spec.name)(*args, **keywords)
 
     def _within(self, name: str, value: Any) -> Any:
         """A parameter inside its bounds: changed in place, so that an optimizer goes on from there.
@@ -248,14 +251,46 @@ def create(name: str, **arguments: Any) -> nn.Module:
     return _classes[registry.get(name, "fusedact.create").name](**arguments)
 
 
-def _define(spec: ActivationSpec) -> type[_Elementwise]:
+class _Own(_Elementwise):
+    """What the modules of an activation of one's own share: they are found, and pickled, through the activation."""
+
+    own: Any
+
+    def _call(self, *args: Any, **keywords: Any) -> Tensor:
+        return self.own(*args, **keywords)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _restored, (self.own,), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "spec"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(self, {**state, "spec": type(self).spec})
+
+
+def _restored(own: Any) -> nn.Module:
+    """An empty module of an activation of one's own."""
+    return own.module.__new__(own.module)
+
+
+def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]:
+    """The class of an activation of one's own, which is `own` and has this record."""
+    made = _define(spec, _Own)
+    made.own = own  # type: ignore[attr-defined]
+    made.__module__, made.__qualname__ = own.__module__, f"{own.__qualname__}.module"
+    return made
+
+
+def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> type[_Elementwise]:
     init_signature = describe.module_signature(spec)
 
     def __init__(self: _Elementwise, *args: Any, **kwargs: Any) -> None:
         try:
             bound = init_signature.bind(self, *args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"fusedact.{spec.module}: {error}") from None
+            owner = spec.module if spec.key else f"fusedact.{spec.module}"
+            raise TypeError(f"{owner}: {error}") from None
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["self"]
@@ -269,7 +304,7 @@ def _define(spec: ActivationSpec) -> type[_Elementwise]:
     __init__.__qualname__ = f"{spec.module}.__init__"
     return type(
         spec.module,
-        (_Elementwise,),
+        (base,),
         {"__module__": __name__, "__doc__": describe.module_docstring(spec), "__init__": __init__, "spec": spec},
     )
 

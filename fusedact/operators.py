@@ -102,6 +102,40 @@ def _define_for_tables() -> None:
     _implement("pwl_backward", backward, lambda g, x, *_: torch.empty_like(x))
 
 
+def _define_own() -> None:
+    """fusedact::own and fusedact::own_backward, for activations of one's own: by key, since such names come and go."""
+    _library.define("own(Tensor x, Tensor[] params, str key, *, int? channel=None) -> Tensor")
+    _library.define(
+        "own_backward(Tensor grad, Tensor x, Tensor[] params, str key, bool[] needed, *, int? channel=None) -> Tensor[]"
+    )
+
+    def forward(x: Tensor, tensors: Sequence[Tensor], key: str, *, channel: int | None = None) -> Tensor:
+        spec, params = registry.get_own(key), _unwrapped(x, tensors)
+        return execution.forward(_physical(spec, x, params, channel), x, params)
+
+    def backward(
+        g: Tensor,
+        x: Tensor,
+        tensors: Sequence[Tensor],
+        key: str,
+        needed: Sequence[bool],
+        *,
+        channel: int | None = None,
+    ) -> list[Tensor]:
+        spec, params = registry.get_own(key), _unwrapped(x, tensors)
+        with compat.transforms_allowed():
+            grads = execution.backward(_physical(spec, x, params, channel), g, x, params, needed)
+        return [x.new_empty(0) if grad is None else grad for grad in grads]
+
+    def fake_backward(
+        g: Tensor, x: Tensor, tensors: Sequence[Tensor], key: str, needed: Sequence[bool], *, channel: Any = None
+    ) -> list[Tensor]:
+        return [torch.empty_like(t) if n else x.new_empty(0) for t, n in zip((x, *tensors), needed, strict=True)]
+
+    _implement("own", forward, lambda x, *_, channel=None: torch.empty_like(x))
+    _implement("own_backward", backward, fake_backward)
+
+
 def _implement(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
     _library.impl(name, function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fusedact::{name}", fake, lib=_library)
@@ -113,6 +147,8 @@ def _wrapped(params: Parameters) -> list[Tensor]:
 
 def forward(call: Call, x: Tensor, params: Parameters) -> Tensor:
     """The value, by the operator."""
+    if call.spec.key is not None:
+        return torch.ops.fusedact.own(x, _wrapped(params), call.spec.key, channel=call.channel)
     packet = getattr(torch.ops.fusedact, call.spec.name)
     if call.spec.table is not None:
         return packet(x, *call.spec.table.constants)
@@ -123,6 +159,11 @@ def forward(call: Call, x: Tensor, params: Parameters) -> Tensor:
 
 def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed, by the operator."""
+    if call.spec.key is not None:
+        grads = torch.ops.fusedact.own_backward(
+            g, x, _wrapped(params), call.spec.key, list(needed), channel=call.channel
+        )
+        return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
     packet = getattr(torch.ops.fusedact, f"{call.spec.name}_backward")
     if call.spec.table is not None:
         return [packet(g, x, *call.spec.table.constants)]
@@ -137,3 +178,4 @@ for _name in registry.names("elementwise"):
     if registry.get(_name).parameters:
         _define_for_tensors(registry.get(_name))
 _define_for_tables()
+_define_own()

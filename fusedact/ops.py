@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from . import compat, eager, execution, operators
 from .checks import FLOAT_DTYPES, check_channel_dim, check_input, check_parameters, owner
-from .dispatch import choose
+from .dispatch import choose, is_recording
 from .execution import Call, Parameters
 from .registry import ActivationSpec
 
@@ -32,6 +32,9 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     numbers, channel = True, None
     for p in params:
         if type(p) is not float:
+            if is_recording():
+                # Parameters of x's shape, inside an activation that is being traced.
+                return eager.formula(spec, x, params)
             params, channel = check_parameters(spec, x, params, channel_dim)
             numbers = eager.numeric(params)
             break

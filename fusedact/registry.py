@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["ActivationSpec", "ParameterSpec", "get", "names", "register"]
+__all__ = ["ActivationSpec", "ParameterSpec", "get", "get_own", "names", "register", "register_own"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,22 @@ class ActivationSpec:
     # The prepared table of a piecewise-linear activation, which its definitions are bound to: see tables.Table.
     table: Any = None
 
+    # Of an activation of one's own: its first argument's name; how its operator finds it; and what makes its device
+    # functions, before a launch. The second, for second derivatives, says whether there are any.
+    first: str | None = None
+    key: str | None = None
+    build: Callable[[], None] | None = None
+    build_double: Callable[[], bool] | None = None
+
     @property
     def input_name(self) -> str:
         """The first argument's name: the twin's where there is one."""
-        return "x" if self.aten is None else "input"
+        return self.first or ("x" if self.aten is None else "input")
 
 
 _records: dict[str, ActivationSpec] = {}
+# Activations of one's own, by key.
+_own: dict[str, ActivationSpec] = {}
 
 
 def register(spec: ActivationSpec) -> ActivationSpec:
@@ -87,6 +96,26 @@ def register(spec: ActivationSpec) -> ActivationSpec:
         raise ValueError(f"fusedact.registry.register: the name {spec.name!r} is taken")
     _records[spec.name] = spec
     return spec
+
+
+def register_own(spec: ActivationSpec) -> None:
+    """Let operators find an activation of one's own, in the place of an earlier one of that key."""
+    assert spec.key is not None
+    _own[spec.key] = spec
+
+
+def get_own(key: str) -> ActivationSpec:
+    """The activation of one's own with that key.
+
+    Raises:
+        RuntimeError: if this process has not used it.
+    """
+    if key not in _own:
+        raise RuntimeError(
+            f"fusedact: a graph holds the activation {key!r}, which this process has not defined; import the module "
+            "that does, and use it once"
+        )
+    return _own[key]
 
 
 def names(kind: str | None = None) -> tuple[str, ...]:

@@ -19,7 +19,10 @@ HOST = sorted(PACKAGE.glob("*.py"))
 # A file may import those to its left.
 ORDER = [
     *("registry", "compat", "checks", "eager", "tables", "catalog", "dispatch", "pieces", "kernels", "execution"),
-    *("operators", "ops", "describe", "piecewise", "functional", "modules", "stubs", "plotting", "demo", "cli"),
+    *("operators", "ops", "describe", "piecewise", "functional", "modules"),
+    # The engine, and its client.
+    *("expressions", "algebra", "lowering", "tracing", "codegen", "lean", "sources", "engine", "custom"),
+    *("stubs", "plotting", "demo", "cli"),
 ]
 
 

@@ -1,0 +1,412 @@
+"""Rules that make an expression cheaper or more accurate, each a law of real numbers; a test proves each.
+
+They keep what PyTorch's own operators give at infinities and NaN, or give the limit where those lose it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .expressions import Graph, Node
+
+__all__ = ["RULES", "rewrite"]
+
+Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
+
+# By the operation at an expression's root: the rules, tried in order.
+RULES: dict[str, list[Rule]] = {}
+
+
+def _rule(*ops: str) -> Callable[[Rule], Rule]:
+    def add(rule: Rule) -> Rule:
+        for op in ops:
+            RULES.setdefault(op, []).append(rule)
+        return rule
+
+    return add
+
+
+def rewrite(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
+    """What an operation becomes; None if no rule applies."""
+    for rule in RULES.get(op, ()):
+        found = rule(graph, args)
+        if found is not None:
+            return found
+    return None
+
+
+def _is(node: Node, value: float) -> bool:
+    return node.op == "constant" and node.value == value
+
+
+def _either(args: tuple[Node, ...]) -> tuple[tuple[Node, Node], tuple[Node, Node]]:
+    """Both orders of two arguments."""
+    a, b = args
+    return (a, b), (b, a)
+
+
+def _one_plus(node: Node) -> Node | None:
+    """u where the node is 1 + u."""
+    if node.op == "add":
+        for a, b in _either(node.args):
+            if _is(a, 1.0):
+                return b
+    return None
+
+
+# ----- numbers
+
+
+@_rule("add")
+def add_zero(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a + 0 = a."""
+    return next((a for a, b in _either(args) if _is(b, 0.0)), None)
+
+
+@_rule("sub")
+def subtract_zero(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a - 0 = a; 0 - a = -a."""
+    a, b = args
+    return a if _is(b, 0.0) else graph("neg", b) if _is(a, 0.0) else None
+
+
+@_rule("mul")
+def multiply_by_one(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a 1 = a; a (-1) = -a."""
+    for a, b in _either(args):
+        if _is(b, 1.0):
+            return a
+        if _is(b, -1.0):
+            return graph("neg", a)
+    return None
+
+
+@_rule("mul")
+def join_factors(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """(a c) d = a (c d) for constants c, d; (-a) d = a (-d)."""
+    for a, d in _either(args):
+        if d.op != "constant":
+            continue
+        if a.op == "neg":
+            return graph("mul", a.args[0], -d.value)
+        if a.op == "mul" and a.args[1].op == "constant":
+            product = a.args[1].value * d.value
+            # Neither overflow nor what fp32 has not as a normal number.
+            if product == 0.0 or 1e-30 < abs(product) < 1e30:
+                return graph("mul", a.args[0], product)
+    return None
+
+
+@_rule("div")
+def divide_by_constant(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a / c = a (1 / c) where 1 / c is exact; a / a stays, which is NaN at 0."""
+    a, c = args
+    if c.op == "constant" and c.value != 0.0 and math.isfinite(c.value):
+        mantissa, exponent = math.frexp(c.value)
+        if abs(mantissa) == 0.5 and abs(exponent) < 100:
+            return graph("mul", a, 1.0 / c.value)
+    if _is(a, 1.0):
+        return graph("reciprocal", c)
+    if _is(a, -1.0):
+        return graph("neg", graph("reciprocal", c))
+    return None
+
+
+@_rule("mul")
+def multiply_by_reciprocal(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a (1 / b) = a / b, rounded once less."""
+    for a, b in _either(args):
+        if b.op == "reciprocal" and a.op != "reciprocal":
+            return graph("div", a, b.args[0])
+    return None
+
+
+@_rule("neg")
+def negate_twice(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """-(-a) = a; -(a c) = a (-c)."""
+    (a,) = args
+    if a.op == "neg":
+        return a.args[0]
+    if a.op == "mul" and a.args[1].op == "constant":
+        return graph("mul", a.args[0], -a.args[1].value)
+    return None
+
+
+@_rule("add")
+def add_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a + (-b) = a - b."""
+    for a, b in _either(args):
+        if b.op == "neg":
+            return graph("sub", a, b.args[0])
+    return None
+
+
+@_rule("sub")
+def subtract_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a - (-b) = a + b."""
+    a, b = args
+    return graph("add", a, b.args[0]) if b.op == "neg" else None
+
+
+# ----- powers
+
+
+@_rule("pow")
+def small_powers(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """Powers by products, roots and reciprocals, as torch.pow takes them."""
+    a, exponent = args
+    if exponent.op != "constant":
+        return None
+    p = exponent.value
+    if p == 0.0:
+        return graph.constant(1.0)
+    if p == 1.0:
+        return a
+    if p == 0.5:
+        return graph("sqrt", a)
+    if p == -0.5:
+        return graph("rsqrt", a)
+    if p in (2.0, 3.0, 4.0):
+        square = graph("mul", a, a)
+        return square if p == 2.0 else graph("mul", square, a if p == 3.0 else square)
+    if p in (-1.0, -2.0, -3.0, -4.0):
+        return graph("reciprocal", graph("pow", a, -p))
+    return None
+
+
+@_rule("reciprocal")
+def reciprocal_of_root(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 / sqrt(a) = rsqrt(a); 1 / (1 / a) stays."""
+    (a,) = args
+    return graph("rsqrt", a.args[0]) if a.op == "sqrt" else None
+
+
+# ----- exponentials
+
+
+@_rule("sub")
+def exp_minus_one(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """exp(a) - 1 = expm1(a)."""
+    a, b = args
+    return graph("expm1", a.args[0]) if a.op == "exp" and _is(b, 1.0) else None
+
+
+@_rule("add")
+def expm1_plus_one(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """expm1(a) + 1 = exp(a); exp(a) + (-1) = expm1(a)."""
+    for a, b in _either(args):
+        if a.op == "expm1" and _is(b, 1.0):
+            return graph("exp", a.args[0])
+        if a.op == "exp" and _is(b, -1.0):
+            return graph("expm1", a.args[0])
+    return None
+
+
+@_rule("log")
+def log_of_one_plus(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """log(1 + a) = log1p(a)."""
+    rest = _one_plus(args[0])
+    return None if rest is None else graph("log1p", rest)
+
+
+@_rule("log1p")
+def log1p_of_exp(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """log1p(exp(a)) = softplus(a), which does not overflow."""
+    (a,) = args
+    return graph("softplus", a.args[0]) if a.op == "exp" else None
+
+
+@_rule("log")
+def log_of_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """log(sigmoid(a)) = -softplus(-a); log(1 - sigmoid(a)) = -softplus(a)."""
+    (a,) = args
+    if a.op == "sigmoid":
+        return graph("neg", graph("softplus", graph("neg", a.args[0])))
+    return graph("neg", graph("softplus", a.args[0])) if a.op == "complement" else None
+
+
+# ----- sigmoid: value and complement share their exponential
+
+
+def _logistic(graph: Graph, denominator: Node) -> Node | None:
+    """What 1 / denominator is, where the denominator is 1 + exp(a): 1 - sigmoid(a)."""
+    rest = _one_plus(denominator)
+    return graph("complement", rest.args[0]) if rest is not None and rest.op == "exp" else None
+
+
+@_rule("reciprocal")
+def reciprocal_is_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 / (1 + exp(a)) = 1 - sigmoid(a)."""
+    return _logistic(graph, args[0])
+
+
+@_rule("div")
+def quotient_is_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """exp(a) / (1 + exp(a)) = sigmoid(a); b / (1 + exp(a)) = b (1 - sigmoid(a))."""
+    b, denominator = args
+    complement = _logistic(graph, denominator)
+    if complement is None:
+        return None
+    rest = _one_plus(denominator)
+    return graph("sigmoid", rest.args[0]) if b is rest and rest is not None else graph("mul", b, complement)
+
+
+def _replaced(graph: Graph, product: Node, factor: Node, by: Node) -> Node | None:
+    """A product with one of its factors replaced; None if it has no such factor."""
+    if product is factor:
+        return by
+    if product.op == "neg":
+        inner = _replaced(graph, product.args[0], factor, by)
+        return None if inner is None else graph("neg", inner)
+    if product.op == "mul":
+        for a, b in _either(product.args):
+            inner = _replaced(graph, a, factor, by)
+            if inner is not None:
+                return graph("mul", inner, b)
+    return None
+
+
+@_rule("mul")
+def exp_times_complement(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """exp(a) (1 - sigmoid(a)) = sigmoid(a), also beside other factors; it does not overflow."""
+    for e, product in _either(args):
+        if e.op == "exp":
+            (a,) = e.args
+            found = _replaced(graph, product, graph("complement", a), graph("sigmoid", a))
+            if found is not None:
+                return found
+    return None
+
+
+@_rule("sub")
+def one_minus_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 - sigmoid(a) without cancellation; and back."""
+    one, s = args
+    if not _is(one, 1.0):
+        return None
+    if s.op == "sigmoid":
+        return graph("complement", s.args[0])
+    return graph("sigmoid", s.args[0]) if s.op == "complement" else None
+
+
+@_rule("sigmoid")
+def sigmoid_of_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """sigmoid(-a) = 1 - sigmoid(a)."""
+    (a,) = args
+    return graph("complement", a.args[0]) if a.op == "neg" else None
+
+
+@_rule("complement")
+def complement_of_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 - sigmoid(-a) = sigmoid(a)."""
+    (a,) = args
+    return graph("sigmoid", a.args[0]) if a.op == "neg" else None
+
+
+@_rule("add")
+def one_minus_twice_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 - 2 sigmoid(a) = (1 - sigmoid(a)) - sigmoid(a)."""
+    for one, twice in _either(args):
+        if _is(one, 1.0) and twice.op == "mul" and twice.args[0].op == "sigmoid" and _is(twice.args[1], -2.0):
+            return graph("sub", graph("complement", twice.args[0].args[0]), twice.args[0])
+    return None
+
+
+# ----- tanh: value and derivative share their exponential
+
+
+@_rule("sub")
+def one_minus_square_of_tanh(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 - tanh(a)^2 = sech(a)^2, without cancellation."""
+    one, square = args
+    if _is(one, 1.0) and square.op == "mul" and square.args[0] is square.args[1] and square.args[0].op == "tanh":
+        return graph("sech2", square.args[0].args[0])
+    return None
+
+
+# ----- error function
+
+
+@_rule("add")
+def one_plus_erf(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 + erf(a) = erfc(-a), whose tail keeps its relative accuracy."""
+    for one, e in _either(args):
+        if _is(one, 1.0) and e.op == "erf":
+            return graph("erfc", graph("neg", e.args[0]))
+    return None
+
+
+@_rule("sub")
+def one_minus_erf(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """1 - erf(a) = erfc(a)."""
+    one, e = args
+    return graph("erfc", e.args[0]) if _is(one, 1.0) and e.op == "erf" else None
+
+
+# ----- choices
+
+
+@_rule("where")
+def same_choice(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """Both sides the same; a known or a negated condition."""
+    condition, a, b = args
+    if a is b or condition.op == "true":
+        return a
+    if condition.op == "false":
+        return b
+    return graph("where", condition.args[0], b, a) if condition.op == "not" else None
+
+
+@_rule("where")
+def nested_choice(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(c, where(c, a, _), b) = where(c, a, b), and likewise on the other side."""
+    condition, a, b = args
+    if a.op == "where" and a.args[0] is condition:
+        return graph("where", condition, a.args[1], b)
+    if b.op == "where" and b.args[0] is condition:
+        return graph("where", condition, a, b.args[2])
+    return None
+
+
+@_rule("le")
+def relu_below(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """max(a, c) <= c is a <= c, also for a NaN."""
+    a, c = args
+    if a.op == "max" and a.args[1] is c and c.op == "constant":
+        return graph("le", a.args[0], c)
+    return None
+
+
+@_rule("not")
+def negated(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """not not a = a."""
+    (a,) = args
+    if a.op in ("true", "false"):
+        return graph.constant(a.op == "false")
+    return a.args[0] if a.op == "not" else None
+
+
+@_rule("and", "or")
+def known_condition(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """A condition with itself."""
+    a, b = args
+    return a if a is b else None
+
+
+@_rule("and")
+def and_known(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a and true = a; a and false = false."""
+    for a, b in _either(args):
+        if b.op in ("true", "false"):
+            return a if b.op == "true" else b
+    return None
+
+
+@_rule("or")
+def or_known(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a or true = true; a or false = a."""
+    for a, b in _either(args):
+        if b.op in ("true", "false"):
+            return b if b.op == "true" else a
+    return None

@@ -1,0 +1,237 @@
+"""Writes expressions as Triton device functions, in the contract of kernels/README.md."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .expressions import Node, order
+
+__all__ = ["MODULES", "Function", "module_text"]
+
+# Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
+MODULES: dict[str, tuple[str, ...]] = {
+    "device_math": (
+        *("exp", "expm1", "exp2", "tanh", "sigmoid", "softplus", "log", "log1p", "log2", "log10", "sqrt", "rsqrt"),
+        *("reciprocal", "divide", "erf", "erfc", "pow", "sinh", "cosh", "asinh", "acosh", "atanh", "atan", "sin"),
+        *("cos", "tan", "asin", "acos", "atan2", "hypot", "erfinv", "trunc", "round", "fmod", "remainder"),
+        *("sigmoid_and_complement", "tanh_and_slope"),
+    ),
+}
+_HOME = {function: module for module, functions in MODULES.items() for function in functions}
+# Where an operation's name is not its function's.
+_FUNCTION = {"div": "divide"}
+
+_INFIX = {
+    **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
+    **{"ge": (">=", 2), "eq": ("==", 2), "ne": ("!=", 2), "and": ("&", 4), "or": ("|", 3), "xor": ("^", 3)},
+}
+_NAN = "propagate_nan=tl.PropagateNan.ALL"
+_TL = {
+    **{"abs": "tl.abs({})", "floor": "tl.floor({})", "ceil": "tl.ceil({})", "where": "tl.where({}, {}, {})"},
+    **{"max": f"tl.maximum({{}}, {{}}, {_NAN})", "min": f"tl.minimum({{}}, {{}}, {_NAN})"},
+    **{"fmax": "tl.maximum({}, {})", "fmin": "tl.minimum({}, {})"},
+    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0 * {0}))",
+}
+# Pairs that share their exponential: by an operation, the function that gives both, and the operation's place in it.
+_PAIRS = {
+    "sigmoid": ("sigmoid_and_complement", 0),
+    "complement": ("sigmoid_and_complement", 1),
+    "tanh": ("tanh_and_slope", 0),
+    "sech2": ("tanh_and_slope", 1),
+}
+_ALONE = {"sigmoid": "sigmoid({}, precise)", "complement": "sigmoid(-{}, precise)", "tanh": "tanh({}, precise)"}
+
+# What a line may hold before an expression gets a name of its own.
+WIDTH = 72
+ATOM = 9
+
+
+@dataclass
+class Function:
+    """A device function to be written: `values` are its blocks, `results` what it returns, nested like the text."""
+
+    name: str
+    doc: str
+    # By input: its name in the text, and what it is taken from, unless it is an argument. The first is a block of the
+    # result's shape.
+    inputs: dict[str, tuple[str, str | None]]
+    signature: str
+    results: Sequence[Node]
+    # The text of the return statement, with a place for each result.
+    returns: str
+    # By index: results that must be blocks, not single numbers.
+    blocks: frozenset[int]
+
+
+class _Writer:
+    """The body of one device function."""
+
+    def __init__(self, function: Function, names: dict[Node, str], reserved: Iterable[str]) -> None:
+        self._function = function
+        self._taken = set(reserved) | {"tl", "triton", "params", "precise", "values"}
+        self._taken |= {name for name, _ in function.inputs.values()}
+        self._shape = next(iter(function.inputs.values()))[0]
+        self._lines: list[str] = []
+        self._written: dict[Node, tuple[str, int]] = {}
+        self.used: set[str] = set()
+        self._names = names
+        nodes = list(order(function.results))
+        self._uses = Counter(a for n in nodes for a in n.args)
+        self._uses.update(function.results)
+        self._present = set(nodes)
+        self._by_argument: dict[tuple[str, Node], dict[int, Node]] = {}
+        for n in nodes:
+            if n.op in _PAIRS:
+                pair, place = _PAIRS[n.op]
+                self._by_argument.setdefault((pair, n.args[0]), {})[place] = n
+        for key, (name, source) in function.inputs.items():
+            if source is not None and any(n.op == "input" and n.name == key for n in nodes):
+                self._lines.append(f"{name} = {source}")
+        if any(self._is_constant_block(i, n) for i, n in enumerate(function.results)):
+            self._need_shape()
+        for n in nodes:
+            self._write(n)
+
+    def _is_constant_block(self, i: int, node: Node) -> bool:
+        return i in self._function.blocks and not self._is_block(node)
+
+    def _need_shape(self) -> None:
+        """Make sure that the block that lends its shape is there."""
+        name, source = next(iter(self._function.inputs.values()))
+        if source is not None and f"{name} = {source}" not in self._lines:
+            self._lines.insert(0, f"{name} = {source}")
+
+    def text(self) -> str:
+        f = self._function
+        made = []
+        for i, node in enumerate(f.results):
+            text = self._written[node][0]
+            if self._is_constant_block(i, node):
+                text = (
+                    f"tl.full({self._shape}.shape, {text}, tl.float32)"
+                    if node.op == "constant"
+                    else f"{text} + tl.zeros_like({self._shape})"
+                )
+            made.append(text)
+        body = [*self._lines, f"return {f.returns.format(*made)}"]
+        lines = "\n".join(f"    {line}" for line in body)
+        return f'@triton.jit\ndef {f.name}({f.signature}):\n    """{f.doc}"""\n{lines}\n'
+
+    def _is_block(self, node: Node) -> bool:
+        """Whether a node has an element for each of x's."""
+        return any(n.op == "input" and n.name in ("x", "g", "ggx") for n in order([node]))
+
+    def _fresh(self, node: Node | None = None) -> str:
+        wished = self._names.get(node) if node is not None else None
+        if wished is not None and _usable(wished) and wished not in self._taken:
+            self._taken.add(wished)
+            return wished
+        number = 1
+        while f"t{number}" in self._taken:
+            number += 1
+        self._taken.add(f"t{number}")
+        return f"t{number}"
+
+    def _write(self, node: Node) -> None:
+        if node in self._written:
+            return
+        if node.op == "constant":
+            self._written[node] = _number(node.value)
+            return
+        if node.op == "input":
+            self._written[node] = self._function.inputs[node.name][0], ATOM
+            return
+        if node.op in _PAIRS and self._write_pair(node):
+            return
+        text, strength = self._expression(node)
+        named = self._names.get(node)
+        short = len(text) <= WIDTH and (named is None or not _usable(named) or named in self._taken)
+        if short and self._uses[node] == 1:
+            self._written[node] = text, strength
+            return
+        name = self._fresh(node)
+        self._lines.append(f"{name} = {text}")
+        self._written[node] = name, ATOM
+
+    def _write_pair(self, node: Node) -> bool:
+        """Write two operations on one argument that share their exponential; not where there is only one."""
+        pair, _ = _PAIRS[node.op]
+        both = self._by_argument[pair, node.args[0]]
+        if len(both) == 1 and node.op != "sech2":
+            return False
+        self.used.add(pair)
+        names = [self._fresh(both[i]) if i in both else "_" for i in (0, 1)]
+        self._lines.append(f"{', '.join(names)} = {pair}({self._argument(node.args[0])}, precise)")
+        for i, n in both.items():
+            self._written[n] = names[i], ATOM
+        return True
+
+    def _argument(self, node: Node) -> str:
+        """A node as an argument of a device function, which takes no plain numbers."""
+        if node.op != "constant":
+            return self._written[node][0]
+        self._need_shape()
+        return f"tl.full({self._shape}.shape, {self._written[node][0]}, tl.float32)"
+
+    def _operand(self, node: Node, strength: int) -> str:
+        text, own = self._written[node]
+        return text if own > strength else f"({text})"
+
+    def _expression(self, node: Node) -> tuple[str, int]:
+        op, args = node.op, node.args
+        if op in _INFIX:
+            sign, strength = _INFIX[op]
+            # Left to right; a comparison is never chained.
+            left = self._operand(args[0], strength - 1 if strength > 4 else strength)
+            return f"{left} {sign} {self._operand(args[1], strength)}", strength
+        if op == "neg":
+            return f"-{self._operand(args[0], 7)}", 7
+        if op == "not":
+            return f"~{self._operand(args[0], 7)}", 7
+        if op in _TL:
+            return _TL[op].format(*(self._operand(a, 2 if op == "sign" else 0) for a in args)), ATOM
+        if op in _ALONE:
+            self.used.add("sigmoid" if op == "complement" else op)
+            strength = 7 if op == "complement" else 0
+            return _ALONE[op].format(self._operand(args[0], strength)), ATOM
+        function = _FUNCTION.get(op, op)
+        self.used.add(function)
+        return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM
+
+
+def _number(value: float) -> tuple[str, int]:
+    if math.isnan(value):
+        return 'float("nan")', ATOM
+    if math.isinf(value):
+        return ('float("inf")', ATOM) if value > 0 else ('-float("inf")', 7)
+    return repr(value), ATOM if value >= 0 else 7
+
+
+def _usable(name: str) -> bool:
+    """Whether a user's name may be one in Triton's code."""
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") and name.isascii()
+
+
+def safe_name(name: str) -> str:
+    """An identifier that resembles a name."""
+    made = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "activation"
+    return made if _usable(made) and made not in _HOME and made not in ("tl", "triton") else f"{made}_activation"
+
+
+def module_text(head: str, functions: Sequence[Function], names: dict[Node, str]) -> str:
+    """The text of a module with these device functions; `names` are the user's for what he named."""
+    reserved = {*_HOME, *(f.name for f in functions)}
+    writers = [_Writer(f, names, reserved) for f in functions]
+    used = set[str]().union(*(w.used for w in writers))
+    imports = ["import triton", "import triton.language as tl", ""]
+    for module in MODULES:
+        mine = sorted(name for name in used if _HOME[name] == module)
+        if mine:
+            imports.append(f"from fusedact.kernels.{module} import {', '.join(mine)}")
+    above = "\n".join(imports).rstrip()
+    return f'"""{head}"""\n\n{above}\n\n\n' + "\n\n".join(w.text() for w in writers)

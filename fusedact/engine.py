@@ -1,0 +1,241 @@
+"""From a plain PyTorch function to what runs it: expressions, rewritten, as Triton's text and as the CPU path's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import algebra, codegen, lean, sources, tracing
+from .codegen import Function
+from .eager import constant, no_spare
+from .expressions import Graph, Node
+from .registry import ActivationSpec
+
+__all__ = ["Program", "completed", "double_backward", "program"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function's rewritten expressions, and its parameters' names."""
+
+    name: str
+    parameters: tuple[str, ...]
+    value: Node
+    # Of x, and of each parameter.
+    gradients: tuple[Node, ...]
+    # The user's names for what he named.
+    names: dict[Node, str]
+    # Where the function stands, for the text's head.
+    origin: str
+
+    def triton(self) -> str:
+        """The module with the device functions `name` and `name_backward`."""
+        name = codegen.safe_name(self.name)
+        inputs = {"x": ("x", None), **_parameters(self.parameters)}
+        formula = f"{self.name}({', '.join(['x', *self.parameters])})"
+        n = len(self.parameters)
+        forward = Function(
+            name,
+            f"{formula}.",
+            inputs,
+            "x, params, precise: tl.constexpr",
+            [self.value],
+            "{}",
+            frozenset({0}),
+        )
+        backward = Function(
+            f"{name}_backward",
+            f"Its gradients, from g, that of the value: of x, and elementwise of {_listed(self.parameters)}.",
+            {"x": ("x", None), "g": ("g", None), **_parameters(self.parameters)},
+            "g, x, params, precise: tl.constexpr",
+            self.gradients,
+            "{}, (" + "{}, " * n + ")",
+            frozenset({0}),
+        )
+        return codegen.module_text(self._head(), [forward, backward], self.names)
+
+    def _head(self) -> str:
+        return (
+            f"The device functions of {self.name}, written by fusedact from {self.origin}.\n\n"
+            "Changes are lost: the file is written anew from the function.\n"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "no parameters"
+
+
+def _parameters(names: Sequence[str], prefix: str = "p", first: int = 0) -> dict[str, tuple[str, str | None]]:
+    """Parameters as the text takes them out of a tuple."""
+    taken = {"x", "g", "ggx", "params", "values", "precise"}
+    return {
+        f"{prefix}{i}": (f"{'gg_' if prefix == 'ggp' else ''}{n}{'_' if n in taken else ''}", f"params[{first + i}]")
+        for i, n in enumerate(names)
+    }
+
+
+def program(function: Callable[..., Any], name: str, parameters: Sequence[str], origin: str) -> Program:
+    """Trace a function of x and these parameters, and rewrite it.
+
+    Raises:
+        UnsupportedError: if it is no elementwise activation, or is made of something that kernels have not.
+    """
+    trace = tracing.record(function, name, len(parameters))
+    graph = Graph(algebra.rewrite)
+    value, *gradients = trace.graph.copied([trace.value, *trace.gradients], graph)
+    return Program(name, tuple(parameters), value, tuple(gradients), graph.names, origin)
+
+
+def double_backward(function: Callable[..., Any], made: Program) -> str | None:
+    """The module with the device function `name_double_backward`; None where PyTorch has no second derivative."""
+    trace = tracing.record(function, made.name, len(made.parameters), order=2)
+    if not trace.second:
+        return None
+    graph = Graph(algebra.rewrite)
+    results = trace.graph.copied(trace.second, graph)
+    n = len(made.parameters)
+    values: dict[str, tuple[str, str | None]] = {
+        name: (name, f"values[{i}]") for i, name in ((2, "x"), (1, "g"), (0, "ggx"))
+    }
+    function_ = Function(
+        f"{codegen.safe_name(made.name)}_double_backward",
+        "Gradients of g, x and the parameters, from ggx and gg_*, those of their first gradients.",
+        {**values, **_parameters(made.parameters), **_parameters(made.parameters, "ggp", n)},
+        "values, params, precise: tl.constexpr",
+        results,
+        "({}, {}), (" + "{}, " * n + "0.0, " * n + ")",
+        frozenset({0, 1}),
+    )
+    return codegen.module_text(made._head(), [function_], graph.names)
+
+
+# ----- from code to what runs it
+
+
+def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
+    """The record of an activation with all that its program gives."""
+    text = made.triton()
+    name = f"{codegen.safe_name(made.name)}_{sources.digest(text)}"
+    return replace(
+        spec,
+        device=name,
+        lean_forward=_lean(made, "forward", [made.value]),
+        lean_backward=_LeanBackward(made),
+        build=_Build(name, codegen.safe_name(made.name), text),
+        build_double=None,
+    )
+
+
+class _Build:
+    """Makes the device functions of a text, once, and lets the launcher find them."""
+
+    def __init__(self, name: str, function: str, text: str) -> None:
+        self._name, self._function, self._text = name, function, text
+        self._done = False
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        if self._done:
+            return
+        with self._lock:
+            if not self._done:
+                self._make()
+                self._done = True
+
+    def _make(self) -> None:
+        from .kernels import launch
+
+        file = sources.keep(self._name, self._text)
+        found = sources.run(self._text, file, {"__name__": f"fusedact_generated.{self._name}"})
+        launch.register(self._name, forward=found[self._function], backward=found[f"{self._function}_backward"])
+
+
+_aten = torch.ops.aten
+
+
+def _operand(p: float | Tensor, x: Tensor) -> Tensor:
+    return p if isinstance(p, Tensor) else constant(p, x.dtype, x.device)
+
+
+def _filled(value: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
+    """A value that does not vary with x, or is an argument itself, as a result of x's shape."""
+    return (torch.empty_like(x) if out is None else out).copy_(value)
+
+
+def _with_memory(operator: Any, argument: str) -> Callable[..., Tensor]:
+    """An operator that writes into memory only if it is given, as one that makes its own otherwise."""
+
+    def call(first: Tensor, *args: Any, **keywords: Any) -> Tensor:
+        if keywords[argument] is None:
+            keywords[argument] = torch.empty_like(first)
+        return operator(first, *args, **keywords)
+
+    return call
+
+
+def _one_minus_square(t: Tensor, out: Tensor | None) -> Tensor:
+    return torch.sub(constant(1.0, t.dtype, t.device), torch.mul(t, t), out=out)
+
+
+def _sech_squared(x: Tensor, out: Tensor | None) -> Tensor:
+    return _one_minus_square(torch.tanh(x), out)
+
+
+def _one_minus_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
+    return torch.sigmoid(torch.neg(x, out=out), out=out)
+
+
+# What the text of the CPU path calls.
+_NAMESPACE = {
+    "torch": torch,
+    "constant": constant,
+    "no_spare": no_spare,
+    "operand": _operand,
+    "filled": _filled,
+    "one_minus_square": _one_minus_square,
+    "sech_squared": _sech_squared,
+    "one_minus_sigmoid": _one_minus_sigmoid,
+    "softplus": _with_memory(_aten.softplus.out, "out"),
+    "sigmoid_backward": _with_memory(_aten.sigmoid_backward.grad_input, "grad_input"),
+    "tanh_backward": _with_memory(_aten.tanh_backward.grad_input, "grad_input"),
+    "threshold_backward": _with_memory(_aten.threshold_backward.grad_input, "grad_input"),
+}
+
+
+def _lean(made: Program, name: str, results: Sequence[Node]) -> Callable[..., Any]:
+    """A function of the CPU path."""
+    first = {"x": "x"} if name == "forward" else {"g": "g", "x": "x"}
+    inputs = {**first, **{f"p{i}": f"p{i}" for i in range(len(made.parameters))}}
+    text = lean.function_text(name, inputs, results)
+    return sources.run(text, f"<fusedact {made.name} {name} {sources.digest(text)}>", dict(_NAMESPACE))[name]
+
+
+class _LeanBackward:
+    """The gradients that are needed, on the CPU path: a function for each choice of them."""
+
+    def __init__(self, made: Program) -> None:
+        self._made = made
+        self._functions: dict[tuple[bool, ...], Callable[..., Any]] = {}
+
+    def __call__(
+        self,
+        g: Tensor,
+        x: Tensor,
+        *params: float | Tensor,
+        needed: Sequence[bool] | None = None,
+        out: Tensor | None = None,
+        spare: Callable[..., Tensor | None] = no_spare,
+    ) -> tuple[Tensor | None, ...]:
+        owed = (True, *[False] * len(params)) if needed is None else tuple(needed)
+        function = self._functions.get(owed)
+        if function is None:
+            results = [node for node, n in zip(self._made.gradients, owed, strict=True) if n]
+            function = self._functions[owed] = _lean(self._made, "backward", results)
+        found = function(g, x, *params, out=out if owed[0] else None, spare=spare)
+        rest = iter(found if isinstance(found, tuple) else (found,))
+        return tuple(next(rest) if n else None for n in owed)

@@ -1,0 +1,192 @@
+"""Writes expressions as the CPU path runs them: PyTorch's operators on memory that is used again; see pieces.py."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .expressions import Node
+
+__all__ = ["function_text"]
+
+# Operations whose operator is not torch's of the same name.
+_OPERATORS = {
+    **{"max": "torch.maximum", "min": "torch.minimum", "and": "torch.logical_and", "or": "torch.logical_or"},
+    **{"xor": "torch.logical_xor", "not": "torch.logical_not"},
+}
+
+
+@dataclass
+class _Step:
+    """A node's computation: the call, with places for what it takes, then for the memory of its result."""
+
+    node: Node
+    call: str
+    takes: list[Node]
+
+
+class _Writer:
+    """The body of one function."""
+
+    def __init__(self, results: Sequence[Node], inputs: dict[str, str]) -> None:
+        self._inputs = inputs
+        self._results = results
+        self._uses = _uses(results)
+        self._steps: dict[Node, _Step] = {}
+        for node in results:
+            self._plan(node)
+
+    # ----- what is computed
+
+    def _plan(self, root: Node) -> None:
+        """Add the steps of a node, after those of what they take."""
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in self._steps or node.op in ("input", "constant"):
+                stack.pop()
+                continue
+            step = self._step(node)
+            missing = [n for n in step.takes if n not in self._steps and n.op not in ("input", "constant")]
+            if missing:
+                stack.append(missing[0])
+                continue
+            self._steps[node] = step
+            stack.pop()
+
+    def _step(self, node: Node) -> _Step:
+        op, args = node.op, list(node.args)
+        if op == "mul":
+            for a, b in (args, args[::-1]):
+                found = self._shared(a, b)
+                if found is not None:
+                    return _Step(node, *found)
+        if op == "where" and args[0].op == "le" and args[1].op == "constant" and args[1].value == 0.0:
+            x, threshold = args[0].args
+            if threshold.op == "constant" and self._varies(x) and self._varies(args[2]):
+                call = f"threshold_backward({{}}, {{}}, {threshold.value!r}, grad_input={{}})"
+                return _Step(node, call, [args[2], x])
+        if op in ("max", "min") and args[1].op == "constant" and self._varies(args[0]):
+            name = "clamp_min" if op == "max" else "clamp_max"
+            return _Step(node, f"torch.{name}({{}}, {_literal(args[1].value)}, out={{}})", args[:1])
+        if op == "sech2":
+            t = self._made("tanh", args[0])
+            return _Step(node, "one_minus_square({}, out={})", [t or args[0]]) if t else self._alone("tanh", node)
+        if op == "complement":
+            s = self._made("sigmoid", args[0])
+            return _Step(node, "torch.sub(one, {}, out={})", [s]) if s else self._alone("sigmoid", node)
+        if op == "softplus":
+            return _Step(node, "softplus({}, 1.0, 20.0, out={})", args)
+        operator = _OPERATORS.get(op, f"torch.{op}")
+        return _Step(node, f"{operator}({', '.join(['{}'] * len(args))}, out={{}})", args)
+
+    def _alone(self, op: str, node: Node) -> _Step:
+        """1 - sigmoid or 1 - tanh^2 where the function itself is not needed."""
+        call = "sech_squared({}, out={})" if op == "tanh" else "one_minus_sigmoid({}, out={})"
+        return _Step(node, call, list(node.args))
+
+    def _made(self, op: str, argument: Node) -> Node | None:
+        """The node of an operation, if it is computed anyhow."""
+        return next((n for n in self._uses if n.op == op and n.args[0] is argument), None)
+
+    def _shared(self, a: Node, b: Node) -> tuple[str, list[Node]] | None:
+        """a b in one operator, where b is part of the derivative of sigmoid or tanh."""
+        if self._uses[b] != 1 or not self._varies(a):
+            return None
+        if b.op == "sech2":
+            t = self._made("tanh", b.args[0])
+            return ("tanh_backward({}, {}, grad_input={})", [a, t]) if t else None
+        if b.op == "complement" and a.op == "mul" and self._uses[a] == 1:
+            for s, rest in (a.args, a.args[::-1]):
+                if s.op == "sigmoid" and s.args[0] is b.args[0] and self._varies(rest):
+                    return "sigmoid_backward({}, {}, grad_input={})", [rest, s]
+        return None
+
+    def _varies(self, node: Node) -> bool:
+        """Whether a node has an element for each of x's, whatever the parameters are."""
+        stack, seen = [node], set()
+        while stack:
+            n = stack.pop()
+            if n.op == "input" and n.name in ("x", "g"):
+                return True
+            if n not in seen:
+                seen.add(n)
+                stack.extend(n.args)
+        return False
+
+    # ----- where it lies
+
+    def lines(self) -> list[str]:
+        """The statements, the last of which returns the results."""
+        last: dict[Node, int] = {}
+        for i, step in enumerate(self._steps.values()):
+            for n in step.takes:
+                last[n] = i
+        held: dict[Node, str] = {}
+        free: dict[bool, list[str]] = {False: [], True: []}
+        count = {False: 0, True: 0}
+        made: list[str] = []
+        returned = set(self._results)
+        for i, step in enumerate(self._steps.values()):
+            taken = [self._operand(n, held) for n in step.takes]
+            node = step.node
+            varies = self._varies(node)
+            for n in dict.fromkeys(step.takes):
+                if last[n] == i and n not in returned and held.get(n, "s").startswith(("t", "c")):
+                    free[n.boolean].append(held[n])
+            if not varies:
+                # As many elements as the parameters have.
+                held[node] = f"s{len(held)}"
+                memory = "None"
+            elif node is self._results[0]:
+                held[node], memory = "y", "out"
+            elif free[node.boolean]:
+                held[node] = memory = free[node.boolean].pop()
+            else:
+                kind = node.boolean
+                held[node] = f"{'c' if kind else 't'}{count[kind]}"
+                memory = f"spare({count[kind]}{', torch.bool' if kind else ''})"
+                count[kind] += 1
+            made.append(f"{held[node]} = {step.call.format(*taken, memory)}")
+        results = [self._result(i, n, held) for i, n in enumerate(self._results)]
+        return [*made, f"return {results[0]}" if len(results) == 1 else f"return {', '.join(results)}"]
+
+    def _operand(self, node: Node, held: dict[Node, str]) -> str:
+        if node.op == "constant":
+            return f"constant({_literal(node.value)}, x.dtype, x.device)"
+        return self._inputs[node.name] if node.op == "input" else held[node]
+
+    def _result(self, i: int, node: Node, held: dict[Node, str]) -> str:
+        """A result, which has an element for each of x's, the first in `out` if it is given."""
+        text = self._operand(node, held)
+        if node in self._steps and self._varies(node):
+            return text
+        return f"filled({text}, x, {'out' if i == 0 else 'None'})"
+
+
+def _uses(results: Sequence[Node]) -> Counter[Node]:
+    """How often each node is taken, by others or as a result."""
+    uses: Counter[Node] = Counter(results)
+    stack, seen = list(results), set()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            uses.update(node.args)
+            stack.extend(node.args)
+    return uses
+
+
+def _literal(value: float) -> str:
+    return repr(value) if math.isfinite(value) else f'float("{value}")'
+
+
+def function_text(name: str, inputs: dict[str, str], results: Sequence[Node]) -> str:
+    """A function of these inputs that returns these results, the first one in `out`."""
+    lines = _Writer(results, inputs).lines()
+    wrapped = [f"{p} = operand({p}, x)" for key, p in inputs.items() if key not in ("x", "g")]
+    one = ["one = constant(1.0, x.dtype, x.device)"] if any("one," in line for line in lines) else []
+    body = "\n".join(f"    {line}" for line in [*wrapped, *one, *lines])
+    return f"def {name}({', '.join([*inputs.values(), 'out=None', 'spare=no_spare'])}):\n{body}\n"
