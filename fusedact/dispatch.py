@@ -40,6 +40,10 @@ class Path:
 # same time at 2^16 elements, a fifth of ours at 2^8.
 ATEN_TENSORS_BELOW = 2**16
 
+# And below this many a CPU tensor with an activation of one's own. Measured: at 2^20 elements in-cache pieces begin to
+# win; below, what backward computes again costs more than what autograd keeps.
+FORMULA_BELOW = 2**20
+
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
 FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
@@ -52,6 +56,7 @@ ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is 
 ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
 )
+FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plain operators take less time")
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
@@ -165,7 +170,7 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        return PIECES_CPU
+        return FORMULA_SMALL if spec.key is not None and x.numel() < FORMULA_BELOW else PIECES_CPU
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
     if x.is_meta:
