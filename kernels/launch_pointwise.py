@@ -27,6 +27,11 @@ def block_size(tensors: Sequence[Tensor], warp_size: int) -> int:
     return block // 2 if len(tensors) > 4 else block
 
 
+def _dense(t: Tensor) -> bool:
+    """Whether a tensor whose elements do not overlap leaves no gap between them."""
+    return sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) == t.numel() - 1
+
+
 def pointwise(
     function: Any,
     name: str,
@@ -40,8 +45,8 @@ def pointwise(
     """Write the outputs that are not None; return partial sums as `launch.backward` does if any parameter is needed.
 
     `function` is a device function of pointwise.py, and `name` its own alone: compiled kernels are kept by it. All
-    tensors are of one shape, the inputs of any strides, the outputs dense; an output may be one of the inputs. Unless
-    told otherwise, the function is `precise` where an output has fp32.
+    tensors are of one shape and any strides, where an output's elements do not overlap; an output may be one of the
+    inputs. Unless told otherwise, the function is `precise` where an output has fp32.
     """
     inputs, outputs, params, needed = tuple(inputs), tuple(outputs), tuple(params), tuple(needed)
 
@@ -75,8 +80,11 @@ def _launch(
     def sums(*shape: int) -> Tensor | None:
         return spare.new_empty((len(params), *shape), dtype=torch.float32) if any(needed) else None
 
-    # Without outputs no tensor is known to be dense: equal strides say nothing then.
-    flat = launch._same_dense_layout(*inputs, *written) if written else all(t.is_contiguous() for t in inputs)
+    if written:
+        flat = launch._same_dense_layout(*inputs, *written) and _dense(spare)
+    else:
+        # Inputs may overlap, and then equal strides say nothing.
+        flat = all(t.is_contiguous() for t in inputs)
     if channel_dim is None and flat:
         n = spare.numel()
         grid = triton.cdiv(n, block)
