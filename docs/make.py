@@ -12,10 +12,11 @@ FILE = Path(__file__).parent / "operators.md"
 HEAD = """# What an activation of one's own may be made of
 
 `@fusedact.activation` knows these operators, as functions and as methods and signs of tensors (`x * a`,
-`x.clamp(0, 1)`, `~(x > 0)`), and whatever PyTorch composes of them. Made by `python docs/make.py` from the engine's table.
+`x.clamp(0, 1)`, `~(x > 0)`), and whatever PyTorch composes of them. Made from the engine's table by
+`python docs/make.py`.
 
-Not among them: what is not elementwise, and the special functions whose kernels nobody has written: `lgamma`, `digamma`,
-`polygamma`, Bessel functions, `erfcx`, `log_ndtr`, `ndtri`, `zeta`. Rounding has a derivative: 0.
+Not among them: what is not elementwise, and the special functions whose kernels nobody has written: `lgamma`,
+`digamma`, `polygamma`, Bessel functions, `erfcx`, `log_ndtr`, `ndtri`, `zeta`. Rounding has a derivative: 0.
 
 | operator | from |
 |---|---|
