@@ -16,11 +16,14 @@ __all__ = ["MODULES", "Function", "module_text"]
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
-        *("exp", "expm1", "exp2", "tanh", "sigmoid", "softplus", "log", "log1p", "log2", "log10", "sqrt", "rsqrt"),
-        *("reciprocal", "divide", "erf", "erfc", "pow", "sinh", "cosh", "asinh", "acosh", "atanh", "atan", "sin"),
-        *("cos", "tan", "asin", "acos", "atan2", "hypot", "erfinv", "trunc", "round", "fmod", "remainder"),
-        *("sigmoid_and_complement", "tanh_and_slope"),
+        *("exp", "expm1", "tanh", "tanh_parts", "sigmoid", "sigmoid_and_complement", "reciprocal", "divide", "sqrt"),
+        "rsqrt",
     ),
+    "logarithms": ("log", "log1p", "softplus", "exp2", "log2", "log10", "pow"),
+    "error_function": ("erf", "erfc", "erfinv"),
+    "trigonometry": ("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "hypot"),
+    "hyperbolic": ("sinh", "cosh", "asinh", "acosh", "atanh"),
+    "rounding": ("trunc", "round", "fmod", "remainder"),
 }
 _HOME = {function: module for module, functions in MODULES.items() for function in functions}
 # Where an operation's name is not its function's.
@@ -41,8 +44,8 @@ _TL = {
 _PAIRS = {
     "sigmoid": ("sigmoid_and_complement", 0),
     "complement": ("sigmoid_and_complement", 1),
-    "tanh": ("tanh_and_slope", 0),
-    "sech2": ("tanh_and_slope", 1),
+    "tanh": ("tanh_parts", 0),
+    "sech2": ("tanh_parts", 1),
 }
 _ALONE = {"sigmoid": "sigmoid({}, precise)", "complement": "sigmoid(-{}, precise)", "tanh": "tanh({}, precise)"}
 
