@@ -16,7 +16,19 @@ __all__ = ["MODULES", "Function", "module_text"]
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
-        *("exp", "expm1", "tanh", "tanh_parts", "sigmoid", "sigmoid_and_complement", "reciprocal", "divide", "sqrt"),
+        *(
+            "exp",
+            "exp_nonpositive",
+            "expm1",
+            "expm1_nonpositive",
+            "tanh",
+            "tanh_parts",
+            "sigmoid",
+            "sigmoid_and_complement",
+            "reciprocal",
+            "divide",
+            "sqrt",
+        ),
         "rsqrt",
     ),
     "logarithms": ("log", "log1p", "softplus", "exp2", "log2", "log10", "pow"),

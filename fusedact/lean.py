@@ -14,6 +14,7 @@ __all__ = ["function_text"]
 # Operations whose operator is not torch's of the same name.
 _OPERATORS = {
     **{"max": "torch.maximum", "min": "torch.minimum", "and": "torch.logical_and", "or": "torch.logical_or"},
+    **{"exp_nonpositive": "torch.exp", "expm1_nonpositive": "torch.expm1"},
     **{"xor": "torch.logical_xor", "not": "torch.logical_not"},
 }
 
