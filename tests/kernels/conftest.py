@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import arithmetic
 import numpy as np
 import oracles
 import pytest
@@ -84,6 +85,16 @@ def _arithmetic(monkeypatch):
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fused)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_maxnumf", giving_way(np.fmax))
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_minnumf", giving_way(np.fmin))
+
+
+@pytest.fixture(params=[(1, -1), (-1, 1), (0, 0)], ids=str)
+def approximate(request, monkeypatch) -> arithmetic.Approximate:
+    """A GPU's approximate instructions, off by all that is documented, in the interpreter."""
+    if not compat.interpreting:
+        pytest.skip("the hardware's own arithmetic is at work")
+    model = arithmetic.Approximate(*map(float, request.param))
+    model.install(monkeypatch)
+    return model
 
 
 @dataclass
