@@ -367,9 +367,9 @@ def one_minus_erf(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 # which gives the limit. Only for gradients: the NaN of a value must remain.
 
 
-def _gate(node: Node) -> bool:
-    """Whether a node is a gradient on one side of a choice and 0 on the other."""
-    return node.op == "where" and node.flows and (_is(node.args[1], 0.0) or _is(node.args[2], 0.0))
+def _gate(node: Node, flows: bool = False) -> bool:
+    """Whether a node is a gradient on one side of a choice and 0 on the other; or a factor of one that flows."""
+    return node.op == "where" and (node.flows or flows) and (_is(node.args[1], 0.0) or _is(node.args[2], 0.0))
 
 
 def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node:
@@ -384,7 +384,7 @@ def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node
 def factor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """where(c, 0, g) a = where(c, 0, g a)."""
     for gate, factor in _either(args):
-        if _gate(gate):
+        if _gate(gate, factor.flows):
             return _through(graph, gate, lambda side, factor=factor: graph("mul", side, factor))
     return None
 
@@ -416,10 +416,14 @@ def sum_of_gates(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 
 @_rule("where")
 def order_of_gates(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """where(d, where(c, 0, g), 0) = where(c, 0, where(d, g, 0)), so that sums meet on the same choice."""
+    """where(d, where(c, g, 0), 0) = where(d and c, g, 0), and sums meet on the earlier of unlike choices."""
     condition, a, b = args
     inner, at = (b, 2) if _is(a, 0.0) else (a, 1)
-    if not _is(args[3 - at], 0.0) or not _gate(inner) or not inner.args[0].number < condition.number:
+    if not _is(args[3 - at], 0.0) or not _gate(inner):
+        return None
+    if at == 1 and _is(inner.args[2], 0.0):
+        return graph("where", graph("and", condition, inner.args[0]), inner.args[1], 0.0)
+    if not inner.args[0].number < condition.number:
         return None
 
     def outer(side: Node) -> Node:

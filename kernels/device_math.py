@@ -306,3 +306,13 @@ def rsqrt(x, precise: tl.constexpr):
         lost = tl.fma(-p, y, 1.0) - tl.fma(scaled, y, -p) * y
         y = tl.where((x > 0) & (x < float("inf")), tl.fma(0.5 * y, lost, y), y)
     return y * tl.where(small, 16777216.0, 1.0)
+
+
+@triton.jit
+def sigmoid_and_complement(x, precise: tl.constexpr):
+    """sigmoid(x) and 1 - sigmoid(x), which share their exponential."""
+    value, low, complement = sigmoid_parts(x, precise)
+    if precise:
+        return value + low, complement
+    else:
+        return value, complement
