@@ -73,7 +73,7 @@ REAL: dict[str, Callable[..., Any]] = {
     **{"max": max, "min": min, "pow": lambda a, b: a**b},
     **{"exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": lambda a: mpmath.log(1 + a)},
     **{"sqrt": mpmath.sqrt, "rsqrt": lambda a: 1 / mpmath.sqrt(a), "reciprocal": lambda a: 1 / a},
-    **{"tanh": mpmath.tanh, "erf": mpmath.erf, "erfc": mpmath.erfc},
+    **{"tanh": mpmath.tanh, "erf": mpmath.erf, "erfc": lambda a: mpmath.erfc(a) if a < 1e9 else mpmath.mpf(0)},
     "sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)),
     "complement": lambda a: 1 / (1 + mpmath.exp(a)),
     "sech2": lambda a: mpmath.sech(a) ** 2,
