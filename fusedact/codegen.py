@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .expressions import Node, order
+from .expressions import LARGEST, Node, order
 
 __all__ = ["MODULES", "Function", "module_text"]
 
@@ -50,7 +50,8 @@ _TL = {
     **{"abs": "tl.abs({})", "floor": "tl.floor({})", "ceil": "tl.ceil({})", "where": "tl.where({}, {}, {})"},
     **{"max": f"tl.maximum({{}}, {{}}, {_NAN})", "min": f"tl.minimum({{}}, {{}}, {_NAN})"},
     **{"fmax": "tl.maximum({}, {})", "fmin": "tl.minimum({}, {})"},
-    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0 * {0}))",
+    # 0 for a NaN, as torch.sign.
+    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
 }
 # Pairs that share their exponential: by an operation, the function that gives both, and the operation's place in it.
 _PAIRS = {
@@ -64,6 +65,8 @@ _ALONE = {"sigmoid": "sigmoid({}, precise)", "complement": "sigmoid(-{}, precise
 # What a line may hold before an expression gets a name of its own.
 WIDTH = 72
 ATOM = 9
+
+LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 @dataclass
@@ -224,6 +227,8 @@ def _number(value: float) -> tuple[str, int]:
         return 'float("nan")', ATOM
     if math.isinf(value):
         return ('float("inf")', ATOM) if value > 0 else ('-float("inf")', 7)
+    if abs(value) == LARGEST:
+        value = math.copysign(LARGEST_FLOAT32, value)
     return repr(value), ATOM if value >= 0 else 7
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-__all__ = ["BOOLEAN", "Graph", "Node", "order"]
+__all__ = ["BOOLEAN", "LARGEST", "Graph", "Node", "order"]
+
+# Stands for the largest number of the dtype that is computed in.
+LARGEST = sys.float_info.max
 
 # Operations whose result is true or false.
 BOOLEAN = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not", "true", "false"})

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .expressions import Node
+from .expressions import LARGEST, Node
 
 __all__ = ["function_text"]
 
@@ -79,7 +79,7 @@ class _Writer:
             s = self._made("sigmoid", args[0])
             return _Step(node, "torch.sub(one, {}, out={})", [s]) if s else self._alone("sigmoid", node)
         if op == "softplus":
-            return _Step(node, "softplus({}, 1.0, 20.0, out={})", args)
+            return _Step(node, "softplus({}, 1.0, 40.0, out={})", args)
         operator = _OPERATORS.get(op, f"torch.{op}")
         return _Step(node, f"{operator}({', '.join(['{}'] * len(args))}, out={{}})", args)
 
@@ -181,6 +181,8 @@ def _uses(results: Sequence[Node]) -> Counter[Node]:
 
 
 def _literal(value: float) -> str:
+    if abs(value) == LARGEST:
+        return f"{'-' if value < 0 else ''}torch.finfo(x.dtype).max"
     return repr(value) if math.isfinite(value) else f'float("{value}")'
 
 

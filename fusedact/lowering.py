@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .expressions import Graph, Node
+from .expressions import LARGEST, Graph, Node
 
 __all__ = ["TABLE", "supported"]
 
@@ -80,13 +80,23 @@ def _mul(g: Graph, a: Value, b: Value) -> Node:
 
 @_lower("div")
 def _div(g: Graph, a: Value, b: Value, rounding_mode: str | None = None) -> Node:
+    if rounding_mode == "floor":
+        return _floor_divide(g, a, b)
     quotient = g("div", a, b)
     return quotient if rounding_mode is None else g(rounding_mode, quotient)
 
 
 @_lower("floor_divide")
 def _floor_divide(g: Graph, a: Value, b: Value) -> Node:
-    return g("floor", g("div", a, b))
+    # As PyTorch and Python: the quotient without the rest, so that it is whole but for roundoff. Its own floor may be
+    # one too much: 1 / 0.1 rounds to 10.
+    rest = g("fmod", a, b)
+    quotient = g("div", g("sub", a, rest), b)
+    below = g("and", g("ne", rest, 0.0), g("xor", g("lt", b, 0.0), g("lt", rest, 0.0)))
+    quotient = g("where", below, g("sub", quotient, 1.0), quotient)
+    whole = g("floor", quotient)
+    whole = g("where", g("gt", g("sub", quotient, whole), 0.5), g("add", whole, 1.0), whole)
+    return g("where", g("eq", b, 0.0), g("div", a, b), whole)
 
 
 @_lower("square")
@@ -106,7 +116,13 @@ def _addcdiv(g: Graph, x: Value, a: Value, b: Value, value: float = 1) -> Node:
 
 @_lower("lerp")
 def _lerp(g: Graph, start: Value, end: Value, weight: Value) -> Node:
-    return g("add", start, g("mul", weight, g("sub", end, start)))
+    # From the nearer end, as PyTorch.
+    way = g("sub", end, start)
+    near = g("add", start, g("mul", weight, way))
+    far = g("sub", end, g("mul", way, g("sub", 1.0, weight)))
+    if isinstance(weight, Node):
+        return g("where", g("lt", g("abs", weight), 0.5), near, far)
+    return near if abs(weight) < 0.5 else far
 
 
 @_lower("frac")
@@ -140,10 +156,9 @@ def _copysign(g: Graph, x: Value, sign: Value) -> Node:
 
 @_lower("nan_to_num")
 def _nan_to_num(g: Graph, x: Value, nan: float | None = None, posinf: float | None = None, neginf: Any = None) -> Node:
-    largest = 3.4028234663852886e38
     y = g("where", g("ne", x, x), nan or 0.0, x)
-    y = g("where", g("eq", x, math.inf), largest if posinf is None else posinf, y)
-    return g("where", g("eq", x, -math.inf), -largest if neginf is None else neginf, y)
+    y = g("where", g("eq", x, math.inf), LARGEST if posinf is None else posinf, y)
+    return g("where", g("eq", x, -math.inf), -LARGEST if neginf is None else neginf, y)
 
 
 # ----- bounds and choices

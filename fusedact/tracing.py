@@ -127,7 +127,10 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
             trace = Trace(self.graph, self._node(y))
             self._deriving = True
             if order >= 1:
-                firsts = self._differentiated([y], inputs, [g], order > 1)
+                try:
+                    firsts = self._differentiated([y], inputs, [g], order > 1)
+                except RuntimeError as error:
+                    raise self._unsupported("PyTorch", f"has none: {error}") from error
                 trace.gradients = self._nodes(firsts)
             if order >= 2:
                 try:
