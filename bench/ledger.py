@@ -66,8 +66,8 @@ LIMITS = {
 # Where the channels of parameters per channel are; every size a multiple of what a thread takes.
 PER_CHANNEL = {"last": ((64, 1024), 1), "second": ((8, 64, 1024), 1)}
 
-# How many times the instructions of a hand-written kernel the engine may write for its formula; and where it writes more,
-# for a definition that guards infinities by clamps, each of which has a gradient.
+# How many times the instructions of a hand-written kernel the engine may write for its formula; and where it writes
+# more, for a definition that guards infinities by clamps, each of which has a gradient.
 GENERATED_RATIO = 1.3
 GENERATED_MORE = {("swish", "backward", "bf16"): 1.35}
 
