@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from .expressions import Graph, Node
 
@@ -380,12 +381,16 @@ def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node
     return graph("where", condition, function(a), b)
 
 
+def _product(graph: Graph, factor: Node, side: Node) -> Node:
+    return graph("mul", side, factor)
+
+
 @_rule("mul")
 def factor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """where(c, 0, g) a = where(c, 0, g a)."""
     for gate, factor in _either(args):
         if _gate(gate, factor.flows):
-            return _through(graph, gate, lambda side, factor=factor: graph("mul", side, factor))
+            return _through(graph, gate, partial(_product, graph, factor))
     return None
 
 
@@ -484,16 +489,16 @@ class _Assuming:
         return node if all(a is b for a, b in zip(args, node.args, strict=True)) else self._graph(node.op, *args)
 
     def _known(self, node: Node) -> Node | None:
-        """What a node is, knowing which of two is the smaller. A NaN of either stays one."""
+        """What a node is, knowing which of two is the smaller. A NaN stays one."""
         small, large = self._small, self._large
         if small is None or large is None:
             return None
         if node.op in _NONPOSITIVE and node.args[0] is small and _is(large, 0.0):
             return self._graph(_NONPOSITIVE[node.op], small)
-        if node.op == "min" and small in node.args and large in node.args:
-            return small
-        if node.op == "max" and small in node.args and large in node.args:
-            return large
+        if node.op in ("min", "max") and small in node.args and large in node.args:
+            found, dropped = (small, large) if node.op == "min" else (large, small)
+            # Where a comparison is false, either may be NaN.
+            return found if self._truth or dropped.op == "constant" else None
         if node.op == "max" and node.args[0].op == "sub" and node.args[0].args == (large, small):
             return node.args[0] if _is(node.args[1], 0.0) else None
         return None

@@ -53,7 +53,12 @@ LEFT = {
     "known_in_branches": [
         *("where(a < b, where(a < b, a, 2.0), b)", "where(a < b, a, where(a < b, 2.0, b))"),
         *("where(a <= 0.0, exp(a) * b, b)", "where(a < 0.0, expm1(a) + 1.0, b)", "where(a > 0.0, b, exp(a))"),
-        *("where(a <= 0.0, min(a, 0.0), b)", "where(a < b, max(a, b), a)", "where(a <= b, 0.0, max(a - b, 0.0))"),
+        *(
+            "where(a <= 0.0, min(a, 0.0), b)",
+            "where(a < b, max(a, b), a)",
+            "where(a < 2.0, b, max(a, 2.0))",
+            "where(a <= b, 0.0, max(a - b, 0.0))",
+        ),
     ],
     "quotient_of_root": ["b / sqrt(a)", "b / (sqrt(a) * 2.0)", "a / (b * -4.0)"],
     "difference_lt_zero": ["where(a - b < 0.0, a, b)"],
@@ -197,6 +202,13 @@ def test_special_points(rule, text):
         assert same(now, was), (a, b, was, now)
         if now == 0.0 and math.copysign(1.0, was) != math.copysign(1.0, now):
             assert text in SIGN_OF_ZERO, (a, b, was, now)
+
+
+@pytest.mark.parametrize("text", ["where(a < b, a, max(a, b))", "where(a > b, a, min(a, b))"])
+def test_a_false_comparison_may_be_one_with_nan(text):
+    node = built(text, Graph(algebra.rewrite))
+    for a, b in ((NAN, 1.0), (1.0, NAN)):
+        assert math.isnan(evaluation.float64([node], {"a": a, "b": b})[0].item())
 
 
 # ----- all rules together
