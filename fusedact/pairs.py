@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import sources
+from . import codegen
 from .registry import ActivationSpec
 
 __all__ = ["with_pair"]
 
 OWNER = "fusedact.activation"
+# Tells pairs apart for the launcher, which keeps what it compiled for good.
+_made = itertools.count()
 # Arguments of the contract in kernels/README.md, by position.
 TAKES = {"forward": ("x", "params", "precise"), "backward": ("g", "x", "params", "precise")}
 # How far kernels may be from the formula in float64, relative to 1 and to the value: an error of a formula is larger,
@@ -36,7 +39,7 @@ def with_pair(spec: ActivationSpec, forward: Any, backward: Any, check: bool) ->
             raise TypeError(f"{OWNER}: {role} must be a @triton.jit function, got {type(function).__name__}")
         if len(names) != len(TAKES[role]):
             raise TypeError(f"{OWNER}: {role} must take ({', '.join(TAKES[role])}), got ({', '.join(names)})")
-    name = f"{spec.name}_{sources.digest(str(spec.key), _text(forward), _text(backward), str(id(forward)))}"
+    name = f"{codegen.safe_name(spec.name)}_pair_{next(_made)}"
     made = replace(spec, device=name, build_double=None)
     return replace(made, build=_Pair(made, forward, backward, check))
 
