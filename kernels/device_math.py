@@ -181,6 +181,31 @@ def exp(x, precise: tl.constexpr):
 
 
 @triton.jit
+def exp2m1_reduced(f):
+    """2^f - 1 for |f| <= 0.5: f ln 2 + f^2 q(f), ln 2 in two parts, relative error 2^-33."""
+    q = tl.fma(f, 1.5319314115913585e-05, 0.0001545554696349427)
+    q = tl.fma(f, q, 0.00133334135171026)
+    q = tl.fma(f, q, 0.009618079289793968)
+    q = tl.fma(f, q, 0.05550410971045494)
+    q = tl.fma(f, q, 0.24022650718688965)
+    return tl.fma(f, 0.6931471824645996, f * tl.fma(f, q, -1.9046542121259336e-09))
+
+
+@triton.jit
+def exp2(x, precise: tl.constexpr):
+    """2^x."""
+    if precise:
+        x = bounded(x, -160.0, 160.0)
+        n = (x + ROUNDING) - ROUNDING
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        return tl.fma(exp2m1_reduced(x - n), power_of_two(half), power_of_two(half)) * power_of_two(n - half)
+    else:
+        # As in exp.
+        root = tl.exp2(x * 0.5)
+        return root * root
+
+
+@triton.jit
 def expm1(x, precise: tl.constexpr):
     """exp(x) - 1, without cancellation near zero."""
     if precise:
@@ -243,9 +268,7 @@ def tanh_parts(x, precise: tl.constexpr):
         # 1 / (1 + e)^2 = w + w_low; e is a product whose last factor comes last: the tail rounds once.
         w = u * u
         w_low = tl.fma(u, u, -w) + 2.0 * u * u_low
-        slope = mantissa * w
-        slope_low = tl.fma(mantissa, w, -slope) + tl.fma(mantissa, w_low, mantissa_low * w)
-        slope = (slope + slope_low) * (4.0 * scale) * rest
+        slope = tl.fma(mantissa, w, tl.fma(mantissa, w_low, mantissa_low * w)) * (4.0 * scale) * rest
         large = tl.fma(-2.0 * e, u, 1.0)
     else:
         # 2^16 e, as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.

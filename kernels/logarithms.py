@@ -22,14 +22,18 @@ LN2 = tl.constexpr(0.6931471805599453)
 # Exponents are kept as multiples of 2^23, as they stand in the bits of a float.
 EXPONENT_UNIT = tl.constexpr(1.1920928955078125e-07)
 INFINITY = tl.constexpr(float("inf"))
+FOUR_THIRDS = tl.constexpr(0x3FAAAAAB)
 
 
 @triton.jit
-def split_exponent(x):
-    """n and f with x = (1 + f) 2^-n for a normal x > 0, -1/3 < f <= 1/3; n is an int32, times 2^23."""
+def split_exponent(x, TOP: tl.constexpr = FOUR_THIRDS):
+    """n and f with x = (1 + f) 2^-n for a normal x > 0, TOP / 2 < 1 + f <= TOP; n is an int32, times 2^23.
+
+    TOP is given by its bits. With 4/3, |f| <= 1/3.
+    """
     bits = x.to(tl.int32, bitcast=True)
-    # 0x3FAAAAAB is 4/3, -0x800000 the mask of sign and exponent.
-    n = (0x3FAAAAAB - bits) & -0x800000
+    # The mask of sign and exponent.
+    n = (TOP - bits) & -0x800000
     return n, (bits + n).to(tl.float32, bitcast=True) - 1.0
 
 
@@ -48,18 +52,23 @@ def log1p_tail(f):
 
 
 @triton.jit
+def log1p_factor(f, SCALE: tl.constexpr):
+    """SCALE log(1 + f) / f on |f| <= 1/3, for halves: relative error 2^-17.1."""
+    q = tl.fma(f, SCALE * -0.1934872269630432, SCALE * 0.2264620065689087)
+    q = tl.fma(f, q, SCALE * -0.24849848449230194)
+    q = tl.fma(f, q, SCALE * 0.33219248056411743)
+    q = tl.fma(f, q, SCALE * -0.5000201463699341)
+    return tl.fma(f, q, SCALE * 1.000007152557373)
+
+
+@triton.jit
 def _log_of_parts(n, f, f_low, precise: tl.constexpr):
     """log((1 + f + f_low) 2^-n), n times 2^23, a float."""
     if precise:
         t = f + tl.fma(n, -LN2_LOW * EXPONENT_UNIT, tl.fma(f * f, log1p_tail(f), tl.fma(-f, f_low, f_low)))
         return tl.fma(n, -LN2_HIGH * EXPONENT_UNIT, t)
     else:
-        # log(1 + f) / f, relative error 2^-17.1.
-        q = tl.fma(f, -0.1934872269630432, 0.2264620065689087)
-        q = tl.fma(f, q, -0.24849848449230194)
-        q = tl.fma(f, q, 0.33219248056411743)
-        q = tl.fma(f, q, -0.5000201463699341)
-        q = tl.fma(f, q, 1.000007152557373)
+        q = log1p_factor(f, 1.0)
         # -n times ln 2, so that n = 0 leaves a -0 as it is.
         return tl.fma(n, -LN2 * EXPONENT_UNIT, f * q)
 
@@ -71,10 +80,10 @@ def _outside(x, zero, y):
 
 
 @triton.jit
-def split_positive(x):
+def split_positive(x, TOP: tl.constexpr = FOUR_THIRDS):
     """As split_exponent, for subnormals too; n is a float."""
     small = x < TINY
-    n, f = split_exponent(tl.where(small, x * 8388608.0, x))
+    n, f = split_exponent(tl.where(small, x * 8388608.0, x), TOP)
     # 23 * 2^23.
     return n.to(tl.float32) + tl.where(small, 192937984.0, 0.0), f
 
@@ -84,6 +93,41 @@ def log(x, precise: tl.constexpr):
     """log(x); -inf at 0, NaN below."""
     n, f = split_positive(x)
     return _outside(x, 0.0, _log_of_parts(n, f, 0.0, precise))
+
+
+@triton.jit
+def log2_of_parts(n, f):
+    """log2((1 + f) 2^-n), n times 2^23, precise."""
+    k = n * -EXPONENT_UNIT
+    high = tl.fma(f, 1.4426950216293335, k)
+    low = tl.fma(f, 1.4426950216293335, k - high)
+    return high + (low + tl.fma(f, 1.925963033500011e-08, f * (f * log1p_tail(f)) * 1.4426950216293335))
+
+
+@triton.jit
+def log2(x, precise: tl.constexpr):
+    """The logarithm to base 2; -inf at 0, NaN below."""
+    n, f = split_positive(x)
+    if precise:
+        return _outside(x, 0.0, log2_of_parts(n, f))
+    else:
+        return _outside(x, 0.0, tl.fma(n, -EXPONENT_UNIT, f * log1p_factor(f, 1.4426950408889634)))
+
+
+@triton.jit
+def log10(x, precise: tl.constexpr):
+    """The logarithm to base 10; -inf at 0, NaN below."""
+    n, f = split_positive(x)
+    if precise:
+        # log10(2) in two parts, the first of 15 bits, so that k times it is exact.
+        k = n * (-0.301025390625 * EXPONENT_UNIT)
+        high = tl.fma(f, 0.4342944920063019, k)
+        low = tl.fma(f, 0.4342944920063019, k - high)
+        tail = tl.fma(f, -1.0103049952192578e-08, f * (f * log1p_tail(f)) * 0.4342944920063019)
+        y = high + (low + tl.fma(n, -4.605038981195214e-06 * EXPONENT_UNIT, tail))
+    else:
+        y = tl.fma(n, -0.3010299956639812 * EXPONENT_UNIT, f * log1p_factor(f, 0.4342944819032518))
+    return _outside(x, 0.0, y)
 
 
 @triton.jit
@@ -167,9 +211,8 @@ def softplus_and_sigmoid(x, precise: tl.constexpr):
         total = 1.0 + e
         u = reciprocal_positive(total, precise)
         u_low = u * tl.fma(-u, (e - (total - 1.0)) + e_low, tl.fma(-u, total, 1.0))
-        q = e * u
-        q_low = tl.fma(e, u, -q) + tl.fma(e, u_low, e_low * u)
-        return tl.maximum(x, 0.0) + _log1p_of_sum(e, e_low), tl.where(x < 0, q + q_low, u + u_low)
+        slope = tl.where(x < 0, tl.fma(e, u, tl.fma(e, u_low, e_low * u)), u + u_low)
+        return tl.maximum(x, 0.0) + _log1p_of_sum(e, e_low), slope
     else:
         e, q = _log1p_of_exp_factor(x)
         u = reciprocal_positive(1.0 + e, precise)

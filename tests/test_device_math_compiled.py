@@ -18,18 +18,19 @@ import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
-from fusedact.kernels import device_math, error_function, logarithms
+from fusedact.kernels import device_math, error_function, logarithms, powers, trigonometry
 
 aot = benches.load("aot")
 
 pytestmark = pytest.mark.usefixtures("triton_cache")
 
 UNARY = {
-    device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt"],
+    device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"],
     error_function: ["erf", "erfc"],
-    logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid"],
+    logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid", "log2", "log10"],
+    trigonometry: ["sin", "cos", "atan"],
 }
-BINARY = {device_math: ["divide"]}
+BINARY = {device_math: ["divide"], powers: ["pow"]}
 CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for module in kind for name in kind[module]]
 
 

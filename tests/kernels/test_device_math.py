@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusedact.kernels import device_math, error_function, logarithms
+from fusedact.kernels import device_math, error_function, logarithms, powers, trigonometry
 
 HALVES = [torch.bfloat16, torch.float16]
 INFINITY = float("inf")
@@ -62,6 +62,9 @@ def tanh_slope(x):
     return 4 * e / (1 + e) ** 2
 
 
+# The last one is the float whose distance to a multiple of pi / 2 is the smallest, 2^-31 or so.
+ANGLES = (0.7853982, 1.5707964, 3.1415927, 6.2831855, 131072, 16367173 * 2.0**72)
+
 UNARY = {
     "exp": Unary(device_math.exp, torch.exp, (-110, -103.97, -87.3, 88.72, 89)),
     "expm1": Unary(device_math.expm1, torch.expm1, (-30, -0.34657, 2.98e-8, 0.0625, 0.34657, 1.0397, 88.72, 89)),
@@ -79,10 +82,18 @@ UNARY = {
     "softplus_and_sigmoid, slope": Unary(logarithms.softplus_and_sigmoid, torch.sigmoid, (-104, 0), 1),
     "erf": Unary(error_function.erf, torch.erf, (0.46875, 0.9, 3.125, 10.25)),
     "erfc": Unary(error_function.erfc, torch.erfc, (0.46875, -0.46875, 0.9, 3.125, 9.19, 10.05, 10.25)),
+    "exp2": Unary(device_math.exp2, torch.exp2, (0.5, 1.5, 126, 128, 149)),
+    "log2": Unary(logarithms.log2, torch.log2, (1.17549435e-38, 0.5, 2 / 3, 1, 4 / 3, 2)),
+    "log10": Unary(logarithms.log10, torch.log10, (1.17549435e-38, 0.5, 2 / 3, 1, 4 / 3, 2, 10)),
+    "sin": Unary(trigonometry.sin, torch.sin, ANGLES),
+    "cos": Unary(trigonometry.cos, torch.cos, ANGLES),
+    "sin_and_cos, sin": Unary(trigonometry.sin_and_cos, torch.sin, ANGLES, 0),
+    "atan": Unary(trigonometry.atan, torch.atan, (1, 1.1529215046068470e18)),
 }
 
 BINARY = {
     "divide": (device_math.divide, torch.div),
+    "pow": (powers.pow, torch.pow),
 }
 
 
@@ -103,7 +114,7 @@ def assert_close(ours: Tensor, truth: Tensor, precise: bool, inputs: list[Tensor
     assert truth.dtype == torch.float64
     rounded = truth.float()
     # An infinity counts as the power of two after the largest number.
-    reached = torch.where(ours.isinf() & truth.isfinite(), ours.sign() * 2.0**128, ours.double())
+    reached = torch.where(ours.isinf() & truth.isfinite(), ours.double().sign() * 2.0**128, ours.double())
     bound = 1.5 * oracles.ulp(truth, torch.float32) if precise else 2.0**-16 * truth.abs() + 2.0**-134
     near = (reached - truth).abs() <= bound
     near &= (truth != 0) | (ours.signbit() == truth.signbit())
@@ -131,7 +142,14 @@ def pairs(precise: bool) -> list[Tensor]:
     special = torch.tensor([*SPECIAL, 0.5, -0.5, 2.0, 3.0, -3.0, 2.5, 1e4, -1e4, 16777216.0, 1e38])
     at, to = torch.meshgrid(special, special, indexing="ij")
     scale = torch.tensor([1.0, 0.75, -3.0, 0.3125]).repeat(-(-a.numel() // 4))[: a.numel()]
-    return [torch.cat([a, a, at.flatten()]), torch.cat([b, a.roll(1) * scale, to.flatten()])]
+    # The second so that the power neither overflows nor underflows, or hardly.
+    dtype = torch.float32 if precise else torch.bfloat16
+    base = torch.exp2(30 * torch.randn(2**14, generator=generator)).clamp(1e-38, 3e38).to(dtype).float()
+    base = torch.cat([base, (1 + 0.1 * torch.randn(2**13, generator=generator)).to(dtype).float()])
+    logarithm = torch.log2(base).abs().clamp(min=1e-7)
+    exponent = (150 * (2 * torch.rand(base.shape, generator=generator) - 1) / logarithm).to(dtype).float()
+    firsts, seconds = [a, a, at.flatten(), base], [b, a.roll(1) * scale, to.flatten(), exponent]
+    return [torch.cat(firsts), torch.cat(seconds)]
 
 
 precisions = pytest.mark.parametrize("precise", [True, False], ids=["precise", "halves"])
