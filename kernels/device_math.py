@@ -306,6 +306,15 @@ def divide(a, b, precise: tl.constexpr):
 
 
 @triton.jit
+def quotient(a, b, r, precise: tl.constexpr):
+    """a / b, where r is the reciprocal of b, which other quotients share."""
+    if precise:
+        return tl.div_rn(a, b)
+    else:
+        return a * r
+
+
+@triton.jit
 def sqrt(x, precise: tl.constexpr):
     """The square root of x; NaN for x < 0."""
     if precise:

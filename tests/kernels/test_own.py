@@ -89,7 +89,11 @@ def test_all_orders_against_float64(own, kind, shape, device, launches):
         rest = iter(tensors)
         values = [w if isinstance(w, float) else next(rest) for w in wide]
         shaped = [
-            v if isinstance(v, float) else v.reshape(()) if v.numel() == 1 else v.reshape([-1 if d == 1 else 1 for d in range(x.dim())])
+            v
+            if isinstance(v, float)
+            else v.reshape(())
+            if v.numel() == 1
+            else v.reshape([-1 if d == 1 else 1 for d in range(x.dim())])
             for v in values
         ]
         return own.__wrapped__(x, *shaped)
