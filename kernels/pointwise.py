@@ -115,13 +115,18 @@ def pointwise_kernel(
     sources = _moved(_moved(inputs, start), offs)
     targets = _moved(_moved(outputs, start), offs)
     # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
+    # The parts get no name: both branches would have to yield it, and an empty tuple cannot be yielded.
     if start + BLOCK <= n:
-        parts = _apply(sources, targets, None, values, FUNCTION, WRITTEN, PRECISE)
-        _store_partial_sums(partial_ptr, parts, offs < BLOCK, pid, NEEDED)
+        _store_partial_sums(
+            *(partial_ptr, _apply(sources, targets, None, values, FUNCTION, WRITTEN, PRECISE), offs < BLOCK),
+            *(pid, NEEDED),
+        )
     else:
         mask = offs < n - start
-        parts = _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE)
-        _store_partial_sums(partial_ptr, parts, mask, pid, NEEDED)
+        _store_partial_sums(
+            *(partial_ptr, _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE), mask),
+            *(pid, NEEDED),
+        )
 
 
 @triton.jit(launch_metadata=launch_metadata)
