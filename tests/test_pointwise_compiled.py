@@ -52,6 +52,12 @@ def sums_alone(values, params, precise: tl.constexpr):
     return (), (values[0] * params[0], 0.0)
 
 
+@triton.jit
+def constants(values, params, precise: tl.constexpr):
+    """A number, a parameter, and a part that is a number."""
+    return (0.0, params[0]), (1.0,)
+
+
 def compiled(function, target, inputs, outputs, params=(), needed=(), channel_dim=None):
     with aot.stub_driver(aot.TARGETS[target]) as stub:
         launch_pointwise.pointwise(function, function.__name__, inputs, outputs, params, needed, channel_dim)
@@ -172,8 +178,10 @@ def test_odd_channels(target, dtype):
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 @pytest.mark.parametrize("view", [lambda t: t, lambda t: t[:, ::2]], ids=["flat", "strided"])
 @pytest.mark.parametrize("channel_dim", [None, 0, 1])
-def test_sums_alone(target, view, channel_dim):
+def test_what_is_no_block(target, view, channel_dim):
+    """Outputs and parts that are numbers, or broadcast; no outputs at all."""
     x = view(torch.zeros(64, 512))
     parameter = torch.zeros(1 if channel_dim is None else x.shape[channel_dim])
-    kernel = compiled(sums_alone, target, [x], [], (parameter, parameter), (True, True), channel_dim)
-    assert_clean(kernel, target)
+    assert_clean(compiled(sums_alone, target, [x], [], (parameter,) * 2, (True, True), channel_dim), target)
+    outputs = [torch.zeros_like(x) for _ in range(2)]
+    assert_clean(compiled(constants, target, [x], outputs, (parameter,), (True,), channel_dim), target)

@@ -43,11 +43,18 @@ def told(values, params, precise: tl.constexpr):
     return (tl.zeros_like(values[0]) + (1.0 if precise else 0.0),), ()
 
 
+@triton.jit
+def constants(values, params, precise: tl.constexpr):
+    """0 and a, for any x, with the part 1 / x of d/da and the part 2 of d/db."""
+    return (0.0, params[0]), (1.0 / values[0], 2.0)
+
+
 # The device function, how many tensors it takes and gives, how many parameters, and the same in float64.
 FUNCTIONS = {
     "cube": (cube, 1, 1, 0, lambda u: ((u**3,), ())),
     "mixed": (mixed, 3, 2, 3, lambda u, v, w, a, b, c: ((u * v + a * w, b * u * w - c), (u * w, v * w, 0 * u))),
     "spread": (spread, 2, 3, 1, lambda u, v, a: ((u + v, a * u * v, u - a), (u * v,))),
+    "constants": (constants, 1, 2, 2, lambda u, a, b: ((0 * u, a), (1 / u, 2 + 0 * u))),
 }
 functions = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -145,7 +152,7 @@ def test_layouts(name, layout, kind, launches, device):
     assert launches == [kernel]
 
 
-@pytest.mark.parametrize("name", ["mixed", "spread"])
+@pytest.mark.parametrize("name", ["mixed", "spread", "constants"])
 @pytest.mark.parametrize("layout", [k for k, (*_, dim, _) in LAYOUTS.items() if dim is not None])
 @pytest.mark.parametrize("kind", ["channel", "each"])
 @pytest.mark.parametrize("summed", [True, False], ids=["summed", "not summed"])
