@@ -272,30 +272,49 @@ def run_strided(case, out):
         launch.backward("elu", x, x, None, (parameter,), (tensor,), channel_dim)
 
 
-@pytest.mark.parametrize("target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"])
-def test_second_strided_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
-    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
-    outs = [torch.empty_like(x) for x, *_ in STRIDED.values()]
+def assert_direct_launches(target, run, slow_launches, expected, new):
+    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it.
+
+    `run` launches all of a case; `new(launch)` are the positions of the arguments that are new each time. The launches
+    through Triton include at least so many of a kernel as `expected` says.
+    """
     with stub_driver(target) as stub:
-        for case, out in zip(STRIDED.values(), outs, strict=True):
+        for case in STRIDED:
             launch._compiled.clear()
-            run_strided(case, out)
+            run(case)
         through_triton, stub.launches = stub.launches, []
-        assert slow_launches.count("backward_channel_kernel") >= 30
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run_strided(case, out)
+        kernel, least = expected
+        assert slow_launches.count(kernel) >= least
+        for case in STRIDED:
+            run(case)
         stub.launches.clear()
         slow_launches.clear()
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run_strided(case, out)
+        for case in STRIDED:
+            run(case)
         assert slow_launches == []
         assert len(through_triton) == len(stub.launches)
         for first, second in zip(through_triton, stub.launches, strict=True):
             assert first.metadata.hash == second.metadata.hash
-            # The fourth of a backward's arguments are the sums, which are new.
-            assert_same_arguments(first, second, but=(3,) if "backward" in second.metadata.name else ())
+            assert_same_arguments(first, second, but=new(second))
             assert first.grid == second.grid
+
+
+TARGETS = pytest.mark.parametrize(
+    "target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"]
+)
+
+
+@TARGETS
+def test_second_strided_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+    outs = {name: torch.empty_like(x) for name, (x, *_) in STRIDED.items()}
+
+    def new(launched):
+        """The fourth of a backward's arguments are the sums."""
+        return (3,) if "backward" in launched.metadata.name else ()
+
+    expected = ("backward_channel_kernel", 30)
+    assert_direct_launches(target, lambda name: run_strided(STRIDED[name], outs[name]), slow_launches, expected, new)
 
 
 def test_the_sums_of_a_direct_launch(stub):
@@ -394,39 +413,21 @@ def test_what_pointwise_is_specialized_on(stub, slow_launches):
     assert len(slow_launches) == len(variants)
 
 
-@pytest.mark.parametrize("target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"])
+@TARGETS
 def test_second_strided_pointwise_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
-    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it."""
     monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
-    outs = [[torch.empty_like(x), torch.empty_like(x, dtype=FP16)] for x, *_ in STRIDED.values()]
+    outs = {name: [torch.empty_like(x), torch.empty_like(x, dtype=FP16)] for name, (x, *_) in STRIDED.items()}
 
-    def run(case, out):
-        x, parameter, channel_dim = case
+    def run(name):
+        x, parameter, channel_dim = STRIDED[name]
         other = torch.zeros(()).expand(x.shape)
         for inputs in ((x, x), (x, other), (other, x)):
-            pointwise(blend, "blend", inputs, out, (parameter,), (False,), channel_dim)
+            pointwise(blend, "blend", inputs, outs[name], (parameter,), (False,), channel_dim)
             if isinstance(parameter, torch.Tensor):
-                pointwise(blend, "blend", inputs, out, (parameter,), (True,), channel_dim)
+                pointwise(blend, "blend", inputs, outs[name], (parameter,), (True,), channel_dim)
 
-    with stub_driver(target) as stub:
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            launch._compiled.clear()
-            run(case, out)
-        through_triton, stub.launches = stub.launches, []
-        assert slow_launches.count("pointwise_channel_kernel") >= 15
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run(case, out)
-        stub.launches.clear()
-        slow_launches.clear()
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run(case, out)
-        assert slow_launches == []
-        assert len(through_triton) == len(stub.launches)
-        for first, second in zip(through_triton, stub.launches, strict=True):
-            assert first.metadata.hash == second.metadata.hash
-            assert first.grid == second.grid
-            # The scalar that is expanded and the sums are new.
-            assert_same_arguments(first, second, but=(0, 2))
+    # The scalar that is expanded and the sums.
+    assert_direct_launches(target, run, slow_launches, ("pointwise_channel_kernel", 15), lambda launched: (0, 2))
 
 
 class HugePair(Huge):
