@@ -3,8 +3,8 @@
     function(values, params, precise) -> (outputs, parts)
 
 `values` is a tuple of n fp32 blocks, `outputs` a tuple of m; `params` and the parts are those of elementwise.py, whose
-pieces these templates are made of. A part may be the scalar 0.0. WRITTEN says of each output whether it is stored: the
-pointer of one that is not is never used.
+pieces these templates are made of. An output or a part may also be a number, or a block that broadcasts. WRITTEN says
+of each output whether it is stored: the pointer of one that is not is never used.
 """
 
 import math
@@ -87,7 +87,7 @@ def _apply(inputs, outputs, mask, params, FUNCTION: tl.constexpr, WRITTEN: tl.co
     results, parts = FUNCTION(values, params, PRECISE)
     for i in tl.static_range(len(WRITTEN)):
         if WRITTEN[i]:
-            tl.store(outputs[i], results[i].to(outputs[i].dtype.element_ty), mask=mask)
+            tl.store(outputs[i], tl.cast(results[i], outputs[i].dtype.element_ty), mask=mask)
     return parts
 
 
@@ -115,13 +115,18 @@ def pointwise_kernel(
     sources = _moved(_moved(inputs, start), offs)
     targets = _moved(_moved(outputs, start), offs)
     # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
+    # The parts get no name: both branches would have to yield it, and an empty tuple cannot be yielded.
     if start + BLOCK <= n:
-        parts = _apply(sources, targets, None, values, FUNCTION, WRITTEN, PRECISE)
-        _store_partial_sums(partial_ptr, parts, offs < BLOCK, pid, NEEDED)
+        _store_partial_sums(
+            *(partial_ptr, _apply(sources, targets, None, values, FUNCTION, WRITTEN, PRECISE), offs < BLOCK),
+            *(pid, NEEDED),
+        )
     else:
         mask = offs < n - start
-        parts = _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE)
-        _store_partial_sums(partial_ptr, parts, mask, pid, NEEDED)
+        _store_partial_sums(
+            *(partial_ptr, _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE), mask),
+            *(pid, NEEDED),
+        )
 
 
 @triton.jit(launch_metadata=launch_metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +96,21 @@ def approximate(request, monkeypatch) -> arithmetic.Approximate:
     model = arithmetic.Approximate(*map(float, request.param))
     model.install(monkeypatch)
     return model
+
+
+@pytest.fixture
+def guarded_sums(monkeypatch) -> list[Tensor]:
+    """The memory of every fp32 tensor that the launcher makes for sums: infinities, 32 of them on either side."""
+    new_empty, buffers = torch.Tensor.new_empty, []
+
+    def guarded_new_empty(self, size, **options):
+        if options.get("dtype") is not torch.float32 or not isinstance(size, tuple):
+            return new_empty(self, size, **options)
+        buffers.append(torch.full((math.prod(size) + 64,), math.inf, device=self.device))
+        return buffers[-1][32:-32].view(size)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", guarded_new_empty)
+    return buffers
 
 
 @dataclass
