@@ -47,8 +47,11 @@ FLOAT64: dict[str, Callable[..., Any]] = {
 }
 
 
-def float64(results: Sequence[Node], inputs: Mapping[str, Any]) -> list[np.ndarray]:
-    """The values of expressions, given those of the inputs by name."""
+def float64(
+    results: Sequence[Node], inputs: Mapping[str, Any], instead: Mapping[str, Callable[..., Any]] | None = None
+) -> list[np.ndarray]:
+    """The values of expressions, given those of the inputs by name; with other functions for some operations."""
+    functions = {**FLOAT64, **(instead or {})}
     values: dict[Node, Any] = {}
     with np.errstate(all="ignore"):
         for node in order(results):
@@ -57,7 +60,7 @@ def float64(results: Sequence[Node], inputs: Mapping[str, Any]) -> list[np.ndarr
             elif node.op == "constant":
                 values[node] = np.float64(node.value)
             else:
-                values[node] = FLOAT64[node.op](*(values[a] for a in node.args))
+                values[node] = functions[node.op](*(values[a] for a in node.args))
     shape = np.broadcast_shapes(*(np.shape(v) for v in inputs.values()))
     return [np.broadcast_to(np.asarray(values[node], dtype=np.float64), shape) for node in results]
 
