@@ -113,8 +113,10 @@ class CustomActivation:
     ) -> None:
         if not callable(function) or isinstance(function, CustomActivation | type):
             raise TypeError(f"{OWNER}: expected a function, got {_kind(function)}")
+        # What is callable but no function has no name: that of its class.
+        name = self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__qualname__ = name
         functools.update_wrapper(self, function)
-        name = getattr(function, "__name__", type(function).__name__)
         self._function = function
         self._fallback = fallback
         # What puts an expert's device functions into the record.
@@ -287,5 +289,5 @@ def _compiled(own: CustomActivation) -> Callable[..., Tensor]:
         f"        return applied({x}, ({values}), inplace, {passed})\n"
         f"    return {name}\n"
     )
-    file = f"<fusedact {own._plain.key}>"
+    file = f"<fusedact {own._plain.key} {sources.digest(text)}>"
     return sources.run(text, file, {"Tensor": Tensor})["make"](own._applied)

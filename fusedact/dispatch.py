@@ -82,7 +82,8 @@ _recording: ContextVar[bool] = ContextVar("fusedact_recording", default=False)
 
 def is_recording() -> bool:
     """Whether operators are being recorded for an activation of one's own."""
-    return _recording.get()
+    # Dynamo cannot read the variable, and nothing is recorded inside it.
+    return not is_compiling() and _recording.get()
 
 
 @contextmanager

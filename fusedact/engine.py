@@ -124,6 +124,8 @@ def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
     name = f"{codegen.safe_name(made.name)}_{sources.digest(text)}"
     return replace(
         spec,
+        # By content: one place in a program may define many functions, a closure each time, or another in its turn.
+        key=f"{spec.key}:{sources.digest(text)}",
         device=name,
         lean_forward=_lean(made, "forward", [made.value]),
         lean_backward=_LeanBackward(made),

@@ -99,9 +99,9 @@ def register(spec: ActivationSpec) -> ActivationSpec:
 
 
 def register_own(spec: ActivationSpec) -> None:
-    """Let operators find an activation of one's own, in the place of an earlier one of that key."""
+    """Let operators find an activation of one's own. What has the same key computes the same."""
     assert spec.key is not None
-    _own[spec.key] = spec
+    _own.setdefault(spec.key, spec)
 
 
 def get_own(key: str) -> ActivationSpec:

@@ -26,7 +26,8 @@ def folder() -> Path | None:
     """
     chosen = os.environ.get("FUSEDACT_CACHE_DIR")
     try:
-        path = Path(chosen).expanduser() if chosen else _user_caches() / "fusedact"
+        # Absolute: the program may change its folder later.
+        path = (Path(chosen).expanduser() if chosen else _user_caches() / "fusedact").absolute()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = path.stat()
     except (OSError, RuntimeError):
@@ -42,7 +43,9 @@ def _user_caches() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative one is to be ignored, says its specification.
+    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
 
 
 def keep(name: str, text: str) -> str:

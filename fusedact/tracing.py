@@ -72,7 +72,9 @@ def record(function: Callable[..., Any], name: str, parameters: int, order: int 
     """
 
     def run() -> Trace:
-        made = _Recorder(name, SHAPES[0]).run(function, parameters, order)
+        # Anomaly mode asks each gradient whether it holds a NaN.
+        with torch.autograd.set_detect_anomaly(False):
+            made = _Recorder(name, SHAPES[0]).run(function, parameters, order)
         other = _Recorder(name, SHAPES[1]).run(function, parameters, 0)
         if repr(made.value) != repr(other.value):
             raise UnsupportedError(
@@ -116,6 +118,8 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         self._inputs: set[int] = set()
         self._shape = shape
         self._deriving = False
+        # The caller's random numbers stay as they are.
+        self._generator = torch.Generator(device="cpu").manual_seed(0)
 
     # ----- running
 
@@ -145,7 +149,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
 
     def _input(self, name: str) -> Tensor:
         # Not a leaf, which autograd itself forbids to change in place, with another error.
-        t = torch.rand(self._shape, dtype=torch.float32, device="cpu").requires_grad_() * 1.0
+        t = torch.rand(self._shape, generator=self._generator, dtype=torch.float32, device="cpu").requires_grad_() * 1.0
         self._hold(t, self.graph.input(name))
         self._inputs.add(self._address(t))
         return t

@@ -53,11 +53,17 @@ def _chosen(node: Node) -> bool:
     return node.op == "where" and any(a.op == "constant" and a.value == 0.0 for a in node.args[1:])
 
 
-def float64(results: Sequence[Node], inputs: Mapping[str, Any], gated: bool = False) -> list[np.ndarray]:
-    """The values of expressions, given those of the inputs by name.
+def float64(
+    results: Sequence[Node],
+    inputs: Mapping[str, Any],
+    instead: Mapping[str, Callable[..., Any]] | None = None,
+    gated: bool = False,
+) -> list[np.ndarray]:
+    """The values of expressions, given those of the inputs by name; with other functions for some operations.
 
     With `gated`, a gradient that a choice made 0 stays 0, whatever it is multiplied by or divided by.
     """
+    functions = {**FLOAT64, **(instead or {})}
     values: dict[Node, Any] = {}
     with np.errstate(all="ignore"):
         for node in order(results):
@@ -66,7 +72,7 @@ def float64(results: Sequence[Node], inputs: Mapping[str, Any], gated: bool = Fa
             elif node.op == "constant":
                 values[node] = np.float64(node.value)
             else:
-                values[node] = FLOAT64[node.op](*(values[a] for a in node.args))
+                values[node] = functions[node.op](*(values[a] for a in node.args))
                 if gated and node.flows and node.op in ("mul", "div"):
                     factors = [a for a in node.args if a.flows or _chosen(a)]
                     stopped = np.logical_or.reduce(np.broadcast_arrays(False, *(values[a] == 0 for a in factors)))
