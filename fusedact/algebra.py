@@ -183,11 +183,9 @@ def small_powers(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 
 
 @_rule("div")
-def quotient_of_root(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """a / sqrt(b) = a rsqrt(b); a / (b c) = (a / b) / c where 1 / c is exact."""
+def quotient_of_scaled(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a / (b c) = (a / b) / c where 1 / c is exact."""
     a, b = args
-    if b.op == "sqrt":
-        return graph("mul", a, graph("rsqrt", b.args[0]))
     if b.op == "mul" and b.args[1].op == "constant" and _exact_reciprocal(b.args[1].value):
         return graph("mul", graph("div", a, b.args[0]), 1.0 / b.args[1].value)
     return None
@@ -368,6 +366,9 @@ def one_minus_erf(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 # which gives the limit. Only for gradients: the NaN of a value must remain.
 
 
+OPPOSITE = {"lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}
+
+
 def _gate(node: Node, flows: bool = False) -> bool:
     """Whether a node is a gradient on one side of a choice and 0 on the other; or a factor of one that flows."""
     return node.op == "where" and (node.flows or flows) and (_is(node.args[1], 0.0) or _is(node.args[2], 0.0))
@@ -381,6 +382,32 @@ def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node
     return graph("where", condition, function(a), b)
 
 
+def _depends(node: Node, on: Node) -> bool:
+    """Whether a node is made of another."""
+    return node is on or any(_depends(a, on) for a in node.args)
+
+
+def _hands_nan_on(node: Node, of: Node) -> bool:
+    """Whether a node is NaN where another one is, which it is made of by arithmetic alone."""
+    if node is of:
+        return True
+    if node.boolean or node.op in ("where", "fmax", "fmin", "pow", "sign"):
+        return False
+    return any(_hands_nan_on(a, of) for a in node.args)
+
+
+def _with_factor(graph: Graph, gate: Node, factor: Node, function: Callable[[Node], Node]) -> Node | None:
+    """A gate of a product or a quotient. Where PyTorch multiplies the 0 by a compared number's NaN, NaN remains."""
+    condition, a, _ = gate.args
+    compared = [n for n in condition.args if n.op != "constant"]
+    if _is(a, 0.0) or not any(_depends(factor, n) for n in compared):
+        return _through(graph, gate, function)
+    if condition.op in OPPOSITE and all(_hands_nan_on(factor, n) for n in compared):
+        # A comparison with NaN is false: so that the NaN is on the side of the gradient.
+        return graph("where", graph(OPPOSITE[condition.op], *condition.args), 0.0, function(a))
+    return None
+
+
 def _product(graph: Graph, factor: Node, side: Node) -> Node:
     return graph("mul", side, factor)
 
@@ -390,7 +417,7 @@ def factor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """where(c, 0, g) a = where(c, 0, g a)."""
     for gate, factor in _either(args):
         if _gate(gate, factor.flows):
-            return _through(graph, gate, partial(_product, graph, factor))
+            return _with_factor(graph, gate, factor, partial(_product, graph, factor))
     return None
 
 
@@ -398,7 +425,9 @@ def factor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 def divisor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """where(c, 0, g) / a = where(c, 0, g / a)."""
     gate, divisor = args
-    return _through(graph, gate, lambda side: graph("div", side, divisor)) if _gate(gate) else None
+    if not _gate(gate):
+        return None
+    return _with_factor(graph, gate, divisor, lambda side: graph("div", side, divisor))
 
 
 @_rule("neg")
@@ -412,11 +441,27 @@ def sign_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 def sum_of_gates(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """where(c, g, 0) + where(c, 0, h) = where(c, g, h), and the like: no more additions than before."""
     a, b = args
-    if not (a.op == b.op == "where" and a.flows and b.flows and a.args[0] is b.args[0]):
+    if not (a.op == b.op == "where" and a.flows and b.flows):
         return None
+    if a.args[0] is not b.args[0]:
+        return _sum_of_opposites(graph, a, b)
     if not any(_is(a.args[i], 0.0) or _is(b.args[i], 0.0) for i in (1, 2)):
         return None
     return graph("where", a.args[0], graph("add", a.args[1], b.args[1]), graph("add", a.args[2], b.args[2]))
+
+
+def _sum_of_opposites(graph: Graph, a: Node, b: Node) -> Node | None:
+    """where(u < v, 0, g) + where(u >= v, 0, h) = where(u < v, h, g): also at a NaN if g is NaN there."""
+    for one, other in ((a, b), (b, a)):
+        condition, opposite = one.args[0], other.args[0]
+        if OPPOSITE.get(condition.op) != opposite.op or condition.args != opposite.args:
+            continue
+        compared = [n for n in condition.args if n.op != "constant"]
+        if not _is(one.args[1], 0.0) or not all(_hands_nan_on(one.args[2], n) for n in compared):
+            continue
+        if _is(other.args[1], 0.0):
+            return graph("where", condition, other.args[2], one.args[2])
+    return None
 
 
 @_rule("where")

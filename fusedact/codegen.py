@@ -17,7 +17,8 @@ __all__ = ["MODULES", "Function", "module_text"]
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
         *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
-        *("sigmoid_and_complement", "reciprocal", "divide", "quotient", "sqrt", "rsqrt"),
+        *("sigmoid_and_complement", "reciprocal", "divide", "divide_by_root", "quotient"),
+        *("sqrt", "rsqrt"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
     "powers": ("pow",),
@@ -216,6 +217,9 @@ class _Writer:
         if op == "complement":
             self.used.add("sigmoid")
             return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
+        if op == "div" and args[1].op == "sqrt" and self._uses[args[1]] == 1:
+            self.used.add("divide_by_root")
+            return f"divide_by_root({self._argument(args[0])}, {self._argument(args[1].args[0])}, precise)", ATOM
         if op == "div" and self._divided[args[1]] > 1:
             return self._quotient(*args), ATOM
         function = _FUNCTION.get(op, op)

@@ -315,6 +315,15 @@ def quotient(a, b, r, precise: tl.constexpr):
 
 
 @triton.jit
+def divide_by_root(a, b, precise: tl.constexpr):
+    """a / sqrt(b)."""
+    if precise:
+        return tl.div_rn(a, tl.sqrt_rn(b))
+    else:
+        return a * rsqrt(b, precise)
+
+
+@triton.jit
 def sqrt(x, precise: tl.constexpr):
     """The square root of x; NaN for x < 0."""
     if precise:

@@ -60,7 +60,7 @@ LEFT = {
             "where(a <= b, 0.0, max(a - b, 0.0))",
         ),
     ],
-    "quotient_of_root": ["b / sqrt(a)", "b / (sqrt(a) * 2.0)", "a / (b * -4.0)"],
+    "quotient_of_scaled": ["b / (sqrt(a) * 2.0)", "a / (b * -4.0)"],
     "difference_lt_zero": ["where(a - b < 0.0, a, b)"],
     "difference_le_zero": ["where(a - b <= 0.0, a, b)"],
     "difference_gt_zero": ["where(a - b > 0.0, a, b)"],
@@ -69,12 +69,14 @@ LEFT = {
     "exp_of_nonpositive": ["exp(-(a * a))", "exp(a * a * -0.5)", "exp(min(a, -1.0))", "exp(-abs(a))"],
     "expm1_of_nonpositive": ["expm1(-(a * a))", "expm1(min(a, 0.0))"],
     "factor_through_gate": [
-        *("where(a < b, 0.0, g) * a", "b * where(a < b, g, 0.0)", "where(a < b, 0.0, a) * g"),
+        *("where(a < b, 0.0, g) * a", "b * where(a < 2.0, g, 0.0)", "a * where(a < 2.0, g, 0.0)"),
+        *("where(a < b, 0.0, a) * g", "where(a >= 2.0, g, 0.0) * exp(a)"),
     ],
-    "divisor_through_gate": ["where(a < b, 0.0, g) / a", "where(a < b, g, 0.0) / b"],
+    "divisor_through_gate": ["where(a < b, 0.0, g) / a", "where(a < 2.0, g, 0.0) / b", "where(a < 2.0, g, 0.0) / a"],
     "sign_through_gate": ["-where(a < b, 0.0, g)", "-where(a < b, g * a, 0.0)"],
     "sum_of_gates": [
         *("where(a < b, 0.0, g) + where(a < b, g * a, 0.0)", "where(a < b, g, g * b) + where(a < b, 0.0, g * a)"),
+        "where(a < 2.0, 0.0, g * a) + where(a >= 2.0, 0.0, g)",
     ],
     "order_of_gates": [
         *("where(a < b, where(a < 2.0, g, 0.0), 0.0)", "where((a < 2.0) & (a < b), where(a < 2.0, 0.0, g), 0.0)"),
