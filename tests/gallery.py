@@ -172,9 +172,9 @@ def _soft_clipping(x: Tensor, a: Tensor) -> Tensor:
 
 
 # Klimek, Perelstein 2018, arXiv:1810.11509.
-@shown((1.0,), (8.0,), defined=False, kept=lambda x, a: a * (x - 1) > -80, exact=_soft_clipping)
+@shown((8.0,), (16.0,), defined=False, kept=lambda x, a: a * (x - 1) > -80, exact=_soft_clipping)
 @fusedact.activation
-def soft_clipping(x, a=1.0):
+def soft_clipping(x, a=8.0):
     """Nearly linear between 0 and 1."""
     return torch.log((1 + torch.exp(a * x)) / (1 + torch.exp(a * (x - 1)))) / a
 
@@ -322,7 +322,7 @@ def _softsign(x: Tensor, s: Tensor) -> Tensor:
 # Elliott 1993.
 @shown(
     defined=False,
-    exact=lambda x: torch.where(x < 0, 0.5 / (1 + x.abs()), 1 - 0.5 / (1 + x.abs())),
+    exact=lambda x: torch.where(x < 0, 0.5 / (1 - x.clamp(max=0.0)), 1 - 0.5 / (1 + x.clamp(min=0.0))),
 )
 @fusedact.activation
 def elliott(x):
