@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, cast
@@ -24,6 +24,7 @@ __all__ = [
     "decompositions",
     "dispatch_mode_active",
     "functionalizing",
+    "gradients",
     "holds_numbers",
     "interpreting",
     "is_dense",
@@ -175,3 +176,18 @@ def schema(operator: Any) -> Any:
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """By operator: the operators that it consists of. Without the name, none is known."""
     return cast("dict[Any, Callable[..., Any]]", getattr(getattr(torch, "_decomp", None), "decomposition_table", {}))
+
+
+_engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+
+
+def gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], grads: Sequence[Tensor], create_graph: bool
+) -> tuple[Tensor | None, ...]:
+    """torch.autograd.grad, which imports a quarter of a second of symbolic shapes when it is first given gradients.
+
+    Fallback: itself.
+    """
+    if _engine is None:
+        return torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
+    return _engine(tuple(outputs), tuple(grads), create_graph, create_graph, tuple(inputs), True, accumulate_grad=False)

@@ -192,7 +192,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         if not live:
             return [None] * len(inputs)
         ts, gs = zip(*live, strict=True)
-        return list(torch.autograd.grad(ts, inputs, gs, create_graph=create_graph, allow_unused=True))
+        return list(compat.gradients(ts, inputs, gs, create_graph))
 
     def _named(self, frame: FrameType, event: str, code: CodeType) -> None:
         """Keep the names of a function's variables when it returns."""
