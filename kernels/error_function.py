@@ -16,6 +16,7 @@ from .device_math import (
     reciprocal_positive,
     with_sign,
 )
+from .logarithms import INFINITY, log_of_parts, split_exponent
 
 
 @triton.jit
@@ -107,3 +108,45 @@ def erfc(x, precise: tl.constexpr):
         root = tl.exp2(a * a * (-0.5 * LOG2_E))
         tail = root * (root * (t * q))
         return tl.where(x < 0, 2.0 - tail, tail)
+
+
+@triton.jit
+def erfinv(x, precise: tl.constexpr):
+    """The inverse of erf, from w = -log(1 - x^2); NaN beyond 1."""
+    a = tl.abs(x)
+    n, f = split_exponent(tl.fma(-a, a, 1.0))
+    w = tl.abs(log_of_parts(n.to(tl.float32), f, 0.0, precise))
+    if precise:
+        # erfinv(a) / a up to w = 5, less its value at 0, over w.
+        q = tl.fma(w, -8.819716512675768e-09, 2.2171539626469894e-07)
+        q = tl.fma(w, q, -1.983351239687181e-06)
+        q = tl.fma(w, q, 4.0212094063463155e-06)
+        q = tl.fma(w, q, 4.444053411134519e-05)
+        q = tl.fma(w, q, -0.0001272332447115332)
+        q = tl.fma(w, q, -0.002334588672965765)
+        q = tl.fma(w, q, 0.011548842303454876)
+        q = tl.fma(w, q, 0.2320137619972229)
+        near = tl.fma(a, 0.8862269520759583, a * tl.fma(w, q, -2.6623199644859596e-08))
+        # Beyond, less sqrt(w).
+        s = tl.sqrt_rn(w)
+        t = s - 3.125
+        p = tl.fma(t, 0.00012554250133689493, -0.0001769187074387446)
+        p = tl.fma(t, p, -0.00031786892213858664)
+        p = tl.fma(t, p, 0.0013152622850611806)
+        p = tl.fma(t, p, -0.0025233726482838392)
+        p = tl.fma(t, p, 0.003779578022658825)
+        p = tl.fma(t, p, -0.005300667602568865)
+        p = tl.fma(t, p, 0.007049351464956999)
+        p = tl.fma(t, p, 0.0037186876870691776)
+        p = tl.fma(t, p, -0.16667987406253815)
+        y = tl.where(w < 5.0, near, tl.fma(a, s, a * p))
+    else:
+        # Up to w = 7.3; the largest half below 1 is at 6.9.
+        q = tl.fma(w, 2.576452970970422e-07, -7.345085577981081e-06)
+        q = tl.fma(w, q, 7.294341048691422e-05)
+        q = tl.fma(w, q, -0.00015032186638563871)
+        q = tl.fma(w, q, -0.002370099537074566)
+        q = tl.fma(w, q, 0.011623474769294262)
+        q = tl.fma(w, q, 0.23197902739048004)
+        y = a * tl.fma(w, q, 0.8862292170524597)
+    return with_sign(tl.where(a < 1.0, y, tl.where(a == 1.0, INFINITY, float("nan"))), x)

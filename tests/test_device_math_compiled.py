@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
-from fusedact.kernels import device_math, error_function, logarithms, powers, trigonometry
+from fusedact.kernels import device_math, error_function, hyperbolic, logarithms, powers, rounding, trigonometry
 
 aot = benches.load("aot")
 
@@ -26,11 +26,13 @@ pytestmark = pytest.mark.usefixtures("triton_cache")
 
 UNARY = {
     device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"],
-    error_function: ["erf", "erfc"],
+    error_function: ["erf", "erfc", "erfinv"],
+    hyperbolic: ["sinh", "cosh", "asinh", "acosh", "atanh"],
+    rounding: ["round", "trunc"],
     logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid", "log2", "log10"],
-    trigonometry: ["sin", "cos", "atan"],
+    trigonometry: ["sin", "cos", "sin_and_cos", "tan", "atan", "asin", "acos"],
 }
-BINARY = {device_math: ["divide"], powers: ["pow"]}
+BINARY = {device_math: ["divide"], powers: ["pow", "hypot"], trigonometry: ["atan2"], rounding: ["fmod", "remainder"]}
 CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for module in kind for name in kind[module]]
 
 
