@@ -169,6 +169,15 @@ def pairs(precise: bool) -> list[Tensor]:
     return [torch.cat(firsts), torch.cat(seconds)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """For tensors as short as these, threads cost ten times what they save where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 precisions = pytest.mark.parametrize("precise", [True, False], ids=["precise", "halves"])
 
 
