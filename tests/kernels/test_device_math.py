@@ -148,7 +148,8 @@ def floats(bends: tuple[float, ...]) -> Tensor:
     near = [oracles.near(*bends, *(-b for b in bends), dtype=torch.float32)] if bends else []
     # Most functions of a bounded domain change the most within 1, or right above it.
     unit = torch.linspace(-1, 1, 4001) ** 3
-    return torch.cat([oracles.floats32(0), unit, 1 + unit**2, torch.tensor(SPECIAL), *near])
+    dense = torch.linspace(-12, 12, 40001)
+    return torch.cat([oracles.floats32(0), unit, 1 + unit**2, dense, torch.tensor(SPECIAL), *near])
 
 
 def pairs(precise: bool) -> list[Tensor]:
