@@ -35,14 +35,19 @@ def reduce_exponent(x):
 
 
 @triton.jit
-def expm1_reduced(r):
-    """exp(r) - 1 on |r| <= ln 2 / 2: r + r^2 q(r), minimax, relative error 2^-28.9."""
+def expm1_factor(r):
+    """(exp(r) - 1 - r) / r^2 on |r| <= ln 2 / 2, minimax, relative to exp(r) - 1 within 2^-28.9."""
     q = tl.fma(r, 0.00019423174318759917, 0.0013928969696032757)
     q = tl.fma(r, q, 0.008333925376506977)
     q = tl.fma(r, q, 0.041666505368200664)
     q = tl.fma(r, q, 0.16666665096456582)
-    q = tl.fma(r, q, 0.5000000011066271)
-    return tl.fma(r * r, q, r)
+    return tl.fma(r, q, 0.5000000011066271)
+
+
+@triton.jit
+def expm1_reduced(r):
+    """exp(r) - 1 on |r| <= ln 2 / 2: r + r^2 q(r)."""
+    return tl.fma(r * r, expm1_factor(r), r)
 
 
 @triton.jit

@@ -11,11 +11,12 @@ from .device_math import (
     LN2_LOW,
     LOG2_E,
     ROUNDING,
-    expm1_reduced,
+    expm1_factor,
     power_of_two,
     reciprocal_positive,
     with_sign,
 )
+from .logarithms import EXPONENT_UNIT, INFINITY, log1p_tail, log_of_parts, split_exponent
 
 
 @triton.jit
@@ -57,9 +58,12 @@ def _erfc_tail(a):
     above = tl.fma(n, -LN2_HIGH, -square)
     r = tl.fma(n, -LN2_LOW, above)
     r_low = tl.fma(n, -LN2_LOW, above - r) - tl.fma(a, a, -square)
-    p = expm1_reduced(r)
+    # g exp(r) = g + g r + g (exp(r) - 1 - r): the sum of the first two, and what it loses.
+    p = r * r * expm1_factor(r)
+    y = tl.fma(g, r, g)
+    y_low = tl.fma(g, r, g - y) + tl.fma(g, p, tl.fma(tl.fma(g, p, y), r_low, g_low * (1.0 + r)))
     half = ((n * 0.5) + ROUNDING) - ROUNDING
-    y = g + tl.fma(g, p, tl.fma(tl.fma(g, p, g), r_low, g_low))
+    y += y_low
     return y * power_of_two(half) * power_of_two(n - half)
 
 
@@ -107,3 +111,54 @@ def erfc(x, precise: tl.constexpr):
         root = tl.exp2(a * a * (-0.5 * LOG2_E))
         tail = root * (root * (t * q))
         return tl.where(x < 0, 2.0 - tail, tail)
+
+
+@triton.jit
+def erfinv(x, precise: tl.constexpr):
+    """The inverse of erf, from w = -log(1 - x^2); NaN beyond 1."""
+    a = tl.abs(x)
+    n, f = split_exponent(tl.fma(-a, a, 1.0))
+    n = n.to(tl.float32)
+    if precise:
+        # log(1 - x^2) = -(w + w_low), an exponent times ln 2 and the rest.
+        k = n * (-LN2_HIGH * EXPONENT_UNIT)
+        rest = f + tl.fma(n, -LN2_LOW * EXPONENT_UNIT, f * (f * log1p_tail(f)))
+        logarithm = k + rest
+        w = tl.abs(logarithm)
+        w_low = (logarithm - k) - rest
+        # erfinv(a) / a up to w = 4, less its value at 0, over w.
+        q = tl.fma(w, -9.656496935406267e-09, 2.3907156787572603e-07)
+        q = tl.fma(w, q, -2.1320206242541156e-06)
+        q = tl.fma(w, q, 4.701726084022084e-06)
+        q = tl.fma(w, q, 4.2643179767765105e-05)
+        q = tl.fma(w, q, -0.00012447881454136223)
+        q = tl.fma(w, q, -0.0023369176778942347)
+        q = tl.fma(w, q, 0.011549795046448708)
+        q = tl.fma(w, q, 0.23201362788677216)
+        near = tl.fma(a, 0.8862269520759583, a * tl.fma(w, q, -2.6623199644859596e-08))
+        # Beyond, less sqrt(w).
+        s = tl.sqrt_rn(w)
+        s_low = (0.5 * (tl.fma(-s, s, w) + w_low)) / tl.maximum(s, 1.0)
+        t = s - 3.0
+        p = tl.fma(t, 1.1272038136667106e-05, 0.0001251696958206594)
+        p = tl.fma(t, p, -0.00035098823718726635)
+        p = tl.fma(t, p, -6.421561556635424e-05)
+        p = tl.fma(t, p, 0.0015237340703606606)
+        p = tl.fma(t, p, -0.00359644228592515)
+        p = tl.fma(t, p, 0.005673869512975216)
+        p = tl.fma(t, p, -0.007637138478457928)
+        p = tl.fma(t, p, 0.009446760639548302)
+        p = tl.fma(t, p, 0.0016749610658735037)
+        p = tl.fma(t, p, -0.16702322661876678)
+        y = tl.where(w < 4.0, near, tl.fma(a, s, a * (p + s_low)))
+    else:
+        w = tl.abs(log_of_parts(n, f, 0.0, precise))
+        # Up to w = 7.3; the largest half below 1 is at 6.9.
+        q = tl.fma(w, 2.576452970970422e-07, -7.345085577981081e-06)
+        q = tl.fma(w, q, 7.294341048691422e-05)
+        q = tl.fma(w, q, -0.00015032186638563871)
+        q = tl.fma(w, q, -0.002370099537074566)
+        q = tl.fma(w, q, 0.011623474769294262)
+        q = tl.fma(w, q, 0.23197902739048004)
+        y = a * tl.fma(w, q, 0.8862292170524597)
+    return with_sign(tl.where(a < 1.0, y, tl.where(a == 1.0, INFINITY, float("nan"))), x)

@@ -62,7 +62,7 @@ def log1p_factor(f, SCALE: tl.constexpr):
 
 
 @triton.jit
-def _log_of_parts(n, f, f_low, precise: tl.constexpr):
+def log_of_parts(n, f, f_low, precise: tl.constexpr):
     """log((1 + f + f_low) 2^-n), n times 2^23, a float."""
     if precise:
         t = f + tl.fma(n, -LN2_LOW * EXPONENT_UNIT, tl.fma(f * f, log1p_tail(f), tl.fma(-f, f_low, f_low)))
@@ -74,7 +74,7 @@ def _log_of_parts(n, f, f_low, precise: tl.constexpr):
 
 
 @triton.jit
-def _outside(x, zero, y):
+def outside(x, zero, y):
     """y where `zero` < x < inf; -inf at `zero`, NaN below, x itself at inf and NaN."""
     return tl.where(x < INFINITY, tl.where(x > zero, y, tl.where(x == zero, -INFINITY, float("nan"))), x)
 
@@ -92,7 +92,7 @@ def split_positive(x, TOP: tl.constexpr = FOUR_THIRDS):
 def log(x, precise: tl.constexpr):
     """log(x); -inf at 0, NaN below."""
     n, f = split_positive(x)
-    return _outside(x, 0.0, _log_of_parts(n, f, 0.0, precise))
+    return outside(x, 0.0, log_of_parts(n, f, 0.0, precise))
 
 
 @triton.jit
@@ -109,9 +109,9 @@ def log2(x, precise: tl.constexpr):
     """The logarithm to base 2; -inf at 0, NaN below."""
     n, f = split_positive(x)
     if precise:
-        return _outside(x, 0.0, log2_of_parts(n, f))
+        return outside(x, 0.0, log2_of_parts(n, f))
     else:
-        return _outside(x, 0.0, tl.fma(n, -EXPONENT_UNIT, f * log1p_factor(f, 1.4426950408889634)))
+        return outside(x, 0.0, tl.fma(n, -EXPONENT_UNIT, f * log1p_factor(f, 1.4426950408889634)))
 
 
 @triton.jit
@@ -127,12 +127,12 @@ def log10(x, precise: tl.constexpr):
         y = high + (low + tl.fma(n, -4.605038981195214e-06 * EXPONENT_UNIT, tail))
     else:
         y = tl.fma(n, -0.3010299956639812 * EXPONENT_UNIT, f * log1p_factor(f, 0.4342944819032518))
-    return _outside(x, 0.0, y)
+    return outside(x, 0.0, y)
 
 
 @triton.jit
-def _log1p_of_sum(x, x_low):
-    """log(1 + x + x_low) for finite x > -1, precise."""
+def log1p_of_sum(x, x_low, n_more):
+    """log((1 + x + x_low) 2^-n) for finite x > -1, n times 2^23 is `n_more`, precise."""
     u = 1.0 + x
     back = u - 1.0
     lost = (1.0 - (u - back)) + (x - back) + x_low
@@ -140,7 +140,7 @@ def _log1p_of_sum(x, x_low):
     # 2^n, 0 where it would be subnormal: there, nothing was lost that counts.
     lost = lost * tl.maximum(n + 0x3F800000, 0).to(tl.float32, bitcast=True)
     high = f + lost
-    return _log_of_parts(n.to(tl.float32), high, lost - (high - f), True)
+    return log_of_parts(n.to(tl.float32) + n_more, high, lost - (high - f), True)
 
 
 @triton.jit
@@ -148,10 +148,10 @@ def log1p(x, precise: tl.constexpr):
     """log(1 + x), without cancellation near zero; -inf at -1, NaN below."""
     if precise:
         # Keeps -0.
-        return tl.where(x == 0, x, _outside(x, -1.0, _log1p_of_sum(x, 0.0)))
+        return tl.where(x == 0, x, outside(x, -1.0, log1p_of_sum(x, 0.0, 0.0)))
     else:
         n, f = split_exponent(1.0 + x)
-        return _outside(x, -1.0, _log_of_parts(n.to(tl.float32), tl.where(n == 0, x, f), 0.0, precise))
+        return outside(x, -1.0, log_of_parts(n.to(tl.float32), tl.where(n == 0, x, f), 0.0, precise))
 
 
 @triton.jit
@@ -185,7 +185,7 @@ def softplus(x, precise: tl.constexpr):
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
     if precise:
         e, e_low = _exp_minus_abs(x)
-        return tl.maximum(x, 0.0) + _log1p_of_sum(e, e_low)
+        return tl.maximum(x, 0.0) + log1p_of_sum(e, e_low, 0.0)
     else:
         e, q = _log1p_of_exp_factor(x)
         return tl.fma(e, q, tl.maximum(x, 0.0))
@@ -196,7 +196,7 @@ def logsigmoid(x, precise: tl.constexpr):
     """log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + exp(-|x|))."""
     if precise:
         e, e_low = _exp_minus_abs(x)
-        return tl.minimum(x, 0.0) - _log1p_of_sum(e, e_low)
+        return tl.minimum(x, 0.0) - log1p_of_sum(e, e_low, 0.0)
     else:
         e, q = _log1p_of_exp_factor(x)
         return tl.fma(-e, q, tl.minimum(x, 0.0))
@@ -212,7 +212,7 @@ def softplus_and_sigmoid(x, precise: tl.constexpr):
         u = reciprocal_positive(total, precise)
         u_low = u * tl.fma(-u, (e - (total - 1.0)) + e_low, tl.fma(-u, total, 1.0))
         slope = tl.where(x < 0, tl.fma(e, u, tl.fma(e, u_low, e_low * u)), u + u_low)
-        return tl.maximum(x, 0.0) + _log1p_of_sum(e, e_low), slope
+        return tl.maximum(x, 0.0) + log1p_of_sum(e, e_low, 0.0), slope
     else:
         e, q = _log1p_of_exp_factor(x)
         u = reciprocal_positive(1.0 + e, precise)

@@ -74,3 +74,19 @@ def pow(a, b, precise: tl.constexpr):
     y = tl.where((a < 0) & (size < INFINITY) & (whole == 0), float("nan"), y)
     y = tl.where((a == a) & (b == b), y, float("nan"))
     return tl.where((b == 0) | (a == 1.0), 1.0, y)
+
+
+@triton.jit
+def hypot(a, b, precise: tl.constexpr):
+    """sqrt(a^2 + b^2); an infinity if either is infinite."""
+    a, b = tl.abs(a), tl.abs(b)
+    large, small = tl.maximum(a, b), tl.minimum(a, b)
+    # Squares that neither overflow nor underflow.
+    huge, tiny = large > 1.1529215046068470e18, large < 8.673617379884035e-19
+    scale = tl.where(huge, 8.470329472543003e-22, tl.where(tiny, 1.2379400392853803e27, 1.0))
+    large, small = large * scale, small * scale
+    square = tl.fma(large, large, small * small)
+    root = tl.sqrt_rn(square) if precise else tl.sqrt(square)
+    y = root * tl.where(huge, 1.1805916207174113e21, tl.where(tiny, 8.077935669463161e-28, 1.0))
+    y = tl.where((a == a) & (b == b), y, float("nan"))
+    return tl.where((a == INFINITY) | (b == INFINITY), INFINITY, y)

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from .device_math import ROUNDING, SIGN, reciprocal_positive, with_sign
+from .device_math import ROUNDING, SIGN, TINY, divide, reciprocal_positive, with_sign
 
 INFINITY = tl.constexpr(float("inf"))
 # pi / 2 in three parts.
@@ -130,6 +130,27 @@ def cos(x, precise: tl.constexpr, LARGE: tl.constexpr = True):
 
 
 @triton.jit
+def tan(x, precise: tl.constexpr, LARGE: tl.constexpr = True):
+    """tan(x) = sin(x) / cos(x); LARGE as in sin_and_cos."""
+    q, r, r_low = _reduce(tl.abs(x), precise, LARGE)
+    s, s_low, c, c_low = _sin_cos_reduced(r, r_low, precise)
+    odd = (q & 1) != 0
+    if precise:
+        # Sums whose second number is what the first loses.
+        s_sum, c_sum = s + s_low, c + c_low
+        s_low, c_low = (s - s_sum) + s_low, (c - c_sum) + c_low
+        top, top_low = tl.where(odd, c_sum, s_sum), tl.where(odd, c_low, s_low)
+        bottom, bottom_low = tl.where(odd, s_sum, c_sum), tl.where(odd, s_low, c_low)
+        u = 1.0 / bottom
+        y = top * u
+        y = tl.fma(u, tl.fma(-y, bottom, top) + tl.fma(-y, bottom_low, top_low), y)
+    else:
+        y = tl.where(odd, c, s) / tl.where(odd, s, c)
+    # An odd quadrant's is -cos / sin.
+    return _turned(x, y, q + q)
+
+
+@triton.jit
 def atan_tail(u, precise: tl.constexpr):
     """(atan(u) - u) / u^3 for 0 <= u <= 1, precise, relative to atan(u) within 2^-31; else atan(u) / u, 2^-17.8."""
     z = u * u
@@ -164,10 +185,84 @@ def atan(x, precise: tl.constexpr):
         z = u * u
         # atan(u + u_low) - u; the slope 1 / (1 + u^2) need not be exact.
         tail = tl.fma(u * z, atan_tail(u, precise), u_low * tl.fma(z, -0.5, 1.0))
-        high = HALF_PI - u
-        turned = high + ((HALF_PI - high) - u + (HALF_PI_MIDDLE - tail))
+        high = tl.fma(u, -1.0, HALF_PI)
+        turned = high + ((tl.fma(high, -1.0, HALF_PI) - u) + tl.fma(tail, -1.0, HALF_PI_MIDDLE))
         return with_sign(tl.where(beyond, turned, u + tail), x)
     else:
         u = tl.where(beyond, reciprocal_positive(a, precise), a)
         y = u * atan_tail(u, precise)
-        return with_sign(tl.where(beyond, HALF_PI - y, y), x)
+        return with_sign(tl.where(beyond, tl.fma(y, -1.0, HALF_PI), y), x)
+
+
+@triton.jit
+def atan2(y, x, precise: tl.constexpr):
+    """The angle of the point (x, y), between -pi and pi."""
+    a, b = tl.abs(y), tl.abs(x)
+    large = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    small = tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    u = tl.where(small == large, tl.where(large == 0, 0.0, 1.0), divide(small, large, precise))
+    steep = a > b
+    left = x.to(tl.int32, bitcast=True) < 0
+    # The angle is base + turn atan(u).
+    turn = tl.where(steep != left, -1.0, 1.0)
+    base = tl.where(steep, HALF_PI, tl.where(left, 2.0 * HALF_PI, 0.0))
+    if precise:
+        u_low = tl.where((large > 0) & (large < INFINITY), tl.fma(-u, large, small) / large, 0.0)
+        z = u * u
+        tail = tl.fma(u * z, atan_tail(u, precise), u_low * tl.fma(z, -0.5, 1.0))
+        base_low = tl.where(steep, HALF_PI_MIDDLE, tl.where(left, 2.0 * HALF_PI_MIDDLE, 0.0))
+        high = tl.fma(turn, u, base)
+        angle = high + (tl.fma(turn, u, base - high) + tl.fma(turn, tail, base_low))
+    else:
+        angle = tl.fma(turn, u * atan_tail(u, precise), base)
+    return with_sign(angle, y)
+
+
+@triton.jit
+def _asin_parts(a, precise: tl.constexpr):
+    """u and a tail, asin(a) = u + tail up to 0.5 and pi / 2 - 2 (u + tail) beyond, where u = sqrt((1 - a) / 2)."""
+    beyond = a > 0.5
+    z = tl.where(beyond, tl.fma(a, -0.5, 0.5), a * a)
+    if precise:
+        p = tl.fma(z, 0.03760991618037224, 0.014367162249982357)
+        p = tl.fma(z, p, 0.031828198581933975)
+        p = tl.fma(z, p, 0.04451426863670349)
+        p = tl.fma(z, p, 0.0750051960349083)
+        p = tl.fma(z, p, 0.16666659712791443)
+        root = tl.sqrt_rn(z)
+        root_low = tl.fma(-root, root, z) / tl.maximum(2.0 * root, TINY)
+        u = tl.where(beyond, root, a)
+        return beyond, u, tl.fma(u * z, p, tl.where(beyond, root_low, 0.0))
+    else:
+        p = tl.fma(z, 0.065065898001194, 0.07148610055446625)
+        p = tl.fma(z, p, 0.16685175895690918)
+        p = tl.fma(z, p, 0.9999985098838806)
+        return beyond, tl.where(beyond, tl.sqrt(z), a) * p, 0.0
+
+
+@triton.jit
+def asin(x, precise: tl.constexpr):
+    """asin(x); NaN beyond 1."""
+    beyond, u, tail = _asin_parts(tl.abs(x), precise)
+    if precise:
+        high = tl.fma(-2.0, u, HALF_PI)
+        turned = high + (tl.fma(-2.0, u, tl.fma(high, -1.0, HALF_PI)) + tl.fma(-2.0, tail, HALF_PI_MIDDLE))
+        return with_sign(tl.where(beyond, turned, u + tail), x)
+    else:
+        return with_sign(tl.where(beyond, tl.fma(-2.0, u, HALF_PI), u), x)
+
+
+@triton.jit
+def acos(x, precise: tl.constexpr):
+    """acos(x); NaN beyond 1."""
+    beyond, u, tail = _asin_parts(tl.abs(x), precise)
+    # pi / 2 - u, twice that, or twice u.
+    turn = tl.where(beyond, 2.0, 1.0)
+    negative = x < 0
+    signed = tl.where(negative & (beyond == 0), 1.0, -1.0)
+    if precise:
+        high = tl.fma(signed, u, HALF_PI)
+        turned = high + (tl.fma(signed, u, tl.fma(high, -1.0, HALF_PI)) + tl.fma(signed, tail, HALF_PI_MIDDLE))
+        return turn * tl.where(beyond & (negative == 0), u + tail, turned)
+    else:
+        return turn * tl.where(beyond & (negative == 0), u, tl.fma(signed, u, HALF_PI))

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusedact.kernels import device_math, error_function, logarithms, powers, trigonometry
+from fusedact.kernels import device_math, error_function, hyperbolic, logarithms, powers, rounding, trigonometry
 
 HALVES = [torch.bfloat16, torch.float16]
 INFINITY = float("inf")
@@ -89,18 +89,33 @@ UNARY = {
     "cos": Unary(trigonometry.cos, torch.cos, ANGLES),
     "sin_and_cos, sin": Unary(trigonometry.sin_and_cos, torch.sin, ANGLES, 0),
     "atan": Unary(trigonometry.atan, torch.atan, (1, 1.1529215046068470e18)),
+    "sinh": Unary(hyperbolic.sinh, torch.sinh, (0.25, 1, 88.7, 89.4, 89.5)),
+    "cosh": Unary(hyperbolic.cosh, torch.cosh, (0.34657, 1, 88.7, 89.4, 89.5)),
+    "asinh": Unary(hyperbolic.asinh, torch.asinh, (2.44140625e-04, 0.3, 1, 1.2, 16384)),
+    "acosh": Unary(hyperbolic.acosh, torch.acosh, (1, 1.0001, 1.01, 1.1, 1.5, 16384)),
+    "atanh": Unary(hyperbolic.atanh, torch.atanh, (0.1428, 0.16, 0.5, 0.9999, 1)),
+    "tan": Unary(trigonometry.tan, torch.tan, ANGLES),
+    "asin": Unary(trigonometry.asin, torch.asin, (0.5, 0.53, 0.9999, 1)),
+    "acos": Unary(trigonometry.acos, torch.acos, (0.5, 0.53, 0.9999, 1)),
+    "erfinv": Unary(error_function.erfinv, torch.erfinv, (0.5, 0.9, 0.9966, 0.9999, 1)),
+    "round": Unary(rounding.round, torch.round, (0.5, 1, 1.5, 2.5, 8388608)),
+    "trunc": Unary(rounding.trunc, torch.trunc, (0.5, 1, 2, 8388608)),
 }
 
 BINARY = {
     "divide": (device_math.divide, torch.div),
     "pow": (powers.pow, torch.pow),
+    "hypot": (powers.hypot, torch.hypot),
+    "atan2": (trigonometry.atan2, torch.atan2),
+    "fmod": (rounding.fmod, torch.fmod),
+    "remainder": (rounding.remainder, torch.remainder),
 }
 
 
 def run(function: Callable, inputs: list[Tensor], precise: bool, device: str, part: int | None = None) -> Tensor:
     inputs = [x.to(device).contiguous() for x in inputs]
     y = torch.empty_like(inputs[0])
-    block = 2**17 if device == "cpu" else 1024
+    block = triton.next_power_of_2(y.numel()) if device == "cpu" else 1024
     grid = (triton.cdiv(y.numel(), block),)
     if len(inputs) == 1:
         unary_kernel[grid](inputs[0], y, y.numel(), function, part, precise, block)
@@ -131,7 +146,10 @@ def assert_close(ours: Tensor, truth: Tensor, precise: bool, inputs: list[Tensor
 
 def floats(bends: tuple[float, ...]) -> Tensor:
     near = [oracles.near(*bends, *(-b for b in bends), dtype=torch.float32)] if bends else []
-    return torch.cat([oracles.floats32(0), torch.tensor(SPECIAL), *near])
+    # Most functions of a bounded domain change the most within 1, or right above it.
+    unit = torch.linspace(-1, 1, 4001) ** 3
+    dense = torch.linspace(-12, 12, 40001)
+    return torch.cat([oracles.floats32(0), unit, 1 + unit**2, dense, torch.tensor(SPECIAL), *near])
 
 
 def pairs(precise: bool) -> list[Tensor]:
@@ -150,6 +168,15 @@ def pairs(precise: bool) -> list[Tensor]:
     exponent = (150 * (2 * torch.rand(base.shape, generator=generator) - 1) / logarithm).to(dtype).float()
     firsts, seconds = [a, a, at.flatten(), base], [b, a.roll(1) * scale, to.flatten(), exponent]
     return [torch.cat(firsts), torch.cat(seconds)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """For tensors as short as these, threads cost ten times what they save where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 precisions = pytest.mark.parametrize("precise", [True, False], ids=["precise", "halves"])
