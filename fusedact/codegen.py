@@ -21,9 +21,9 @@ MODULES: dict[str, tuple[str, ...]] = {
         *("sqrt", "rsqrt"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
-    "powers": ("pow",),
+    "powers": ("pow", "hypot"),
     "error_function": ("erf", "erfc", "erfinv"),
-    "trigonometry": ("sin", "cos", "sin_and_cos", "tan", "asin", "acos", "atan", "atan2", "hypot"),
+    "trigonometry": ("sin", "cos", "sin_and_cos", "tan", "asin", "acos", "atan", "atan2"),
     "hyperbolic": ("sinh", "cosh", "asinh", "acosh", "atanh"),
     "rounding": ("trunc", "round", "fmod", "remainder"),
 }

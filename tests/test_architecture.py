@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fusedact
-from fusedact import functional, registry
+from fusedact import codegen, functional, registry
 
 PACKAGE = Path(fusedact.__file__).parent
 KERNELS = PACKAGE / "kernels"
@@ -85,6 +85,14 @@ def test_no_file_is_named_like_a_function():
 def test_every_record_is_exported(name):
     assert name in functional.__all__
     assert hasattr(fusedact, registry.get(name).module)
+
+
+def test_generated_code_calls_what_there_is():
+    for module, functions in codegen.MODULES.items():
+        defined = {
+            n.name for n in ast.parse((KERNELS / f"{module}.py").read_text()).body if isinstance(n, ast.FunctionDef)
+        }
+        assert set(functions) <= defined
 
 
 def run(code):
