@@ -243,6 +243,28 @@ def test_graph_made_before_a_redefinition_keeps_its_formula():
     same(got, torch.sigmoid(x) * torch.sigmoid(-x))
 
 
+def test_long_formulas():
+    """What is used twice is held once; and no formula is too deep."""
+
+    def squared(x):
+        for _ in range(40):
+            x = x * x + 0.1
+        return x * torch.exp(x) / (1 + torch.exp(x))
+
+    def iterated(x, a=0.9):
+        y = x
+        for _ in range(300):
+            y = torch.sin(y) * a + x
+        return y
+
+    for plain in (squared, iterated):
+        leaf = x.clone().requires_grad_()
+        with fusedact.backend("eager"):
+            y = fusedact.activation(plain)(leaf / 4)
+        same(y, plain(leaf / 4))
+        same(*(torch.autograd.grad(t.sum(), [leaf])[0] for t in (y, plain(leaf / 4))))
+
+
 # ----- what is at work around its first call
 
 
