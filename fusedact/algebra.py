@@ -268,16 +268,18 @@ def quotient_is_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return graph("sigmoid", rest.args[0]) if b is rest and rest is not None else graph("mul", b, complement)
 
 
-def _replaced(graph: Graph, product: Node, factor: Node, by: Node) -> Node | None:
-    """A product with one of its factors replaced; None if it has no such factor."""
+def _replaced(graph: Graph, product: Node, factor: Node, by: Node, depth: int = 6) -> Node | None:
+    """A product with one of its factors replaced; None if it has no such factor, or only deep inside."""
     if product is factor:
         return by
+    if depth == 0:
+        return None
     if product.op == "neg":
-        inner = _replaced(graph, product.args[0], factor, by)
+        inner = _replaced(graph, product.args[0], factor, by, depth - 1)
         return None if inner is None else graph("neg", inner)
     if product.op == "mul":
         for a, b in _either(product.args):
-            inner = _replaced(graph, a, factor, by)
+            inner = _replaced(graph, a, factor, by, depth - 1)
             if inner is not None:
                 return graph("mul", inner, b)
     return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .expressions import LARGEST, Node, order
 
-__all__ = ["MODULES", "Function", "module_text"]
+__all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usable"]
 
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "rounding": ("trunc", "round", "fmod", "remainder"),
 }
 _HOME = {function: module for module, functions in MODULES.items() for function in functions}
+# Names that mean something in every text.
+RESERVED = frozenset({*_HOME, "tl", "triton", "float", "precise"})
 # Where an operation's name is not its function's.
 _FUNCTION = {"div": "divide"}
 
@@ -82,7 +84,7 @@ class _Writer:
 
     def __init__(self, function: Function, names: dict[Node, str], reserved: Iterable[str]) -> None:
         self._function = function
-        self._taken = set(reserved) | {"tl", "triton", "params", "precise", "values"}
+        self._taken = set(reserved) | {"params", "values"}
         self._taken |= {name for name, _ in function.inputs.values()}
         self._shape = next(iter(function.inputs.values()))[0]
         self._lines: list[str] = []
@@ -139,7 +141,7 @@ class _Writer:
 
     def _fresh(self, node: Node | None = None) -> str:
         wished = self._names.get(node) if node is not None else None
-        if wished is not None and _usable(wished) and wished not in self._taken:
+        if wished is not None and usable(wished) and wished not in self._taken:
             self._taken.add(wished)
             return wished
         number = 1
@@ -161,7 +163,7 @@ class _Writer:
             return
         text, strength = self._expression(node)
         named = self._names.get(node)
-        short = len(text) <= WIDTH and (named is None or not _usable(named) or named in self._taken)
+        short = len(text) <= WIDTH and (named is None or not usable(named) or named in self._taken)
         if short and self._uses[node] == 1:
             self._written[node] = text, strength
             return
@@ -237,7 +239,7 @@ def _number(value: float) -> tuple[str, int]:
     return repr(value), ATOM if value >= 0 else 7
 
 
-def _usable(name: str) -> bool:
+def usable(name: str) -> bool:
     """Whether a user's name may be one in Triton's code."""
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") and name.isascii()
 
@@ -245,12 +247,12 @@ def _usable(name: str) -> bool:
 def safe_name(name: str) -> str:
     """An identifier that resembles a name."""
     made = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "activation"
-    return made if _usable(made) and made not in _HOME and made not in ("tl", "triton") else f"{made}_activation"
+    return made if usable(made) and made not in RESERVED else f"{made}_activation"
 
 
 def module_text(head: str, functions: Sequence[Function], names: dict[Node, str]) -> str:
     """The text of a module with these device functions; `names` are the user's for what he named."""
-    reserved = {*_HOME, *(f.name for f in functions)}
+    reserved = {*RESERVED, *(f.name for f in functions)}
     writers = [_Writer(f, names, reserved) for f in functions]
     used = set[str]().union(*(w.used for w in writers))
     imports = ["import triton", "import triton.language as tl", ""]

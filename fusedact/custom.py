@@ -24,8 +24,11 @@ from .tracing import UnsupportedError
 __all__ = ["CustomActivation", "activation"]
 
 OWNER = "fusedact.activation"
-# Arguments that every activation has beside its parameters.
-RESERVED = ("inplace", "channel_dim", "self")
+# What every activation takes beside its parameters, or its module has.
+RESERVED = frozenset(
+    {"inplace", "channel_dim", "self", "learnable", "num_parameters", "bounds", "device", "dtype", "spec", "own"}
+    | {"_initial", "_bounds", *dir(torch.nn.Module())}
+)
 
 
 @overload
@@ -112,7 +115,8 @@ class CustomActivation:
         pair: Callable[[ActivationSpec], ActivationSpec] | None = None,
     ) -> None:
         if not callable(function) or isinstance(function, CustomActivation | type):
-            raise TypeError(f"{OWNER}: expected a function, got {_kind(function)}")
+            got = f"the class {function.__name__}" if isinstance(function, type) else _kind(function)
+            raise TypeError(f"{OWNER}: expected a function, got {got}")
         # What is callable but no function has no name: that of its class.
         name = self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = name
@@ -218,10 +222,11 @@ class CustomActivation:
     def _applied(self, x: Any, params: tuple[Any, ...], inplace: bool, channel_dim: int) -> Tensor:
         """What a call does after its arguments are in order."""
         if has_torch_function_unary(x):
-            return handle_torch_function(self, (x,), x, *params, inplace=inplace, channel_dim=channel_dim)
+            channel = {"channel_dim": channel_dim} if self._parameters else {}
+            return handle_torch_function(self, (x,), x, *params, inplace=inplace, **channel)
         if is_compiling() or is_recording():
-            # Nothing is traced inside another trace.
-            if self._fallback is not None and self._full is not None and self._full.build is None:
+            # Nothing is traced inside another trace: what may be no activation runs as it is.
+            if self._fallback is not None and (self._full is None or self._full.build is None):
                 return self._function(x, *params)
             return ops.apply(self._plain, x, params, inplace, channel_dim)
         spec = self._full or self.spec
@@ -254,7 +259,7 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[str, tuple[Para
         if p.kind not in kinds:
             raise TypeError(f"{OWNER}: {name} must take each parameter by position, and {p.name} is not")
         if p.name in RESERVED:
-            raise TypeError(f"{OWNER}: {name} has a parameter {p.name}, which every activation has already")
+            raise TypeError(f"{OWNER}: {name} has a parameter {p.name}, which every activation or its module has")
         if p.default is inspect.Parameter.empty:
             raise TypeError(
                 f"{OWNER}: parameter {p.name} of {name} must have a number as default, what modules begin with"
@@ -282,12 +287,19 @@ def _compiled(own: CustomActivation) -> Callable[..., Tensor]:
     arguments = "".join(f", {p.name}: float | Tensor = {p.default!r}" for p in own._parameters)
     values = "".join(f"{p.name}, " for p in own._parameters)
     channel, passed = (", *, channel_dim: int = 1", "channel_dim") if own._parameters else ("", "1")
-    name = own._plain.name if own._plain.name.isidentifier() and not keyword.iskeyword(own._plain.name) else "function"
+    name = own._plain.name
+    if not name.isidentifier() or keyword.iskeyword(name) or name in ("Tensor", "bool", "float", "int"):
+        name = "function"
+    # A name that no argument has.
+    applied = "_".join(["applied", x, *(p.name for p in own._parameters)])
     text = (
-        f"def make(applied):\n"
+        f"def make({applied}):\n"
         f"    def {name}({x}: Tensor{arguments}, inplace: bool = False{channel}) -> Tensor:\n"
-        f"        return applied({x}, ({values}), inplace, {passed})\n"
+        f"        return {applied}({x}, ({values}), inplace, {passed})\n"
         f"    return {name}\n"
     )
     file = f"<fusedact {own._plain.key} {sources.digest(text)}>"
-    return sources.run(text, file, {"Tensor": Tensor})["make"](own._applied)
+    made = sources.run(text, file, {"Tensor": Tensor})["make"](own._applied)
+    # Python's own errors name it.
+    made.__qualname__ = own.__qualname__
+    return made

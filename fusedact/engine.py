@@ -72,12 +72,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _parameters(names: Sequence[str], prefix: str = "p", first: int = 0) -> dict[str, tuple[str, str | None]]:
-    """Parameters as the text takes them out of a tuple."""
-    taken = {"x", "g", "ggx", "params", "values", "precise"}
-    return {
-        f"{prefix}{i}": (f"{'gg_' if prefix == 'ggp' else ''}{n}{'_' if n in taken else ''}", f"params[{first + i}]")
-        for i, n in enumerate(names)
-    }
+    """Parameters as the text takes them out of a tuple, by names that mean nothing else there."""
+    taken = {"x", "g", "ggx", "params", "values", *codegen.RESERVED}
+    made: dict[str, tuple[str, str | None]] = {}
+    for i, name in enumerate(names):
+        shown = name if codegen.usable(name) and not name.startswith("gg_") else f"{prefix}{i}"
+        shown = f"gg_{shown}" if prefix == "ggp" else shown
+        while shown in taken:
+            shown += "_"
+        taken.add(shown)
+        made[f"{prefix}{i}"] = shown, f"params[{first + i}]"
+    return made
 
 
 def program(function: Callable[..., Any], name: str, parameters: Sequence[str], origin: str) -> Program:

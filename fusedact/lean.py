@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .expressions import LARGEST, Node
+from .expressions import LARGEST, Node, order
 
 __all__ = ["function_text"]
 
@@ -35,6 +35,10 @@ class _Writer:
         self._inputs = inputs
         self._results = results
         self._uses = _uses(results)
+        self._varying = set[Node]()
+        for node in order(results):
+            if node.name in ("x", "g") or not self._varying.isdisjoint(node.args):
+                self._varying.add(node)
         self._steps: dict[Node, _Step] = {}
         for node in results:
             self._plan(node)
@@ -102,15 +106,7 @@ class _Writer:
 
     def _varies(self, node: Node) -> bool:
         """Whether a node has an element for each of x's, whatever the parameters are."""
-        stack, seen = [node], set()
-        while stack:
-            n = stack.pop()
-            if n.op == "input" and n.name in ("x", "g"):
-                return True
-            if n not in seen:
-                seen.add(n)
-                stack.extend(n.args)
-        return False
+        return node in self._varying
 
     # ----- where it lies
 

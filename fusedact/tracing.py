@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import linecache
 import os
+import re
 import sys
 import threading
 import traceback
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import compat, dispatch
 from .expressions import Graph, Node
@@ -52,15 +54,31 @@ SHAPES = ((2, 3), (5,))
 FOLDERS = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (torch.__file__, __file__))
 
 INSTEAD = {
-    "random": "draws random numbers; pass a tensor of them as a parameter",
-    "control": "turns a tensor into a Python number or condition; use torch.where instead of if, and tensor operators "
-    "instead of Python's math",
-    "reduce": "is not elementwise; an activation maps each element by itself",
+    "random": "draws random numbers, and an activation always gives the same; do that outside",
+    "control": "turns a tensor into a Python number or condition; use torch.where instead of if, torch.maximum instead "
+    "of max, and torch's operators instead of Python's math",
+    "numpy": "leaves PyTorch for NumPy; use torch's operators",
+    "reduce": "is not elementwise, and an activation maps each element by itself; do that outside",
     "inplace": "changes x or a parameter in place; use the operator that makes a new tensor",
-    "dtype": "computes in {0}; kernels compute in float32: leave the dtype as it is",
-    "outside": "of shape {0} comes from outside the function; make it a parameter",
-    "learned": "that requires a gradient comes from outside the function; make it a parameter",
-    "unknown": "is not among the elementwise operators that kernels have, which docs/operators.md lists",
+    "assign": "changes elements in place; use torch.where",
+    "dtype": "computes in {0}, and kernels in float32; leave the dtype as it is",
+    "outside": "of shape {0} is made of neither x nor a parameter; if it is one number, or one per channel, make it a "
+    "parameter",
+    "learned": "that requires a gradient is neither x nor a parameter; make it a parameter",
+    "unknown": "is not among the elementwise operators that kernels have, which docs/operators.md lists; write it in "
+    "those",
+    "derivative": "has no derivative in PyTorch; use it under torch.no_grad(), or another operator",
+    "shape": "depends on the shape of x, and an activation maps each element by itself",
+    "number": "; the parameters are tensors inside the function: write the formula in operators that take tensors, "
+    "such as torch.where",
+}
+OR_FALLBACK = "; or pass fallback='eager', which stays in PyTorch"
+# What Python calls them that resolve_name knows by their methods.
+SPOKEN = {
+    "torch.Tensor.__getitem__": "indexing",
+    "torch.Tensor.__setitem__": "an assignment to elements",
+    "torch.Tensor.__floordiv__": "the operator //",
+    "torch.Tensor.__rfloordiv__": "the operator //",
 }
 
 
@@ -76,10 +94,10 @@ def record(function: Callable[..., Any], name: str, parameters: int, order: int 
         with torch.autograd.set_detect_anomaly(False):
             made = _Recorder(name, SHAPES[0]).run(function, parameters, order)
         other = _Recorder(name, SHAPES[1]).run(function, parameters, 0)
-        if repr(made.value) != repr(other.value):
-            raise UnsupportedError(
-                f"fusedact.activation: {name} depends on the shape of x; an activation is elementwise"
-            )
+        # In one graph equal expressions are one node.
+        both = Graph()
+        if made.graph.copied([made.value], both) != other.graph.copied([other.value], both):
+            raise UnsupportedError(f"fusedact.activation: {name} {INSTEAD['shape']}{OR_FALLBACK}")
         return made
 
     return _in_thread(run)
@@ -104,6 +122,27 @@ def _in_thread(function: Callable[[], Any]) -> Any:
     return results[0]
 
 
+class _Calls(TorchFunctionMode):
+    """Knows which of PyTorch's functions is being called, by the name that users have for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._function: Any = None
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self._function = func
+        result = func(*args, **(kwargs or {}))
+        # Kept where it fails.
+        self._function = None
+        return result
+
+    @property
+    def name(self) -> str:
+        """The name, or an empty string where there is none."""
+        found = resolve_name(self._function) if self._function is not None else None
+        return SPOKEN.get(found or "", (found or "").removesuffix(".__get__"))
+
+
 class _Recorder(compat.DispatchMode):  # type: ignore[misc]
     """Sees every operator below autograd, and knows each tensor by its memory."""
 
@@ -118,6 +157,9 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         self._inputs: set[int] = set()
         self._shape = shape
         self._deriving = False
+        self._calls = _Calls()
+        # An operator to be refused, where all others are known to be none.
+        self._refused = ""
         # The caller's random numbers stay as they are.
         self._generator = torch.Generator(device="cpu").manual_seed(0)
 
@@ -134,7 +176,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
                 try:
                     firsts = self._differentiated([y], inputs, [g], order > 1)
                 except RuntimeError as error:
-                    raise self._unsupported("PyTorch", f"has none: {error}") from error
+                    raise self._underivable(error, function, inputs) from error
                 trace.gradients = self._nodes(firsts)
             if order >= 2:
                 try:
@@ -143,6 +185,19 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
                     # Some operators are differentiable once.
                     trace.second = []
         return trace
+
+    def _underivable(
+        self, error: RuntimeError, function: Callable[..., Any], inputs: Sequence[Tensor]
+    ) -> UnsupportedError:
+        """The error for an operator that PyTorch cannot differentiate: it is known by name, and found once more."""
+        found = re.search(r"derivative for aten::(\w+) is not implemented", str(error))
+        if found:
+            self._refused, self._deriving = found[1], False
+            try:
+                self._called(function, inputs)
+            except UnsupportedError as refused:
+                return refused
+        return self._unsupported("PyTorch", f"raised {type(error).__name__}: {error}")
 
     def _nodes(self, tensors: Sequence[Tensor | None]) -> list[Node]:
         return [self.graph.constant(0.0) if t is None else self._node(t) for t in tensors]
@@ -160,25 +215,23 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         if code is not None:
             sys.setprofile(lambda frame, event, _: self._named(frame, event, code))
         try:
-            y = function(*inputs)
+            with self._calls:
+                y = function(*inputs)
         except UnsupportedError:
             raise
         except Exception as error:
             raise self._failed(error) from error
         finally:
             sys.setprofile(before)
+        got = ""
         if not isinstance(y, Tensor):
-            raise UnsupportedError(f"fusedact.activation: {self.name} must return a tensor, got {type(y).__name__}")
-        if tuple(y.shape) != self._shape:
-            raise UnsupportedError(
-                f"fusedact.activation: {self.name} must return a tensor of x's shape, got {tuple(y.shape)} for "
-                f"{self._shape}"
-            )
-        if y.dtype != torch.float32:
-            raise UnsupportedError(
-                f"fusedact.activation: {self.name} must return a tensor of x's dtype, float32, got "
-                f"{str(y.dtype).removeprefix('torch.')}"
-            )
+            got = f"a tensor, got {type(y).__name__}"
+        elif tuple(y.shape) != self._shape:
+            got = f"a tensor of x's shape, got {tuple(y.shape)} for {self._shape}"
+        elif y.dtype != torch.float32:
+            got = f"a tensor of x's dtype, float32, got {_dtype(y.dtype)}"
+        if got:
+            raise UnsupportedError(f"fusedact.activation: {self.name} must return {got}")
         return y
 
     def _differentiated(
@@ -231,7 +284,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         name = compat.schema(func).name.split("::")[-1]
         why = self._why_not(func, name, args, kwargs)
         if why:
-            raise self._unsupported(name.removesuffix("_"), why)
+            raise self._unsupported(name, why)
         base = name.removesuffix("_") if compat.schema(func).is_mutable else name
         lowering = TABLE.get(base)
         if lowering is None:
@@ -250,6 +303,8 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
 
     def _why_not(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why an operator cannot be part of an activation; an empty string if it can."""
+        if name == self._refused:
+            return INSTEAD["derivative"]
         if torch.Tag.nondeterministic_seeded in func.tags:
             return INSTEAD["random"]
         if (
@@ -257,6 +312,8 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
             or torch.Tag.data_dependent_output in func.tags
         ):
             return INSTEAD["control"]
+        if name.startswith(("index_put", "masked_scatter")):
+            return INSTEAD["assign"]
         if compat.schema(func).is_mutable:
             for argument, value in zip(compat.schema(func).arguments, args, strict=False):
                 written = argument.alias_info is not None and argument.alias_info.is_write
@@ -268,17 +325,19 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
             and dtype not in (torch.float32, torch.bool)
             and any(isinstance(a, Tensor) and a.numel() > 1 for a in args)
         ):
-            return INSTEAD["dtype"].format(str(dtype).removeprefix("torch."))
+            return INSTEAD["dtype"].format(_dtype(dtype))
         return ""
 
     def _check_result(self, t: Tensor, name: str, args: tuple[Any, ...]) -> None:
         """Raise unless an operator's result is elementwise: of the input's shape, or a constant."""
         if tuple(t.shape) != self._shape and t.numel() != 1:
+            if not any(isinstance(a, Tensor) for a in args):
+                raise self._unsupported("a tensor", INSTEAD["outside"].format(tuple(t.shape)))
             raise self._unsupported(name, INSTEAD["reduce"])
         if tuple(t.shape) != self._shape and any(isinstance(a, Tensor) and a.numel() > 1 for a in args):
             raise self._unsupported(name, INSTEAD["reduce"])
         if t.dtype not in (torch.float32, torch.bool) and t.numel() > 1:
-            raise self._unsupported(name, INSTEAD["dtype"].format(str(t.dtype).removeprefix("torch.")))
+            raise self._unsupported(name, INSTEAD["dtype"].format(_dtype(t.dtype)))
 
     def _decomposed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What an operator consists of, if PyTorch says so and every part is known."""
@@ -288,29 +347,41 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
             return composed
         decomposition = compat.decompositions().get(func)
         if decomposition is not None and (torch.Tag.pointwise in func.tags or name.endswith("_backward")):
-            with self:
-                return decomposition(*args, **kwargs)
-        for t in _tensors(func(*args, **kwargs)):
-            self._check_result(t, name, args)
+            try:
+                with self:
+                    return decomposition(*args, **kwargs)
+            except UnsupportedError:
+                # A user knows not the part that failed, but the operator.
+                raise self._unsupported(name, INSTEAD["unknown"]) from None
+        if any(tuple(t.shape) != self._shape for t in _tensors(func(*args, **kwargs))):
+            raise self._unsupported(name, INSTEAD["reduce"])
         raise self._unsupported(name, INSTEAD["unknown"])
 
     def _failed(self, error: Exception) -> UnsupportedError:
         """The error for a function that fails on the tensors it is traced with."""
         text = str(error)
-        if "Boolean value of Tensor" in text or "can be converted to Python scalars" in text:
+        if any(sign in text for sign in ("Boolean value of Tensor", "to Python scalars", "converted to Scalar")):
             return self._unsupported("this line", INSTEAD["control"], error)
-        hint = "; inside the function its parameters are tensors" if isinstance(error, TypeError) else ""
+        if "call numpy()" in text:
+            return self._unsupported("this line", INSTEAD["numpy"], error)
+        hint = INSTEAD["number"] if isinstance(error, TypeError) and "not Tensor" in text else ""
+        # PyTorch's errors may go on with all that a function takes.
+        text = text.splitlines()[0] if text else ""
         return self._unsupported("this line", f"raised {type(error).__name__}: {text}{hint}", error)
 
     def _unsupported(self, what: str, why: str, error: Exception | None = None) -> UnsupportedError:
-        """The error for an operator, or for what raised `error`, with the user's line."""
+        """The error for an operator, by ATen's name, or for what raised `error`, with the user's line."""
         frames = [f for f, _ in traceback.walk_tb(error.__traceback__)][::-1] if error else _callers()
         where = _line(frames)
         place = f" ({where})" if where else ""
         subject = f"the derivative of {self.name}" if self._deriving else self.name
-        return UnsupportedError(
-            f"fusedact.activation: {subject}{place}: {what} {why}; or pass fallback='eager', which stays in PyTorch"
-        )
+        if error is None and what.isidentifier() and what != "PyTorch":
+            what = self._calls.name or f"torch.{what.strip('_')}"
+        return UnsupportedError(f"fusedact.activation: {subject}{place}: {what} {why}{OR_FALLBACK}")
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _tensors(out: Any) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import doctest
 import io
@@ -21,7 +22,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import compat
+from fusedact import codegen, compat, engine
 
 
 def fresh():
@@ -241,6 +242,69 @@ def test_graph_made_before_a_redefinition_keeps_its_formula():
         with Watching():
             (got,) = torch.autograd.grad(y.sum(), [leaf])
     same(got, torch.sigmoid(x) * torch.sigmoid(-x))
+
+
+NAMES = ("exp", "exp_", "tl", "params", "precise", "g", "gg_a", "t1", "applied", "Tensor", "ä", "_a", "torch_")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("first", ["x", "g", "exp", "applied", "values", "float"])
+def test_any_names(name, first):
+    """Of arguments, of variables, and of the function itself."""
+    if name == first:
+        return
+    text = (
+        f"def {name}({first}, {name}=2.0, exp__=1.0):\n"
+        f"    tl_ = torch.exp({first} * {name})\n"
+        f"    return tl_ / (exp__ + tl_)"
+    )
+    namespace = {"torch": torch, "__name__": __name__}
+    exec(text, namespace)
+    f = fusedact.activation(namespace[name])
+    with fusedact.backend("eager"):
+        same(f(x, 0.3, 2.0), namespace[name](x, 0.3, 2.0))
+    same(f.module(**{name: 0.5})(x), namespace[name](x, 0.5))
+    for text in (f.source, engine.double_backward(f.spec.eager, f._made())):
+        tree = ast.parse(text)
+        imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        for function in (n for n in tree.body if isinstance(n, ast.FunctionDef)):
+            stored = [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            stored += [a.arg for a in function.args.args]
+            assert len(set(stored) - {"_"}) == len([s for s in stored if s != "_"])
+            assert not {*stored, function.name} & {*imported, *codegen.RESERVED} - {"precise"}
+            assert all(s.isascii() for s in stored)
+
+
+@pytest.mark.parametrize("name", ["float", "int", "Tensor", "triton", "sigmoid", "params", "drôle"])
+def test_any_name_of_a_function(name):
+    namespace = {"torch": torch, "__name__": __name__}
+    exec(f"def {name}(x, a=2.0):\n    return x * torch.sigmoid(a * x)", namespace)
+    f = fusedact.activation(namespace[name])
+    same(f(x), namespace[name](x))
+    (forward, _) = (n for n in ast.parse(f.source).body if isinstance(n, ast.FunctionDef))
+    assert forward.name not in codegen.RESERVED and forward.name.isascii()
+
+
+def test_long_formulas():
+    """What is used twice is held once; and no formula is too deep."""
+
+    def squared(x):
+        for _ in range(40):
+            x = x * x + 0.1
+        return x * torch.exp(x) / (1 + torch.exp(x))
+
+    def iterated(x, a=0.9):
+        y = x
+        for _ in range(300):
+            y = torch.sin(y) * a + x
+        return y
+
+    for plain in (squared, iterated):
+        leaf = x.clone().requires_grad_()
+        with fusedact.backend("eager"):
+            y = fusedact.activation(plain)(leaf / 4)
+        same(y, plain(leaf / 4))
+        same(*(torch.autograd.grad(t.sum(), [leaf])[0] for t in (y, plain(leaf / 4))))
 
 
 # ----- what is at work around its first call
