@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import codegen, engine, modules, ops, registry, sources
 from .checks import check_number
-from .dispatch import is_recording
+from .dispatch import is_recording, recording
 from .engine import Program
 from .registry import ActivationSpec, ParameterSpec
 from .tracing import UnsupportedError
@@ -185,7 +185,8 @@ class CustomActivation:
     def _applied(self, x: Any, params: tuple[Any, ...], inplace: bool, channel_dim: int) -> Tensor:
         """What a call does after its arguments are in order."""
         if has_torch_function_unary(x):
-            return handle_torch_function(self, (x,), x, *params, inplace=inplace, channel_dim=channel_dim)
+            channel = {"channel_dim": channel_dim} if self._parameters else {}
+            return handle_torch_function(self, (x,), x, *params, inplace=inplace, **channel)
         if is_compiling() or is_recording():
             # Nothing is traced inside another trace.
             if self._fallback is not None and self._full is not None and self._full.build is None:
@@ -235,9 +236,12 @@ def _definition(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function for parameters that may be numbers: inside it they are tensors."""
 
     def definition(x: Tensor, *params: float | Tensor) -> Tensor:
-        return function(
-            x, *(p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device) for p in params)
-        )
+        tensors = [p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device) for p in params]
+        if is_compiling():
+            return function(x, *tensors)
+        # Activations inside it get parameters that already broadcast with x.
+        with recording():
+            return function(x, *tensors)
 
     definition.__wrapped__ = function  # type: ignore[attr-defined]
     return definition

@@ -81,8 +81,8 @@ _recording: ContextVar[bool] = ContextVar("fusedact_recording", default=False)
 
 
 def is_recording() -> bool:
-    """Whether operators are being recorded for an activation of one's own."""
-    return _recording.get()
+    """Whether operators are being recorded for an activation of one's own; a compiler cannot ask, and records them."""
+    return not is_compiling() and _recording.get()
 
 
 @contextmanager
