@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import codegen, engine, modules, ops, pairs, registry, sources
 from .checks import check_number
-from .dispatch import is_recording
+from .dispatch import is_recording, recording
 from .registry import ActivationSpec, ParameterSpec
 from .tracing import UnsupportedError
 
@@ -273,9 +273,12 @@ def _definition(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function for parameters that may be numbers: inside it they are tensors."""
 
     def definition(x: Tensor, *params: float | Tensor) -> Tensor:
-        return function(
-            x, *(p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device) for p in params)
-        )
+        tensors = [p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device) for p in params]
+        if is_compiling():
+            return function(x, *tensors)
+        # Activations inside it get parameters that already broadcast with x.
+        with recording():
+            return function(x, *tensors)
 
     definition.__wrapped__ = function  # type: ignore[attr-defined]
     return definition

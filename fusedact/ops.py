@@ -99,6 +99,8 @@ def _forward(call: Call, x: Tensor, params: Parameters) -> Tensor:
 
 
 def _backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+    if call.spec.key is not None and compat.is_legacy_batched(g):
+        return _unrecorded(call, g, x, params, needed)
     if compat.dispatch_mode_active() or compat.is_legacy_batched(g):
         return operators.backward(call, g, x, params, needed)
     return execution.backward(call, g, x, params, needed)
@@ -120,11 +122,23 @@ def _first_order(call: Call, params: Parameters) -> Callable[..., tuple[Tensor, 
     return first
 
 
-def _recorded(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+def _recorded(
+    call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool], create_graph: bool = True
+) -> list[Tensor | None]:
     """First-order gradients in a graph of plain operators: is_grads_batched=True loses that of a Function."""
     wanted = [t for t, n in zip((x, *params), needed, strict=True) if n and isinstance(t, Tensor)]
     y = _formula(call, x, params)
-    return _restored(torch.autograd.grad(y, wanted, g, create_graph=True), needed)
+    return _restored(torch.autograd.grad(y, wanted, g, create_graph=create_graph), needed)
+
+
+def _unrecorded(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+    """The same without a graph: an operator that takes a list of tensors has no batching rule."""
+    with torch.enable_grad():
+        x, *params = (
+            t.detach().requires_grad_(n) if isinstance(t, Tensor) else t
+            for t, n in zip((x, *params), needed, strict=True)
+        )
+        return _recorded(call, g, x, params, needed, create_graph=False)
 
 
 def _merged(params: Parameters, tensors: Sequence[Tensor]) -> list[float | Tensor]:

@@ -20,6 +20,8 @@ from fusedact import functional as FF
 from fusedact import pieces, registry
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
+# And of activations of one's own, those that stand for them.
+every = pytest.mark.parametrize("name", (*oracles.NAMES, *oracles.CHOSEN))
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 
 
@@ -35,7 +37,7 @@ def both(function, x):
     return y, torch.autograd.grad(y.sum(), x)[0]
 
 
-@names
+@every
 @dtypes
 def test_compile_whole_graph(name, dtype):
     function, x = oracles.function(name), torch.randn(6, 7).to(dtype)
@@ -43,10 +45,10 @@ def test_compile_whole_graph(name, dtype):
     torch.testing.assert_close(both(compiled, x), both(function, x))
 
 
-@names
+@every
 def test_compile_modules(name):
     x = torch.randn(6, 7)
-    made = [fusedact.create(name)] + ([fusedact.create(name, inplace=True)] if name != "prelu" else [])
+    made = [oracles.module(name)] + ([oracles.module(name, inplace=True)] if name != "prelu" else [])
     for module in made:
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(x.clone()), module(x.clone()))
@@ -61,7 +63,7 @@ def test_compile_by_name(name):
         torch.testing.assert_close(both(compiled, x), both(oracles.function(name), x))
 
 
-@names
+@every
 def test_compile_in_place_under_autograd(name):
     function, x = oracles.function(name), torch.randn(6, 7)
     compiled = torch.compile(lambda x: function(x * 2, inplace=True), backend="aot_eager", fullgraph=True)
@@ -74,6 +76,33 @@ def test_compile_a_learnable_module():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(x).sum(), module.threshold), torch.autograd.grad(module(x).sum(), module.threshold)
     )
+
+
+def test_compile_learnable_modules_of_ones_own():
+    module, x = oracles.module("xielu", learnable=True, num_parameters=7), torch.randn(6, 7)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(m(x).sum(), list(module.parameters())) for m in (compiled, module))
+    )
+
+
+@pytest.mark.parametrize("name", oracles.CHOSEN)
+def test_export_of_ones_own_holds_plain_operators(name):
+    module, x = oracles.module(name), torch.randn(3, 4)
+    program = torch.export.export(module, (x,))
+    called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    assert called and all(target.startswith("aten.") for target in called)
+    torch.testing.assert_close(program.module()(x), module(x))
+
+
+@pytest.mark.parametrize("name", oracles.CHOSEN)
+def test_operators_of_ones_own(name):
+    """A graph of operators holds them whole, on the path of large tensors, and gives what they give."""
+    x = torch.randn(5)
+    with fusedact.backend("eager"):
+        graph = make_fx(lambda x: both(oracles.function(name), x)[1])(x)
+        torch.testing.assert_close(graph(x), both(oracles.function(name), x)[1])
+    assert any("fusedact" in str(n.target) for n in graph.graph.nodes)
 
 
 LEARNED = [n for n in fusedact.names("elementwise") if registry.get(n).parameters]
@@ -220,7 +249,7 @@ def test_fx_keeps_learnable_parameters():
     torch.testing.assert_close(both(traced, x), both(model, x))
 
 
-@names
+@every
 def test_jit_trace(name):
     x = torch.randn(5)
     traced = torch.jit.trace(oracles.function(name), (x,))
@@ -235,7 +264,7 @@ def test_make_fx_sees_the_operators():
     assert torch.ops.fusedact.relu_sigmoid_backward.default in targets
 
 
-@names
+@every
 def test_fake_and_meta_tensors(name):
     with FakeTensorMode():
         fake = oracles.function(name)(torch.empty(3, 4).t())
@@ -243,7 +272,7 @@ def test_fake_and_meta_tensors(name):
     assert oracles.function(name)(torch.empty(3, 4, device="meta")).is_meta
 
 
-@pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if n != "prelu"])
+@pytest.mark.parametrize("name", [n for n in (*oracles.NAMES, *oracles.CHOSEN) if n != "prelu"])
 @dtypes
 def test_autocast_keeps_the_dtype(name, dtype):
     x = torch.randn(50).to(dtype)
@@ -379,7 +408,7 @@ def test_function_modes_see_the_public_function():
     assert FF.relu_sigmoid in seen
 
 
-@names
+@every
 def test_subclasses_come_back(name):
     class Tagged(torch.Tensor):
         pass
@@ -401,7 +430,7 @@ def mesh():
     torch.distributed.destroy_process_group()
 
 
-@names
+@every
 def test_sharded_tensors(name, mesh):
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import demo, registry
+from fusedact import demo
 from fusedact import functional as FF
 
 SIZES = [2**8, 2**12, 2**20]
@@ -40,12 +40,26 @@ def test_the_composition_keeps_two_others():
     assert len(set(storages) - {y.untyped_storage().data_ptr()}) == 2
 
 
-@pytest.mark.parametrize("name", fusedact.names("elementwise"))
-def test_nothing_is_kept_without_a_gradient(name):
+@pytest.mark.parametrize(("name", "backend"), oracles.NAME_WAYS, ids=oracles.NAME_WAY_IDS)
+def test_nothing_is_kept_without_a_gradient(name, backend):
     x = torch.randn(2**10, requires_grad=True)
-    with torch.no_grad():
-        assert kept(oracles.function(name), x)[0] == []
-    assert kept(oracles.function(name), x.detach())[0] == []
+    with fusedact.backend(backend):
+        with torch.no_grad():
+            assert kept(oracles.function(name), x)[0] == []
+        assert kept(oracles.function(name), x.detach())[0] == []
+
+
+@pytest.mark.parametrize("name", oracles.OWN_NAMES)
+def test_activations_of_ones_own_keep_their_input_alone(name):
+    x = torch.randn(2**10, requires_grad=True)
+    function, parameters = oracles.function(name), [torch.tensor(p, requires_grad=True) for p in oracles.defaults(name)]
+    with fusedact.backend("eager"):
+        assert kept(function, x)[0] == [x.untyped_storage().data_ptr()]
+        leaves = [x, *parameters]
+        assert kept(function, *leaves)[0] == [t.untyped_storage().data_ptr() for t in leaves]
+    # And where they are large, of themselves.
+    x = torch.randn(2**20, requires_grad=True)
+    assert kept(function, x)[0] == [x.untyped_storage().data_ptr()]
 
 
 def test_a_learned_threshold_adds_itself():
@@ -54,11 +68,12 @@ def test_a_learned_threshold_adds_itself():
     assert storages == [x.untyped_storage().data_ptr(), t.untyped_storage().data_ptr()]
 
 
-@pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if registry.get(n).parameters])
+@pytest.mark.parametrize("name", [n for n in (*oracles.NAMES, *oracles.CHOSEN) if oracles.spec(n).parameters])
 @pytest.mark.parametrize("size", SIZES)
 def test_parameters_per_channel_add_themselves(name, size):
     x, p = torch.randn(size // 16, 16), torch.full((16,), 0.1, requires_grad=True)
-    storages, _ = kept(getattr(FF, name), x, p)
+    with fusedact.backend("eager" if name in oracles.CHOSEN else "auto"):
+        storages, _ = kept(oracles.function(name), x, p)
     assert storages == [x.untyped_storage().data_ptr(), p.untyped_storage().data_ptr()]
 
 

@@ -20,6 +20,8 @@ from fusedact import dispatch, functional, modules, registry, stubs
 from fusedact import functional as FF
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
+own = pytest.mark.parametrize("name", oracles.OWN_NAMES)
+learned_own = pytest.mark.parametrize("name", [n for n in oracles.OWN_NAMES if oracles.defaults(n)])
 TWINS = {"elu": nn.ELU, "selu": nn.SELU, "prelu": nn.PReLU}
 
 
@@ -238,6 +240,74 @@ def test_copies(name, way):
         x = torch.randn(9)
         assert repr(other) == repr(module)
         torch.testing.assert_close(other(x), module(x))
+
+
+# ----- of activations of one's own
+
+
+@own
+def test_modules_of_ones_own_are_the_function(name):
+    x = torch.randn(20)
+    module = oracles.module(name)
+    torch.testing.assert_close(module(x), oracles.function(name)(x))
+    for params in oracles.sweep(name):
+        numbers = {p.name: v for p, v in zip(oracles.spec(name).parameters, params, strict=True)}
+        torch.testing.assert_close(oracles.module(name, **numbers)(x), oracles.function(name)(x, *params))
+    shown = ", ".join(f"{p.name}={p.default!r}" for p in oracles.spec(name).parameters)
+    assert repr(module) == f"{oracles.spec(name).module}({shown})"
+    given = x.clone()
+    assert oracles.module(name, inplace=True)(given) is given
+    torch.testing.assert_close(given, module(x))
+
+
+@pytest.mark.parametrize("way", roundtrips())
+@own
+def test_copies_of_ones_own(name, way):
+    made = [oracles.module(name)] + ([oracles.module(name, learnable=True)] if oracles.defaults(name) else [])
+    for module in made:
+        other = roundtrips()[way](module)
+        x = torch.randn(9)
+        assert type(other) is type(module) and repr(other) == repr(module)
+        torch.testing.assert_close(other(x), module(x))
+        assert list(other.state_dict()) == list(module.state_dict())
+    assert roundtrips()["pickle"](oracles.function(name)) is oracles.function(name)
+
+
+@learned_own
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_modules_of_ones_own_learn(name, backend):
+    module, x = oracles.module(name, learnable=True, num_parameters=3), torch.randn(8, 3)
+    expected = [p.name for p in oracles.spec(name).parameters]
+    assert list(module.state_dict()) == expected == [n for n, _ in module.named_parameters()]
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    with fusedact.backend(backend):
+        module(x).square().sum().backward()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    assert all(p.shape == (3,) for p in module.parameters())
+    assert any(not torch.equal(p, before[n]) for n, p in module.named_parameters())
+    other = oracles.module(name, learnable=True, num_parameters=3)
+    other.load_state_dict(module.state_dict())
+    torch.testing.assert_close(other(x), module(x))
+    module.reset_parameters()
+    torch.testing.assert_close(dict(module.named_parameters()), before)
+    first = oracles.module(name, learnable=expected[0])
+    assert [n for n, _ in first.named_parameters()] == expected[:1]
+
+
+@learned_own
+def test_bounds_of_ones_own(name):
+    attribute, default = oracles.spec(name).parameters[0].name, oracles.defaults(name)[0]
+    bounds = {attribute: (default - 0.125, default + 0.125)}
+    module, x = oracles.module(name, learnable=attribute, num_parameters=2, bounds=bounds), torch.randn(6, 2)
+    held = getattr(module, attribute)
+    with torch.no_grad():
+        held.copy_(torch.tensor([-50.0, 50.0]))
+    inside = torch.tensor(bounds[attribute])
+    torch.testing.assert_close(module(x), oracles.function(name)(x, inside))
+    assert getattr(module, attribute) is held and torch.equal(held, inside)
+    with torch.no_grad():
+        held.fill_(50.0)
+    torch.testing.assert_close(module.state_dict()[attribute], inside[1:].expand(2), check_stride=False)
 
 
 @pytest.mark.parametrize("way", roundtrips())

@@ -11,13 +11,19 @@ from torch.autograd import forward_ad
 import fusedact
 
 ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": (), "prelu": (0.3,), "swish": (1.3,)}
-names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
-learnable = pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if ARGUMENTS[n]])
+NAMES = (*oracles.NAMES, *oracles.CHOSEN)
+ARGUMENTS |= {name: oracles.sweep(name)[-1] for name in oracles.CHOSEN}
+names = pytest.mark.parametrize("name", NAMES)
+learnable = pytest.mark.parametrize("name", [n for n in NAMES if ARGUMENTS[n]])
 backends = pytest.mark.parametrize("backend", ["auto", "eager"])
 
 
 def ours(name):
     return lambda x: oracles.function(name)(x, *ARGUMENTS[name])
+
+
+def plain(name):
+    return lambda x: oracles.PLAIN[name](x, *ARGUMENTS[name])
 
 
 def sample(*shape):
@@ -51,7 +57,7 @@ TRANSFORMS = {
 def test_transforms(name, backend, transform):
     x = sample(3, 4)
     with fusedact.backend(backend):
-        torch.testing.assert_close(TRANSFORMS[transform](ours(name))(x), TRANSFORMS[transform](oracles.PLAIN[name])(x))
+        torch.testing.assert_close(TRANSFORMS[transform](ours(name))(x), TRANSFORMS[transform](plain(name))(x))
 
 
 COMPILED = ["grad", "grad of grad", "vmap", "vmap of grad", "jvp", "hessian"]
@@ -62,7 +68,7 @@ COMPILED = ["grad", "grad of grad", "vmap", "vmap of grad", "jvp", "hessian"]
 def test_transforms_under_compile(name, transform):
     x = sample(3, 4)
     compiled = torch.compile(TRANSFORMS[transform](ours(name)), backend="aot_eager")
-    torch.testing.assert_close(compiled(x), TRANSFORMS[transform](oracles.PLAIN[name])(x))
+    torch.testing.assert_close(compiled(x), TRANSFORMS[transform](plain(name))(x))
 
 
 PARAMETER_TRANSFORMS = {
@@ -106,7 +112,7 @@ def test_transforms_in_place(name, backend, transform):
     x, made = sample(3, 4), IN_PLACE[transform]
     with fusedact.backend(backend):
         found = made(lambda x: oracles.function(name)(x, *ARGUMENTS[name], inplace=True))(x)
-    torch.testing.assert_close(found, made(oracles.PLAIN[name])(x))
+    torch.testing.assert_close(found, made(plain(name))(x))
 
 
 @learnable
@@ -114,17 +120,17 @@ def test_functionalize_in_place(name):
     # Not selu: PyTorch has no rule for its own selu_.
     x, f = sample(3, 4), oracles.function(name)
     found = func.functionalize(lambda x: f(x.clone(), *ARGUMENTS[name], inplace=True))(x)
-    torch.testing.assert_close(found, oracles.PLAIN[name](x))
+    torch.testing.assert_close(found, plain(name)(x))
 
 
 @learnable
 def test_a_parameter_of_one_dimension_under_vmap(name):
     x, p = sample(5, 3), torch.rand(5, 1, dtype=torch.float64)
-    f, plain = oracles.function(name), oracles.PLAIN[name]
-    torch.testing.assert_close(func.vmap(f)(x, p), func.vmap(plain)(x, p))
+    f, formula = oracles.function(name), oracles.PLAIN[name]
+    torch.testing.assert_close(func.vmap(f)(x, p), func.vmap(formula)(x, p))
     slopes = func.vmap(func.grad(lambda x, p: f(x, p).sum(), 1))(x, p)
     assert slopes.shape == p.shape
-    torch.testing.assert_close(slopes, func.vmap(func.grad(lambda x, p: plain(x, p).sum(), 1))(x, p))
+    torch.testing.assert_close(slopes, func.vmap(func.grad(lambda x, p: formula(x, p).sum(), 1))(x, p))
 
 
 @names
@@ -133,7 +139,7 @@ def test_dual_numbers_without_requires_grad(name, backend):
     x, direction = sample(10), sample(10)
     with fusedact.backend(backend), forward_ad.dual_level():
         tangent = forward_ad.unpack_dual(ours(name)(forward_ad.make_dual(x, direction))).tangent
-    torch.testing.assert_close(tangent, func.jvp(oracles.PLAIN[name], (x,), (direction,))[1])
+    torch.testing.assert_close(tangent, func.jvp(plain(name), (x,), (direction,))[1])
 
 
 def test_per_sample_gradients_of_a_module():
