@@ -134,11 +134,12 @@ def _recorded(
 def _unrecorded(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
     """The same without a graph: an operator that takes a list of tensors has no batching rule."""
     with torch.enable_grad():
-        x, *params = (
-            t.detach().requires_grad_(n) if isinstance(t, Tensor) else t
-            for t, n in zip((x, *params), needed, strict=True)
-        )
-        return _recorded(call, g, x, params, needed, create_graph=False)
+        x = x.detach().requires_grad_(needed[0])
+        leaves = [
+            p.detach().requires_grad_(n) if isinstance(p, Tensor) else p
+            for p, n in zip(params, needed[1:], strict=True)
+        ]
+        return _recorded(call, g, x, leaves, needed, create_graph=False)
 
 
 def _merged(params: Parameters, tensors: Sequence[Tensor]) -> list[float | Tensor]:
