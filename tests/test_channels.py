@@ -11,6 +11,7 @@ import textwrap
 import oracles
 import pytest
 import torch
+from gallery import GALLERY
 from torch import func
 from torch.autograd import gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -495,6 +496,73 @@ def test_meta_and_traced(name):
     x, p = x.requires_grad_(), p.requires_grad_()
     for a, b in zip(*(torch.autograd.grad(f(x, p).sum(), (x, p)) for f in (compiled, function)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+# ----- activations of one's own, with several parameters per channel
+
+own = pytest.mark.parametrize("name", [n for n in oracles.CHOSEN if oracles.defaults(n)])
+paths = pytest.mark.parametrize("backend", oracles.BACKENDS)
+
+
+def own_values(name, dtype):
+    """Around the defaults, for each channel others."""
+    steps = torch.linspace(0.0, 0.3, 3, dtype=torch.float64)
+    return [(default + steps).to(dtype).requires_grad_() for default in oracles.defaults(name)]
+
+
+def own_truth(name, x, params, dim, g):
+    """Value and gradients in float64, and the sums of the absolute terms of the parameters'."""
+    function = GALLERY[name].exact or GALLERY[name].formula
+    wide = x.detach().double().requires_grad_()
+    shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
+    each = [p.detach().double().reshape(shape).expand(x.shape).clone().requires_grad_() for p in params]
+    y = function(wide, *each)
+    dx, *terms = torch.autograd.grad(y, [wide, *each], g.double())
+    others = [d for d in range(x.dim()) if d != dim % x.dim()]
+    sums = [(t.sum(others), t.abs().sum(others)) if others else (t, t.abs()) for t in terms]
+    return y.detach(), dx, sums
+
+
+@own
+@paths
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameter"), [(torch.float32, "same"), (torch.bfloat16, "float32")], ids=str)
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_own_layouts(name, backend, layout, dtype, parameter, cut, cuts):
+    make, dim = LAYOUTS[layout]
+    x, params = make(dtype).requires_grad_(), own_values(name, torch.float32)
+    g = torch.randn(x.shape, dtype=dtype)
+    cuts(8 if cut else 2**18)
+    with fusedact.backend(backend):
+        y = oracles.function(name)(x, *params, channel_dim=dim)
+        dx, *dparams = torch.autograd.grad(y, (x, *params), g)
+    value, slope, sums = own_truth(name, x, params, dim, g)
+    assert (y.dtype, dx.dtype) == (dtype, dtype)
+    # Roundings of each operator in float32, then one to the dtype.
+    eps = max(torch.finfo(dtype).eps, 16 * torch.finfo(torch.float32).eps)
+    assert ((y - value).abs() <= eps * (1 + value.abs())).all()
+    assert ((dx - slope).abs() <= eps * (1 + slope.abs() + g.double().abs())).all()
+    for dp, p, (total, size) in zip(dparams, params, sums, strict=True):
+        assert (dp.shape, dp.dtype) == (p.shape, p.dtype)
+        assert ((dp.double() - total).abs() <= 2.0**-20 * (size + g.double().abs().sum())).all()
+
+
+@own
+@paths
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize(("shape", "dim"), [((4, 3), 1), ((2, 2, 3), -1)], ids=str)
+def test_own_finite_differences(name, shape, dim, backend):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    params = own_values(name, torch.float64)
+
+    def function(x, *params):
+        return oracles.function(name)(x, *params, channel_dim=dim)
+
+    with fusedact.backend(backend):
+        modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+        assert gradcheck(function, (x, *params), **modes)
+        modes = {"check_fwd_over_rev": True, "check_rev_over_rev": True, "check_batched_grad": True}
+        assert gradgradcheck(function, (x, *params), **modes)
 
 
 # ----- the twin
