@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-from bench.stub_driver import stub_driver
+from bench.stub_driver import kernels, stub_driver
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -65,12 +65,10 @@ def compile_kernel(
 
 
 def _kernels_of(device: int) -> list[Any]:
-    from fusedact.kernels import elementwise
-
     return [
         kernel
-        for function in vars(elementwise).values()
-        if isinstance(function, triton.JITFunction) and device in function.device_caches
+        for function in kernels()
+        if device in function.device_caches
         for kernel in function.device_caches[device][0].values()
     ]
 

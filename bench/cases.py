@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 import fusedact
+from bench import own
 from fusedact import functional as FF
 from fusedact import registry
+from fusedact.custom import CustomActivation
 
 Function = Callable[..., Tensor]  # of x and the parameters that learn
 Inputs = tuple[Tensor, ...]  # x, which requires grad; the gradient of the output; the parameters that learn, if any
@@ -78,13 +80,17 @@ class Subject:
     # Where x's gradient is a difference of terms that plain operators round: about how large they are, in gradients of
     # the output.
     cancelling: float = 0.0
+    # The same for the value.
+    rounded: float = 0.0
+    # An activation of one's own, which the registry does not know.
+    own: CustomActivation | None = None
     # Kernels of other libraries: "module:attribute" by provider. Left out where the module is not installed.
     others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def twin(self) -> Callable[..., Tensor] | None:
         """PyTorch's own operator for it, if there is one; it takes numbers."""
-        return None if self.learned else registry.get(self.activation).aten
+        return None if self.learned or self.own else registry.get(self.activation).aten
 
     @property
     def plain(self) -> Callable[..., Tensor]:
@@ -134,6 +140,21 @@ def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
     return lambda device: {name: value}
 
 
+def _own(activation: CustomActivation, *learned: str) -> Subject:
+    """An activation of one's own, with its defaults."""
+    defaults = {p.name: p.default for p in activation.spec.parameters}
+    plain = activation.__wrapped__
+    return Subject(
+        activation.__name__,
+        lambda _: defaults,
+        composition=plain,
+        learned=learned,
+        cancelling=3.0,
+        rounded=3.0,
+        own=activation,
+    )
+
+
 _threshold, _weight, _beta = _number("threshold", 0.1), _number("weight", 0.25), _number("beta", 1.5)
 
 # By the name that the tables show. Every activation with numeric parameters is here, with its defaults; below it stands
@@ -150,6 +171,8 @@ SUBJECTS: dict[str, Subject] = {name: Subject(name) for name in registry.names("
     "prelu (per channel)": Subject(
         "prelu", _weight, composition=torch.nn.functional.prelu, learned=("weight",), shape=_channels_last
     ),
+    **{f"own {name}": _own(activation) for name, activation in own.ALL.items()},
+    "own snake (learned)": _own(own.snake, "a"),
 }
 
 
@@ -172,7 +195,7 @@ def _bound_in_order(function: Callable[..., Tensor], s: Subject, device: torch.d
 def fused(subject: str, device: torch.device) -> Function:
     """The activation out of fusedact."""
     s = SUBJECTS[subject]
-    return _bound(getattr(FF, s.activation), s.fixed(device))
+    return _bound(s.own or getattr(FF, s.activation), s.fixed(device))
 
 
 def eager(subject: str, device: torch.device) -> Function:
@@ -231,7 +254,7 @@ def path(subject: str, x: Tensor, *learned: Tensor) -> str:
     """The way that fusedact takes."""
     s = SUBJECTS[subject]
     parameters = s.fixed(x.device) | dict(zip(s.learned, learned, strict=True))
-    return fusedact.explain(s.activation, x, **parameters).kind
+    return fusedact.explain(s.own or s.activation, x, **parameters).kind
 
 
 def forward_backward(function: Function, x: Tensor, g: Tensor, *learned: Tensor) -> tuple[Tensor, ...]:
@@ -398,7 +421,7 @@ def refused(subject: str, functions: Mapping[str, Function], given: Inputs) -> d
         scale = truth.dx.abs() + s.cancelling * g[part].double().abs()
         for name, result in results.items():
             dx = result.dx[part].where(~kink, truth.dx.to(x.dtype))
-            pairs = {"value": (result.y[part], truth.y, truth.y.abs()), "gradient": (dx, truth.dx, scale)}
+            pairs = {"value": (result.y[part], truth.y, truth.y.abs() + s.rounded), "gradient": (dx, truth.dx, scale)}
             for what, compared in pairs.items():
                 wrong = _wrong(*compared)
                 if wrong:

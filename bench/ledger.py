@@ -17,16 +17,17 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 
-from bench import aot, disassembly
-from fusedact import registry, tables
+from bench import aot, disassembly, own
+from fusedact import engine, registry, tables
 from fusedact.kernels import launch
+from fusedact.registry import ActivationSpec
 
 FIGURES, FACTS, README = Path("bench/results/ledger.csv"), Path("bench/results/ledger.json"), Path("README.md")
 BEGIN, END = "<!-- ledger:begin -->", "<!-- ledger:end -->"
@@ -64,6 +65,11 @@ LIMITS = {
 
 # Where the channels of parameters per channel are; every size a multiple of what a thread takes.
 PER_CHANNEL = {"last": ((64, 1024), 1), "second": ((8, 64, 1024), 1)}
+
+# How many times the instructions of a hand-written kernel the engine may write for its formula; and where it writes
+# more, for a definition that guards infinities by clamps, each of which has a gradient.
+GENERATED_RATIO = 1.3
+GENERATED_MORE = {("swish", "backward", "bf16"): 1.35}
 
 # 63 breakpoints: tables with 64 entries, which a search halves six times.
 BREAKPOINTS, ENTRIES, HALVINGS = 63, 64, 6
@@ -127,6 +133,26 @@ class Kernel:
     trips: int | None = None
     shape: tuple[int, ...] = (8, 1024)
     channel_dim: int | None = None
+    # What is counted of it: all, or less of what the engine writes, which is compiled from the same templates.
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    targets: tuple[str, ...] = tuple(aot.TARGETS)
+
+
+# What is counted of kernels that the engine wrote.
+WRITTEN: dict[str, Any] = {"dtypes": ("bf16", "fp32"), "targets": ("sm_90", "gfx942")}
+GENERATED = "{} (generated)"
+
+
+def _generated(spec: ActivationSpec) -> str:
+    """The name of the device functions that the engine writes for a built-in activation."""
+    made = engine.program(spec.eager, spec.name, [p.name for p in spec.parameters], spec.reference)
+    return _built(engine.completed(spec, made))
+
+
+def _built(spec: ActivationSpec) -> str:
+    """The name of an activation's generated device functions, which the launcher knows from now on."""
+    spec.build(torch.device("cpu"))
+    return spec.device
 
 
 def kernels() -> dict[str, Kernel]:
@@ -149,6 +175,12 @@ def kernels() -> dict[str, Kernel]:
         rows = tables.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
         table = launch.Table(rows, ENTRIES, False)
         found[f"pwl_{kind}"] = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
+    for name in registry.names("elementwise"):
+        spec = registry.get(name)
+        found[GENERATED.format(name)] = replace(found[name], function=_generated(spec), **WRITTEN)
+    for name, activation in own.ALL.items():
+        defaults = tuple(p.default for p in activation.spec.parameters)
+        found[f"own {name}"] = Kernel(_built(activation.spec), defaults, **WRITTEN)
     return found
 
 
@@ -244,7 +276,8 @@ def sweep(
             for direction in kernel.directions:
                 for dtype in dtypes:
                     for target in targets:
-                        yield row(name, kernel, direction, dtype, target)
+                        if dtype in kernel.dtypes and target in kernel.targets:
+                            yield row(name, kernel, direction, dtype, target)
 
 
 # ----- what is kept
@@ -289,6 +322,7 @@ def load(path: Path) -> list[Row]:
 def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
     """What is worse than what is kept, or than it may be."""
     before = {r.key: r for r in kept}
+    written_by_hand = {GENERATED.format(r.kernel): r.kernel for r in before.values()}
     for r in rows:
         where = " ".join(r.key)
         if r.spills:
@@ -297,6 +331,11 @@ def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
             yield f"{where}: a tensor is not read or written 16 bytes at a time"
         if r.limit is not None and r.instructions > r.limit:
             yield f"{where}: {r.instructions:g} instructions per element, above the limit {r.limit}"
+        hand = before.get((written_by_hand.get(r.kernel, ""), *r.key[1:]))
+        if hand is not None and r.target == PREDICTED_FOR:
+            times = GENERATED_MORE.get((hand.kernel, r.direction, r.dtype), GENERATED_RATIO)
+            if r.instructions > hand.instructions * times:
+                yield f"{where}: {r.instructions:g} instructions, more than {times:g} times those written by hand"
         old = before.get(r.key)
         if old is None:
             yield f"{where}: not in the kept figures"

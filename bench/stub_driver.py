@@ -83,10 +83,18 @@ class StubDriver:
         return 0xFADE
 
 
+def kernels() -> list[triton.JITFunction]:
+    """The library's kernels, and the device functions that its templates are made of."""
+    from fusedact.kernels import elementwise, pointwise
+
+    found = (*vars(elementwise).values(), *vars(pointwise).values())
+    return [function for function in found if isinstance(function, triton.JITFunction)]
+
+
 @contextmanager
 def stub_driver(target: GPUTarget) -> Iterator[StubDriver]:
     """Put a stub in the active driver's place, and keep the launcher's compiled kernels apart for the time being."""
-    from fusedact.kernels import elementwise, launch
+    from fusedact.kernels import launch
 
     config = triton.runtime.driver
     previous, kept = config._active, dict(launch._compiled)
@@ -98,10 +106,9 @@ def stub_driver(target: GPUTarget) -> Iterator[StubDriver]:
     finally:
         launch._compiled.clear()
         launch._compiled.update(kept)
-        for kernel in vars(elementwise).values():
-            if isinstance(kernel, triton.JITFunction):
-                cache, *_ = kernel.device_caches.pop(stub.device, ({},))
-                for compiled in cache.values():
-                    # From Triton 3.9 on a collected kernel asks the driver, by then another one, to unload its module.
-                    compiled.module = None
+        for kernel in kernels():
+            cache, *_ = kernel.device_caches.pop(stub.device, ({},))
+            for compiled in cache.values():
+                # From Triton 3.9 on a collected kernel asks the driver, by then another one, to unload its module.
+                compiled.module = None
         config._active = previous

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from .expressions import Graph, Node
 
@@ -98,14 +99,20 @@ def join_factors(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return None
 
 
+def _exact_reciprocal(value: float) -> bool:
+    """Whether a number is a power of two, not too large or small to be inverted in fp32."""
+    if value == 0.0 or not math.isfinite(value):
+        return False
+    mantissa, exponent = math.frexp(value)
+    return abs(mantissa) == 0.5 and abs(exponent) < 100
+
+
 @_rule("div")
 def divide_by_constant(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """a / c = a (1 / c) where 1 / c is exact; a / a stays, which is NaN at 0."""
     a, c = args
-    if c.op == "constant" and c.value != 0.0 and math.isfinite(c.value):
-        mantissa, exponent = math.frexp(c.value)
-        if abs(mantissa) == 0.5 and abs(exponent) < 100:
-            return graph("mul", a, 1.0 / c.value)
+    if c.op == "constant" and _exact_reciprocal(c.value):
+        return graph("mul", a, 1.0 / c.value)
     if _is(a, 1.0):
         return graph("reciprocal", c)
     if _is(a, -1.0):
@@ -172,6 +179,15 @@ def small_powers(graph: Graph, args: tuple[Node, ...]) -> Node | None:
         return square if p == 2.0 else graph("mul", square, a if p == 3.0 else square)
     if p in (-1.0, -2.0, -3.0, -4.0):
         return graph("reciprocal", graph("pow", a, -p))
+    return None
+
+
+@_rule("div")
+def quotient_of_scaled(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a / (b c) = (a / b) / c where 1 / c is exact."""
+    a, b = args
+    if b.op == "mul" and b.args[1].op == "constant" and _exact_reciprocal(b.args[1].value):
+        return graph("mul", graph("div", a, b.args[0]), 1.0 / b.args[1].value)
     return None
 
 
@@ -346,6 +362,128 @@ def one_minus_erf(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return graph("erfc", e.args[0]) if _is(one, 1.0) and e.op == "erf" else None
 
 
+# ----- gradients that a choice lets through: 0 on one side
+#
+# PyTorch multiplies that 0 by slopes that may be infinite there, or NaN, and gets NaN. Here the choice comes last,
+# which gives the limit. Only for gradients: the NaN of a value must remain.
+
+
+OPPOSITE = {"lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}
+
+
+def _gate(node: Node, flows: bool = False) -> bool:
+    """Whether a node is a gradient on one side of a choice and 0 on the other; or a factor of one that flows."""
+    return node.op == "where" and (node.flows or flows) and (_is(node.args[1], 0.0) or _is(node.args[2], 0.0))
+
+
+def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node:
+    """A gate with a function, linear in the gradient, of its other side."""
+    condition, a, b = gate.args
+    if _is(a, 0.0):
+        return graph("where", condition, a, function(b))
+    return graph("where", condition, function(a), b)
+
+
+def _depends(node: Node, on: Node) -> bool:
+    """Whether a node is made of another."""
+    return node is on or any(_depends(a, on) for a in node.args)
+
+
+def _hands_nan_on(node: Node, of: Node) -> bool:
+    """Whether a node is NaN where another one is, which it is made of by arithmetic alone."""
+    if node is of:
+        return True
+    if node.boolean or node.op in ("where", "fmax", "fmin", "pow", "sign"):
+        return False
+    return any(_hands_nan_on(a, of) for a in node.args)
+
+
+def _with_factor(graph: Graph, gate: Node, factor: Node, function: Callable[[Node], Node]) -> Node | None:
+    """A gate of a product or a quotient. Where PyTorch multiplies the 0 by a compared number's NaN, NaN remains."""
+    condition, a, _ = gate.args
+    compared = [n for n in condition.args if n.op != "constant"]
+    if _is(a, 0.0) or not any(_depends(factor, n) for n in compared):
+        return _through(graph, gate, function)
+    if condition.op in OPPOSITE and all(_hands_nan_on(factor, n) for n in compared):
+        # A comparison with NaN is false: so that the NaN is on the side of the gradient.
+        return graph("where", graph(OPPOSITE[condition.op], *condition.args), 0.0, function(a))
+    return None
+
+
+def _product(graph: Graph, factor: Node, side: Node) -> Node:
+    return graph("mul", side, factor)
+
+
+@_rule("mul")
+def factor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(c, 0, g) a = where(c, 0, g a)."""
+    for gate, factor in _either(args):
+        if _gate(gate, factor.flows):
+            return _with_factor(graph, gate, factor, partial(_product, graph, factor))
+    return None
+
+
+@_rule("div")
+def divisor_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(c, 0, g) / a = where(c, 0, g / a)."""
+    gate, divisor = args
+    if not _gate(gate):
+        return None
+    return _with_factor(graph, gate, divisor, lambda side: graph("div", side, divisor))
+
+
+@_rule("neg")
+def sign_through_gate(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """-where(c, 0, g) = where(c, 0, -g)."""
+    (gate,) = args
+    return _through(graph, gate, lambda side: graph("neg", side)) if _gate(gate) else None
+
+
+@_rule("add")
+def sum_of_gates(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(c, g, 0) + where(c, 0, h) = where(c, g, h), and the like: no more additions than before."""
+    a, b = args
+    if not (a.op == b.op == "where" and a.flows and b.flows):
+        return None
+    if a.args[0] is not b.args[0]:
+        return _sum_of_opposites(graph, a, b)
+    if not any(_is(a.args[i], 0.0) or _is(b.args[i], 0.0) for i in (1, 2)):
+        return None
+    return graph("where", a.args[0], graph("add", a.args[1], b.args[1]), graph("add", a.args[2], b.args[2]))
+
+
+def _sum_of_opposites(graph: Graph, a: Node, b: Node) -> Node | None:
+    """where(u < v, 0, g) + where(u >= v, 0, h) = where(u < v, h, g): also at a NaN if g is NaN there."""
+    for one, other in ((a, b), (b, a)):
+        condition, opposite = one.args[0], other.args[0]
+        if OPPOSITE.get(condition.op) != opposite.op or condition.args != opposite.args:
+            continue
+        compared = [n for n in condition.args if n.op != "constant"]
+        if not _is(one.args[1], 0.0) or not all(_hands_nan_on(one.args[2], n) for n in compared):
+            continue
+        if _is(other.args[1], 0.0):
+            return graph("where", condition, other.args[2], one.args[2])
+    return None
+
+
+@_rule("where")
+def order_of_gates(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(d, where(c, g, 0), 0) = where(d and c, g, 0), and sums meet on the earlier of unlike choices."""
+    condition, a, b = args
+    inner, at = (b, 2) if _is(a, 0.0) else (a, 1)
+    if not _is(args[3 - at], 0.0) or not _gate(inner):
+        return None
+    if at == 1 and _is(inner.args[2], 0.0):
+        return graph("where", graph("and", condition, inner.args[0]), inner.args[1], 0.0)
+    if not inner.args[0].number < condition.number:
+        return None
+
+    def outer(side: Node) -> Node:
+        return graph("where", condition, *((0.0, side) if at == 2 else (side, 0.0)))
+
+    return _through(graph, inner, outer)
+
+
 # ----- choices
 
 
@@ -360,15 +498,103 @@ def same_choice(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return graph("where", condition.args[0], b, a) if condition.op == "not" else None
 
 
+# Operations that cost an instruction or two.
+CHEAP = frozenset({"add", "sub", "mul", "neg", "abs", "max", "min", "where"})
+# What an operation becomes where its argument is known not to be positive.
+_NONPOSITIVE = {"exp": "exp_nonpositive", "expm1": "expm1_nonpositive"}
+# What a comparison of u and v says where it is true, and where it is false: which is the smaller, or a NaN is there.
+_SMALLER = {"lt": (0, 1), "le": (0, 1), "gt": (1, 0), "ge": (1, 0)}
+
+
+class _Assuming:
+    """Rebuilds expressions for where a condition is true, or for where it is false; elsewhere they may be anything."""
+
+    def __init__(self, graph: Graph, condition: Node, truth: bool) -> None:
+        self._graph, self._condition, self._truth = graph, condition, truth
+        self._made: dict[Node, Node] = {}
+        self._small: Node | None = None
+        self._large: Node | None = None
+        if condition.op in _SMALLER:
+            i, j = _SMALLER[condition.op] if truth else _SMALLER[condition.op][::-1]
+            self._small, self._large = condition.args[i], condition.args[j]
+
+    def __call__(self, node: Node) -> Node:
+        if node not in self._made:
+            self._made[node] = self._rebuilt(node)
+        return self._made[node]
+
+    def _rebuilt(self, node: Node) -> Node:
+        if node is self._condition:
+            return self._graph.constant(self._truth)
+        known = self._known(node)
+        if known is not None:
+            return known
+        # The argument of a function stays as it is elsewhere, where the function is computed perhaps.
+        if node.op not in CHEAP and not node.boolean:
+            return node
+        args = [self(a) for a in node.args]
+        return node if all(a is b for a, b in zip(args, node.args, strict=True)) else self._graph(node.op, *args)
+
+    def _known(self, node: Node) -> Node | None:
+        """What a node is, knowing which of two is the smaller. A NaN stays one."""
+        small, large = self._small, self._large
+        if small is None or large is None:
+            return None
+        if node.op in _NONPOSITIVE and node.args[0] is small and _is(large, 0.0):
+            return self._graph(_NONPOSITIVE[node.op], small)
+        if node.op in ("min", "max") and small in node.args and large in node.args:
+            found, dropped = (small, large) if node.op == "min" else (large, small)
+            # Where a comparison is false, either may be NaN.
+            return found if self._truth or dropped.op == "constant" else None
+        if node.op == "max" and node.args[0].op == "sub" and node.args[0].args == (large, small):
+            return node.args[0] if _is(node.args[1], 0.0) else None
+        return None
+
+
 @_rule("where")
-def nested_choice(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """where(c, where(c, a, _), b) = where(c, a, b), and likewise on the other side."""
+def known_in_branches(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """What a condition says of its own branches: exponentials of what is not positive, bounds that do not bind."""
     condition, a, b = args
-    if a.op == "where" and a.args[0] is condition:
-        return graph("where", condition, a.args[1], b)
-    if b.op == "where" and b.args[0] is condition:
-        return graph("where", condition, a, b.args[2])
-    return None
+    if not condition.args:
+        return None
+    made = _Assuming(graph, condition, True)(a), _Assuming(graph, condition, False)(b)
+    return None if made == (a, b) else graph("where", condition, *made)
+
+
+def _not_positive(node: Node) -> bool:
+    """Whether an expression is never above 0."""
+    if node.op == "constant":
+        return node.value <= 0.0
+    if node.op == "min":
+        return any(map(_not_positive, node.args))
+    if node.op == "neg":
+        return _not_negative(node.args[0])
+    if node.op == "mul" and node.args[1].op == "constant":
+        return node.args[1].value <= 0.0 and _not_negative(node.args[0])
+    return False
+
+
+def _not_negative(node: Node) -> bool:
+    """Whether an expression is never below 0."""
+    if node.op in ("abs", "exp", "softplus"):
+        return True
+    if node.op == "mul":
+        a, b = node.args
+        return a is b or (b.op == "constant" and b.value >= 0.0 and _not_negative(a))
+    return False
+
+
+def _bounded_exponential(op: str) -> None:
+    def rule(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+        """exp(a) and expm1(a) where a is never positive, as in exp(-a^2)."""
+        return graph(_NONPOSITIVE[op], args[0]) if _not_positive(args[0]) else None
+
+    rule.__name__ = f"{op}_of_nonpositive"
+    _rule(op)(rule)
+
+
+for _op in _NONPOSITIVE:
+    _bounded_exponential(_op)
 
 
 @_rule("le")
@@ -378,6 +604,20 @@ def relu_below(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     if a.op == "max" and a.args[1] is c and c.op == "constant":
         return graph("le", a.args[0], c)
     return None
+
+
+def _difference(op: str) -> None:
+    def rule(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+        """a - b <= 0 is a <= b, and the like: a difference underflows to no zero."""
+        a, zero = args
+        return graph(op, *a.args) if a.op == "sub" and _is(zero, 0.0) else None
+
+    rule.__name__ = f"difference_{op}_zero"
+    _rule(op)(rule)
+
+
+for _op in ("lt", "le", "gt", "ge"):
+    _difference(_op)
 
 
 @_rule("not")
@@ -402,6 +642,17 @@ def and_known(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     for a, b in _either(args):
         if b.op in ("true", "false"):
             return a if b.op == "true" else b
+    return None
+
+
+@_rule("and")
+def between_opposites(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a >= -c and a <= c is |a| <= c."""
+    for low, high in _either(args):
+        if low.op == "ge" and high.op == "le" and low.args[0] is high.args[0]:
+            a, b = low.args[1], high.args[1]
+            if a.op == b.op == "constant" and a.value == -b.value:
+                return graph("le", graph("abs", low.args[0]), b)
     return None
 
 

@@ -16,11 +16,16 @@ __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usabl
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
-        *("exp", "expm1", "exp2", "tanh", "sigmoid", "softplus", "log", "log1p", "log2", "log10", "sqrt", "rsqrt"),
-        *("reciprocal", "divide", "erf", "erfc", "pow", "sinh", "cosh", "asinh", "acosh", "atanh", "atan", "sin"),
-        *("cos", "tan", "asin", "acos", "atan2", "hypot", "erfinv", "trunc", "round", "fmod", "remainder"),
-        *("sigmoid_and_complement", "tanh_and_slope"),
+        *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
+        *("sigmoid_and_complement", "reciprocal", "divide", "divide_by_root", "quotient"),
+        *("sqrt", "rsqrt"),
     ),
+    "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
+    "powers": ("pow",),
+    "error_function": ("erf", "erfc", "erfinv"),
+    "trigonometry": ("sin", "cos", "sin_and_cos", "tan", "asin", "acos", "atan", "atan2", "hypot"),
+    "hyperbolic": ("sinh", "cosh", "asinh", "acosh", "atanh"),
+    "rounding": ("trunc", "round", "fmod", "remainder"),
 }
 _HOME = {function: module for module, functions in MODULES.items() for function in functions}
 # Names that mean something in every text.
@@ -44,10 +49,11 @@ _TL = {
 _PAIRS = {
     "sigmoid": ("sigmoid_and_complement", 0),
     "complement": ("sigmoid_and_complement", 1),
-    "tanh": ("tanh_and_slope", 0),
-    "sech2": ("tanh_and_slope", 1),
+    "tanh": ("tanh_parts", 0),
+    "sech2": ("tanh_parts", 1),
+    "sin": ("sin_and_cos", 0),
+    "cos": ("sin_and_cos", 1),
 }
-_ALONE = {"sigmoid": "sigmoid({}, precise)", "complement": "sigmoid(-{}, precise)", "tanh": "tanh({}, precise)"}
 
 # What a line may hold before an expression gets a name of its own.
 WIDTH = 72
@@ -88,7 +94,9 @@ class _Writer:
         nodes = list(order(function.results))
         self._uses = Counter(a for n in nodes for a in n.args)
         self._uses.update(function.results)
-        self._present = set(nodes)
+        # How often a denominator is one, and the names of reciprocals.
+        self._divided = Counter(n.args[1] for n in nodes if n.op == "div")
+        self._reciprocals: dict[Node, str] = {}
         self._by_argument: dict[tuple[str, Node], dict[int, Node]] = {}
         for n in nodes:
             if n.op in _PAIRS:
@@ -176,6 +184,14 @@ class _Writer:
             self._written[n] = names[i], ATOM
         return True
 
+    def _quotient(self, a: Node, b: Node) -> str:
+        """A division by what others are divided by, too: halves multiply by its reciprocal."""
+        self.used |= {"reciprocal", "quotient"}
+        if b not in self._reciprocals:
+            self._reciprocals[b] = self._fresh()
+            self._lines.append(f"{self._reciprocals[b]} = reciprocal({self._argument(b)}, precise)")
+        return f"quotient({self._argument(a)}, {self._argument(b)}, {self._reciprocals[b]}, precise)"
+
     def _argument(self, node: Node) -> str:
         """A node as an argument of a device function, which takes no plain numbers."""
         if node.op != "constant":
@@ -200,10 +216,14 @@ class _Writer:
             return f"~{self._operand(args[0], 7)}", 7
         if op in _TL:
             return _TL[op].format(*(self._operand(a, 2 if op == "sign" else 0) for a in args)), ATOM
-        if op in _ALONE:
-            self.used.add("sigmoid" if op == "complement" else op)
-            strength = 7 if op == "complement" else 0
-            return _ALONE[op].format(self._operand(args[0], strength)), ATOM
+        if op == "complement":
+            self.used.add("sigmoid")
+            return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
+        if op == "div" and args[1].op == "sqrt" and self._uses[args[1]] == 1:
+            self.used.add("divide_by_root")
+            return f"divide_by_root({self._argument(args[0])}, {self._argument(args[1].args[0])}, precise)", ATOM
+        if op == "div" and self._divided[args[1]] > 1:
+            return self._quotient(*args), ATOM
         function = _FUNCTION.get(op, op)
         self.used.add(function)
         return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM

@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import codegen, engine, modules, ops, registry, sources
+from . import codegen, engine, modules, ops, pairs, registry, sources
 from .checks import check_number
 from .dispatch import is_recording
-from .engine import Program
 from .registry import ActivationSpec, ParameterSpec
 from .tracing import UnsupportedError
 
@@ -40,7 +39,21 @@ def activation(function: Callable[..., Tensor], *, fallback: str | None = None) 
 def activation(*, fallback: str | None = None) -> Callable[[Callable[..., Tensor]], CustomActivation]: ...
 
 
-def activation(function: Callable[..., Tensor] | None = None, *, fallback: str | None = None) -> Any:
+@overload
+def activation(
+    *, forward: Any, backward: Any, eager: Callable[..., Tensor], check: bool = True
+) -> CustomActivation: ...
+
+
+def activation(
+    function: Callable[..., Tensor] | None = None,
+    *,
+    fallback: str | None = None,
+    forward: Any = None,
+    backward: Any = None,
+    eager: Callable[..., Tensor] | None = None,
+    check: bool = True,
+) -> Any:
     """Make an activation of a plain PyTorch function: with fused kernels, derivatives, a module and a lean CPU path.
 
     The function takes x and, each with a number as default, its parameters; it returns a tensor of x's shape and dtype,
@@ -54,14 +67,18 @@ def activation(function: Callable[..., Tensor] | None = None, *, fallback: str |
         function: elementwise, without side effects, randomness, or Python decisions that depend on a tensor's values.
             The operators it may be made of stand in docs/operators.md.
         fallback: None, or "eager" to accept any function: what is not elementwise then runs as plain PyTorch.
+        forward, backward: in place of what would be generated, two @triton.jit functions in the contract of
+            kernels/README.md: forward(x, params, precise) -> y, backward(g, x, params, precise) -> dx, (dp0, ...).
+        eager: the same as a plain PyTorch function, which serves where no kernel runs.
+        check: compare the two with `eager`, and with finite differences, before their first launch.
 
     Returns:
         a CustomActivation: callable, with `module`, `source` and `spec`.
 
     Raises:
-        TypeError: if the function's signature is none of an activation.
+        TypeError: if the function's signature is none of an activation, or a device function's none of the contract.
         ValueError: for another fallback; and at the first use, naming the operator and the line, if the function is no
-            activation.
+            activation, or at the first launch, if forward or backward computes something else than eager.
 
     >>> @fusedact.activation
     ... def snake(x, a=1.0):
@@ -73,6 +90,12 @@ def activation(function: Callable[..., Tensor] | None = None, *, fallback: str |
     """
     if fallback not in (None, "eager"):
         raise ValueError(f"{OWNER}: fallback must be None or 'eager', got {fallback!r}")
+    if forward is not None or backward is not None or eager is not None:
+        if function is not None or fallback is not None:
+            raise TypeError(f"{OWNER}: forward, backward and eager go without a function and without fallback")
+        if forward is None or backward is None or eager is None:
+            raise TypeError(f"{OWNER}: forward, backward and eager go together")
+        return CustomActivation(eager, None, lambda spec: pairs.with_pair(spec, forward, backward, check))
     if function is None:
         return functools.partial(activation, fallback=fallback)
     return CustomActivation(function, fallback)
@@ -85,7 +108,12 @@ class CustomActivation:
     __qualname__: str
     __wrapped__: Callable[..., Tensor]
 
-    def __init__(self, function: Callable[..., Tensor], fallback: str | None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        fallback: str | None,
+        pair: Callable[[ActivationSpec], ActivationSpec] | None = None,
+    ) -> None:
         if not callable(function) or isinstance(function, CustomActivation | type):
             got = f"the class {function.__name__}" if isinstance(function, type) else _kind(function)
             raise TypeError(f"{OWNER}: expected a function, got {got}")
@@ -95,14 +123,18 @@ class CustomActivation:
         functools.update_wrapper(self, function)
         self._function = function
         self._fallback = fallback
+        # What puts an expert's device functions into the record.
+        self._pair = pair
         # Why it is plain PyTorch, where it is.
         self._eager_because = ""
         self._lock = threading.RLock()
         self._input, self._parameters = _signature(name, function)
         self._plain = self._described(name)
         self._full: ActivationSpec | None = None
-        self._program: Program | None = None
         self._module: type[torch.nn.Module] | None = None
+        if pair is not None:
+            # What is wrong with device functions shows here, not at their first launch.
+            pair(self._plain)
         self._call = _compiled(self)
         self.__signature__ = inspect.signature(self._call)
 
@@ -154,7 +186,10 @@ class CustomActivation:
         Raises:
             ValueError: if the function is no activation, or stays in eager.
         """
-        return self._made().triton()
+        build = self.spec.build
+        if build is None:
+            raise ValueError(f"{OWNER}: {self._plain.name} runs as plain PyTorch: {self._eager_because}")
+        return build.text
 
     @property
     def module(self) -> type[torch.nn.Module]:
@@ -167,25 +202,21 @@ class CustomActivation:
 
     # ----- what is made of the function
 
-    def _made(self) -> Program:
-        if self.spec.build is None:
-            raise ValueError(f"{OWNER}: {self._plain.name} runs as plain PyTorch: {self._eager_because}")
-        assert self._program is not None
-        return self._program
-
     def _traced(self) -> ActivationSpec:
+        names = [p.name for p in self._parameters]
         try:
-            made = engine.program(
-                self._plain.eager, self._plain.name, [p.name for p in self._parameters], self._plain.reference
-            )
+            made = engine.program(self._plain.eager, self._plain.name, names, self._plain.reference)
         except UnsupportedError as error:
-            if self._fallback is None:
+            if self._pair is None and self._fallback is None:
                 raise
             self._eager_because = str(error)
-            return self._plain
-        self._program = made
-        spec = engine.completed(self._plain, made)
-        registry.register_own(spec)
+            spec = self._plain
+        else:
+            spec = engine.completed(self._plain, made)
+        if self._pair is not None:
+            spec = self._pair(spec)
+        if spec.build is not None:
+            registry.register_own(spec)
         return spec
 
     def _applied(self, x: Any, params: tuple[Any, ...], inplace: bool, channel_dim: int) -> Tensor:

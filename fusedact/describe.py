@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .checks import owner
 from .registry import ActivationSpec
 
 __all__ = ["function_docstring", "function_signature", "module_docstring", "module_signature"]
@@ -117,11 +118,12 @@ def module_docstring(spec: ActivationSpec) -> str:
     errors = "    ValueError: if names, counts or bounds do not fit.\n" if spec.parameters else ""
     decay = WEIGHT_DECAY if spec.parameters else ""
     values = "num_parameters=1" if spec.always_learned else ", ".join(f"{p.name}={p.default}" for p in spec.parameters)
-    return f"""{spec.summary} The module of `fusedact.functional.{spec.name}`.
+    about = "\n\n".join(filter(None, (spec.formula, spec.limits)))
+    # One's own is found under a name that this library does not know.
+    example = "" if spec.key else f"\n>>> fusedact.{spec.module}()\n{spec.module}({values})\n"
+    return f"""{spec.summary} The module of `{owner(spec)}`.
 
-{spec.formula}
-
-{spec.limits}
+{about}
 
 Args:
 {params}{learned}{inplace}
@@ -130,9 +132,6 @@ Shape:
 {decay}
 Raises:
     TypeError: if an argument has another type.
-{errors}
->>> fusedact.{spec.module}()
-{spec.module}({values})
-
+{errors}{example}
 Source: {spec.reference}
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ __all__ = ["Program", "completed", "double_backward", "program"]
 class Program:
     """A function's rewritten expressions, and its parameters' names."""
 
+    function: Callable[..., Any]
     name: str
     parameters: tuple[str, ...]
     value: Node
@@ -57,9 +58,9 @@ class Program:
             "{}, (" + "{}, " * n + ")",
             frozenset({0}),
         )
-        return codegen.module_text(self._head(), [forward, backward], self.names)
+        return codegen.module_text(self.head(), [forward, backward], self.names)
 
-    def _head(self) -> str:
+    def head(self) -> str:
         return (
             f"The device functions of {self.name}, written by fusedact from {self.origin}.\n\n"
             "Changes are lost: the file is written anew from the function.\n"
@@ -93,12 +94,12 @@ def program(function: Callable[..., Any], name: str, parameters: Sequence[str], 
     trace = tracing.record(function, name, len(parameters))
     graph = Graph(algebra.rewrite)
     value, *gradients = trace.graph.copied([trace.value, *trace.gradients], graph)
-    return Program(name, tuple(parameters), value, tuple(gradients), graph.names, origin)
+    return Program(function, name, tuple(parameters), value, tuple(gradients), graph.names, origin)
 
 
-def double_backward(function: Callable[..., Any], made: Program) -> str | None:
+def double_backward(made: Program) -> str | None:
     """The module with the device function `name_double_backward`; None where PyTorch has no second derivative."""
-    trace = tracing.record(function, made.name, len(made.parameters), order=2)
+    trace = tracing.record(made.function, made.name, len(made.parameters), order=2)
     if not trace.second:
         return None
     graph = Graph(algebra.rewrite)
@@ -107,7 +108,7 @@ def double_backward(function: Callable[..., Any], made: Program) -> str | None:
     values: dict[str, tuple[str, str | None]] = {
         name: (name, f"values[{i}]") for i, name in ((2, "x"), (1, "g"), (0, "ggx"))
     }
-    function_ = Function(
+    function = Function(
         f"{codegen.safe_name(made.name)}_double_backward",
         "Gradients of g, x and the parameters, from ggx and gg_*, those of their first gradients.",
         {**values, **_parameters(made.parameters), **_parameters(made.parameters, "ggp", n)},
@@ -116,7 +117,7 @@ def double_backward(function: Callable[..., Any], made: Program) -> str | None:
         "({}, {}), (" + "{}, " * n + "0.0, " * n + ")",
         frozenset({0, 1}),
     )
-    return codegen.module_text(made._head(), [function_], graph.names)
+    return codegen.module_text(made.head(), [function], graph.names)
 
 
 # ----- from code to what runs it
@@ -134,7 +135,7 @@ def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
         lean_forward=_lean(made, "forward", [made.value]),
         lean_backward=_LeanBackward(made),
         build=_Build(name, codegen.safe_name(made.name), text),
-        build_double=None,
+        build_double=_BuildDouble(made),
     )
 
 
@@ -142,24 +143,55 @@ class _Build:
     """Makes the device functions of a text, once, and lets the launcher find them."""
 
     def __init__(self, name: str, function: str, text: str) -> None:
-        self._name, self._function, self._text = name, function, text
+        self._name, self._function, self.text = name, function, text
         self._done = False
         self._lock = threading.Lock()
 
-    def __call__(self) -> None:
+    def __call__(self, _: torch.device) -> None:
         if self._done:
             return
         with self._lock:
             if not self._done:
-                self._make()
+                from .kernels import launch
+
+                found = _loaded(self._name, self.text)
+                launch.register(self._name, found[self._function], backward=found[f"{self._function}_backward"])
                 self._done = True
 
-    def _make(self) -> None:
-        from .kernels import launch
 
-        file = sources.keep(self._name, self._text)
-        found = sources.run(self._text, file, {"__name__": f"fusedact_generated.{self._name}"})
-        launch.register(self._name, forward=found[self._function], backward=found[f"{self._function}_backward"])
+class Double(NamedTuple):
+    """The device function of second derivatives, and the name by which compiled kernels are kept."""
+
+    function: Any
+    name: str
+
+
+class _BuildDouble:
+    """Makes the device function of second derivatives, once; None where PyTorch has none."""
+
+    def __init__(self, made: Program) -> None:
+        self._made = made
+        self._found: list[Double | None] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Double | None:
+        with self._lock:
+            if not self._found:
+                self._found.append(self._build())
+            return self._found[0]
+
+    def _build(self) -> Double | None:
+        text = double_backward(self._made)
+        if text is None:
+            return None
+        function = f"{codegen.safe_name(self._made.name)}_double_backward"
+        name = f"{function}_{sources.digest(text)}"
+        return Double(_loaded(name, text)[function], name)
+
+
+def _loaded(name: str, text: str) -> dict[str, Any]:
+    """The names in a module of generated device functions."""
+    return sources.run(text, sources.keep(name, text), {"__name__": f"fusedact_generated.{name}"})
 
 
 _aten = torch.ops.aten

@@ -14,7 +14,7 @@ from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
 
-__all__ = ["Call", "Parameters", "backward", "forward"]
+__all__ = ["Call", "Parameters", "backward", "double_backward", "forward"]
 
 Parameters = Sequence[float | Tensor]
 
@@ -39,7 +39,7 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
 
     x = compat.materialized(x)
     if spec.build is not None:
-        spec.build()
+        spec.build(x.device)
     if out is None:
         out = torch.empty_like(x)
     with _on_device(x):
@@ -59,21 +59,57 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
 
     g, x = compat.materialized(g), compat.materialized(x)
     if spec.build is not None:
-        spec.build()
+        spec.build(x.device)
     dx = torch.empty_like(x) if needed[0] else None
     with _on_device(x):
         if spec.table is not None:
             launch.backward(spec.device, g, x, dx, (_launched(spec.table),), (False,), spec.table.channel_dim)
             return [dx]
         partials = launch.backward(spec.device, g, x, dx, _in_memory(params), tuple(needed[1:]), channel)
+    return [dx, *_sums(partials, params, needed[1:])]
+
+
+def double_backward(
+    call: Call,
+    ggs: Sequence[Tensor | None],
+    g: Tensor,
+    x: Tensor,
+    params: Parameters,
+) -> list[Tensor | None] | None:
+    """Gradients of g, x and each tensor parameter, from those of x's and the parameters' gradients, by a kernel.
+
+    None where there is no kernel for it.
+    """
+    spec, path, channel = call
+    double = spec.build_double() if spec.build_double is not None and path.kind == "triton" else None
+    if double is None:
+        return None
+    from .kernels.launch_pointwise import pointwise
+
+    g, x = compat.materialized(g), compat.materialized(x)
+    ggx = ggs[0]
+    # A gradient that nobody gave is 0, without memory of its own.
+    ggx = x.new_zeros(()).expand(x.shape) if ggx is None else compat.materialized(ggx)
+    given = [0.0 if gg is None else gg for gg in ggs[1:]]
+    dg, dx = torch.empty_like(g), torch.empty_like(x)
+    tensors = [isinstance(p, Tensor) for p in params]
+    needed = (*tensors, *[False] * len(params))
+    values = _in_memory([*params, *given])
+    with _on_device(x):
+        partials = pointwise(double.function, double.name, (ggx, g, x), (dg, dx), values, needed, channel)
+    return [dg, dx, *_sums(partials, params, tensors)]
+
+
+def _sums(partials: Tensor | None, params: Parameters, wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Parameters' gradients from kernels' partial sums, which have one row per program."""
     sums: list[Tensor | None] = [None for _ in params]
     if partials is not None:
-        for i, (p, wanted) in enumerate(zip(params, needed[1:], strict=True)):
-            if wanted and isinstance(p, Tensor):
-                # One row per program: all of a channel's, or all there are.
+        for i, (p, n) in enumerate(zip(params, wanted, strict=True)):
+            if n and isinstance(p, Tensor):
+                # All of a channel's, or all there are.
                 total = partials[i].sum() if p.numel() == 1 else partials[i].sum(0)
                 sums[i] = total.to(p.dtype).reshape(p.shape)
-    return [dx, *sums]
+    return sums
 
 
 def _in_memory(params: Parameters) -> tuple[float | Tensor, ...]:

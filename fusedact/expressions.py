@@ -32,6 +32,8 @@ class Node:
     args: tuple[Node, ...] = ()
     value: float = 0.0
     name: str = ""
+    # Whether a gradient that comes in is a part of it: an input "g", "ggx" or "ggp".
+    flows: bool = False
     # Counts the nodes of a graph as they are made: an operation comes after what it takes.
     number: int = 0
 
@@ -82,7 +84,8 @@ class Graph:
         key = (op, args, shown, name)
         node = self._known.get(key)
         if node is None:
-            node = self._known[key] = Node(op, args, value, name, len(self._known))
+            flows = name.startswith("g") or any(a.flows for a in args)
+            node = self._known[key] = Node(op, args, value, name, flows, len(self._known))
         return node
 
     def input(self, name: str) -> Node:

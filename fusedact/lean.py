@@ -14,6 +14,7 @@ __all__ = ["function_text"]
 # Operations whose operator is not torch's of the same name.
 _OPERATORS = {
     **{"max": "torch.maximum", "min": "torch.minimum", "and": "torch.logical_and", "or": "torch.logical_or"},
+    **{"exp_nonpositive": "torch.exp", "expm1_nonpositive": "torch.expm1"},
     **{"xor": "torch.logical_xor", "not": "torch.logical_not"},
 }
 
@@ -77,19 +78,14 @@ class _Writer:
             return _Step(node, f"torch.{name}({{}}, {_literal(args[1].value)}, out={{}})", args[:1])
         if op == "sech2":
             t = self._made("tanh", args[0])
-            return _Step(node, "one_minus_square({}, out={})", [t or args[0]]) if t else self._alone("tanh", node)
+            return _Step(node, *(("one_minus_square({}, out={})", [t]) if t else ("sech_squared({}, out={})", args)))
         if op == "complement":
-            s = self._made("sigmoid", args[0])
-            return _Step(node, "torch.sub(one, {}, out={})", [s]) if s else self._alone("sigmoid", node)
+            # Never 1 - s, which is 0 from 17 on: what divides by it, or multiplies it by an exponential, would be lost.
+            return _Step(node, "one_minus_sigmoid({}, out={})", args)
         if op == "softplus":
             return _Step(node, "softplus({}, 1.0, 40.0, out={})", args)
         operator = _OPERATORS.get(op, f"torch.{op}")
         return _Step(node, f"{operator}({', '.join(['{}'] * len(args))}, out={{}})", args)
-
-    def _alone(self, op: str, node: Node) -> _Step:
-        """1 - sigmoid or 1 - tanh^2 where the function itself is not needed."""
-        call = "sech_squared({}, out={})" if op == "tanh" else "one_minus_sigmoid({}, out={})"
-        return _Step(node, call, list(node.args))
 
     def _made(self, op: str, argument: Node) -> Node | None:
         """The node of an operation, if it is computed anyhow."""
@@ -185,6 +181,5 @@ def function_text(name: str, inputs: dict[str, str], results: Sequence[Node]) ->
     """A function of these inputs that returns these results, the first one in `out`."""
     lines = _Writer(results, inputs).lines()
     wrapped = [f"{p} = operand({p}, x)" for key, p in inputs.items() if key not in ("x", "g")]
-    one = ["one = constant(1.0, x.dtype, x.device)"] if any("one," in line for line in lines) else []
-    body = "\n".join(f"    {line}" for line in [*wrapped, *one, *lines])
+    body = "\n".join(f"    {line}" for line in [*wrapped, *lines])
     return f"def {name}({', '.join([*inputs.values(), 'out=None', 'spare=no_spare'])}):\n{body}\n"

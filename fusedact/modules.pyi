@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from .piecewise import PWL as PWL
+from .registry import ActivationSpec
 
 Bound = float | None
 Bounds = tuple[Bound, Bound]
@@ -215,3 +216,6 @@ class Swish(nn.Module):
     inplace: bool
     def __init__(self, beta: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
+
+def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...
+

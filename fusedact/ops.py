@@ -273,6 +273,11 @@ class _FastBackward(Function):
     @staticmethod
     def backward(ctx: Any, *ggs: Tensor | None) -> tuple[Any, ...]:
         (g, x), params = _saved(ctx, 2)
+        if not torch.is_grad_enabled() and not compat.transforms_active() and not compat.dispatch_mode_active():
+            kept = iter(ggs)
+            found = execution.double_backward(ctx.call, [next(kept) if n else None for n in ctx.needed], g, x, params)
+            if found is not None:
+                return None, None, *found
         return None, None, *_second_order(ctx.call, g, x, params, ctx.needed, ggs)
 
 

@@ -68,12 +68,12 @@ class ActivationSpec:
     # The prepared table of a piecewise-linear activation, which its definitions are bound to: see tables.Table.
     table: Any = None
 
-    # Of an activation of one's own: its first argument's name; how its operator finds it; and what makes its device
-    # functions, before a launch. The second, for second derivatives, says whether there are any.
+    # Of an activation of one's own: its first argument's name; how its operator finds it; what makes its device
+    # functions before a launch, build(device), and what gives that of second derivatives, if any: see engine.py.
     first: str | None = None
     key: str | None = None
-    build: Callable[[], None] | None = None
-    build_double: Callable[[], bool] | None = None
+    build: Any = None
+    build_double: Any = None
 
     @property
     def input_name(self) -> str:

@@ -44,6 +44,7 @@ def modules_stub() -> str:
     """The text of modules.pyi."""
     imports = (
         "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\nfrom .piecewise import PWL as PWL\n"
+        "from .registry import ActivationSpec\n"
     )
     parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]
     for cls in (modules.Activation,):
@@ -56,6 +57,7 @@ def modules_stub() -> str:
         init = str(describe.module_signature(spec)).replace("'", "")
         attributes = "".join(f"    {p.name}: float | nn.Parameter\n" for p in spec.parameters)
         parts.append(_class(spec.module, init, describe.module_docstring(spec), attributes))
+    parts.append("def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...\n")
     return "\n\n".join(parts) + "\n"
 
 

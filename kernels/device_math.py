@@ -13,6 +13,9 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN2_HIGH = tl.constexpr(0.693145751953125)
 LN2_LOW = tl.constexpr(1.4286068203094172e-06)
 LARGEST = tl.constexpr(3.4028234663852886e38)
+# The smallest normal number.
+TINY = tl.constexpr(1.1754943508222875e-38)
+SIGN = tl.constexpr(-0x80000000)
 # 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
 ROUNDING = tl.constexpr(12582912.0)
 
@@ -135,3 +138,222 @@ def exp_scaled(x, x_low):
     half = ((n * 0.5) + ROUNDING) - ROUNDING
     mantissa = 1.0 + expm1_reduced(r + tl.where(saturated, 0.0, tl.where(x < 0, x_low, -x_low)))
     return mantissa, power_of_two(half), tl.where(saturated, 0.0, power_of_two(n - half))
+
+
+@triton.jit
+def bounded(x, low, high):
+    """x between low and high; a NaN stays."""
+    x = tl.maximum(x, low, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, high, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def with_sign(magnitude, x):
+    """The magnitude, which is not negative, with the sign of x."""
+    return (magnitude.to(tl.int32, bitcast=True) | (x.to(tl.int32, bitcast=True) & SIGN)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def reciprocal_positive(d, precise: tl.constexpr):
+    """1 / d for normal d > 0; for halves d may be infinite, for fp32 it must be below 2^126.
+
+    The square of an approximate rsqrt: two instructions where a division takes seven, to scale huge divisors.
+    """
+    root = tl.rsqrt(d)
+    u = root * root
+    if precise:
+        u = tl.fma(u, tl.fma(-u, d, 1.0), u)
+    return u
+
+
+@triton.jit
+def exp(x, precise: tl.constexpr):
+    """exp(x)."""
+    if precise:
+        n, r = reduce_exponent(bounded(x, -110.0, 89.0))
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        p = expm1_reduced(r)
+        return tl.fma(p, power_of_two(half), power_of_two(half)) * power_of_two(n - half)
+    else:
+        # A square: its root is normal where exp(x) is not.
+        root = tl.exp2(x * (0.5 * LOG2_E))
+        return root * root
+
+
+@triton.jit
+def exp2m1_reduced(f):
+    """2^f - 1 for |f| <= 0.5: f ln 2 + f^2 q(f), ln 2 in two parts, relative error 2^-33."""
+    q = tl.fma(f, 1.5319314115913585e-05, 0.0001545554696349427)
+    q = tl.fma(f, q, 0.00133334135171026)
+    q = tl.fma(f, q, 0.009618079289793968)
+    q = tl.fma(f, q, 0.05550410971045494)
+    q = tl.fma(f, q, 0.24022650718688965)
+    return tl.fma(f, 0.6931471824645996, f * tl.fma(f, q, -1.9046542121259336e-09))
+
+
+@triton.jit
+def exp2(x, precise: tl.constexpr):
+    """2^x."""
+    if precise:
+        x = bounded(x, -160.0, 160.0)
+        n = (x + ROUNDING) - ROUNDING
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        return tl.fma(exp2m1_reduced(x - n), power_of_two(half), power_of_two(half)) * power_of_two(n - half)
+    else:
+        # As in exp.
+        root = tl.exp2(x * 0.5)
+        return root * root
+
+
+@triton.jit
+def expm1(x, precise: tl.constexpr):
+    """exp(x) - 1, without cancellation near zero."""
+    if precise:
+        n, r = reduce_exponent(bounded(x, -30.0, 89.0))
+        # 2^(n - 1): n may be 128.
+        scale = power_of_two(n - 1.0)
+        y = tl.fma(expm1_reduced(r), scale, scale - 0.5) * 2.0
+        # Keeps -0, and subnormals from being halved.
+        return tl.where(tl.abs(x) < 2.9802322387695312e-08, x, y)
+    else:
+        series = x * tl.fma(x, tl.fma(x, 0.16669608652591705, 0.5001220107078552), 1.0)
+        return tl.where(tl.abs(x) < 0.0625, series, tl.exp2(x * LOG2_E) - 1.0)
+
+
+@triton.jit
+def _tanh_near_zero(a, precise: tl.constexpr):
+    """tanh(a), an odd polynomial: precise for 0 <= a < 0.625, relative error 2^-32; else below 1/8, 2^-17.9."""
+    z = a * a
+    if precise:
+        q = tl.fma(z, 0.002153440611436963, -0.008190608583390713)
+        q = tl.fma(z, q, 0.021707041189074516)
+        q = tl.fma(z, q, -0.053948190063238144)
+        q = tl.fma(z, q, 0.13333220779895782)
+        q = tl.fma(z, q, -0.3333333134651184)
+        return tl.fma(a * z, q, a)
+    else:
+        return a * tl.fma(z, -0.33126047253608704, 0.9999959468841553)
+
+
+@triton.jit
+def tanh(x, precise: tl.constexpr):
+    """tanh(x) = 1 - 2 / (exp(2 x) + 1)."""
+    if precise:
+        a = tl.abs(x)
+        n, r = reduce_exponent(tl.minimum(2.0 * a, 20.0, propagate_nan=tl.PropagateNan.ALL))
+        scale = power_of_two(n)
+        u = reciprocal_positive(tl.fma(expm1_reduced(r), scale, scale + 1.0), precise)
+        return with_sign(tl.where(a < 0.625, _tanh_near_zero(a, precise), tl.fma(-2.0, u, 1.0)), x)
+    else:
+        u = reciprocal_positive(tl.exp2(x * (2.0 * LOG2_E)) + 1.0, precise)
+        return tl.where(tl.abs(x) < 0.125, _tanh_near_zero(x, precise), tl.fma(-2.0, u, 1.0))
+
+
+@triton.jit
+def tanh_parts(x, precise: tl.constexpr):
+    """tanh(x) and 1 - tanh(x)^2 = 4 e / (1 + e)^2, where e = exp(-2 |x|): neither by cancellation."""
+    a = tl.abs(x)
+    if precise:
+        n, r = reduce_exponent(tl.maximum(-2.0 * a, -110.0, propagate_nan=tl.PropagateNan.ALL))
+        half = ((n * 0.5) + ROUNDING) - ROUNDING
+        scale, rest = power_of_two(half), power_of_two(n - half)
+        p = expm1_reduced(r)
+        mantissa = 1.0 + p
+        mantissa_low = p - (mantissa - 1.0)
+        e = mantissa * scale * rest
+        total = 1.0 + e
+        total_low = (e - (total - 1.0)) + mantissa_low * scale * rest
+        u = reciprocal_positive(total, precise)
+        u_low = u * tl.fma(-u, total_low, tl.fma(-u, total, 1.0))
+        # 1 / (1 + e)^2 = w + w_low; e is a product whose last factor comes last: the tail rounds once.
+        w = u * u
+        w_low = tl.fma(u, u, -w) + 2.0 * u * u_low
+        slope = tl.fma(mantissa, w, tl.fma(mantissa, w_low, mantissa_low * w)) * (4.0 * scale) * rest
+        large = tl.fma(-2.0 * e, u, 1.0)
+    else:
+        # 2^16 e, as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.
+        e = tl.exp2(tl.fma(a, -2.0 * LOG2_E, 16.0))
+        u = reciprocal_positive(tl.fma(e, 1.52587890625e-05, 1.0), precise)
+        q = e * u
+        slope = q * (u * 6.103515625e-05)
+        large = tl.fma(q, -3.0517578125e-05, 1.0)
+    small: tl.constexpr = 0.625 if precise else 0.125
+    return with_sign(tl.where(a < small, _tanh_near_zero(a, precise), large), x), slope
+
+
+@triton.jit
+def reciprocal(x, precise: tl.constexpr):
+    """1 / x."""
+    if precise:
+        return tl.div_rn(1.0, x)
+    else:
+        # rsqrt(|x|)^2, for a subnormal x, which rsqrt takes for 0, of 2^24 |x|.
+        a = tl.abs(x)
+        scale = tl.where(a < TINY, 16777216.0, 1.0)
+        root = tl.rsqrt(a * scale)
+        return with_sign(root * (root * scale), x)
+
+
+@triton.jit
+def divide(a, b, precise: tl.constexpr):
+    """a / b."""
+    if precise:
+        return tl.div_rn(a, b)
+    else:
+        # An approximate division may give 0 for divisors above 2^126.
+        scale = tl.where(tl.abs(b) > 8.507059173023462e37, 0.25, 1.0)
+        return (a * scale) / (b * scale)
+
+
+@triton.jit
+def quotient(a, b, r, precise: tl.constexpr):
+    """a / b, where r is the reciprocal of b, which other quotients share."""
+    if precise:
+        return tl.div_rn(a, b)
+    else:
+        return a * r
+
+
+@triton.jit
+def divide_by_root(a, b, precise: tl.constexpr):
+    """a / sqrt(b)."""
+    if precise:
+        return tl.div_rn(a, tl.sqrt_rn(b))
+    else:
+        return a * rsqrt(b, precise)
+
+
+@triton.jit
+def sqrt(x, precise: tl.constexpr):
+    """The square root of x; NaN for x < 0."""
+    if precise:
+        return tl.sqrt_rn(x)
+    else:
+        # The approximate one takes a subnormal for 0.
+        small = tl.abs(x) < TINY
+        return tl.sqrt(tl.where(small, x * 281474976710656.0, x)) * tl.where(small, 5.960464477539063e-08, 1.0)
+
+
+@triton.jit
+def rsqrt(x, precise: tl.constexpr):
+    """1 / sqrt(x); NaN for x < 0, an infinity for a zero."""
+    # The approximate one takes a subnormal for 0.
+    small = tl.abs(x) < TINY
+    scaled = tl.where(small, x * 281474976710656.0, x)
+    y = tl.rsqrt(scaled)
+    if precise:
+        # A Newton step, with what the product loses; at 0 and inf there is nothing to repair.
+        p = scaled * y
+        lost = tl.fma(-p, y, 1.0) - tl.fma(scaled, y, -p) * y
+        y = tl.where((x > 0) & (x < float("inf")), tl.fma(0.5 * y, lost, y), y)
+    return y * tl.where(small, 16777216.0, 1.0)
+
+
+@triton.jit
+def sigmoid_and_complement(x, precise: tl.constexpr):
+    """sigmoid(x) and 1 - sigmoid(x), which share their exponential."""
+    value, low, complement = sigmoid_parts(x, precise)
+    if precise:
+        return value + low, complement
+    else:
+        return value, complement

@@ -261,6 +261,61 @@ def _side(block, COLS: tl.constexpr):
     return block[None, :] if COLS else block[:, None]
 
 
+@triton.jit
+def _channel_tile(channels, BLOCK_CHANNELS: tl.constexpr):
+    """This program's channels, its group, and the number of groups: the programs that share a tile of channels."""
+    tiles = tl.cdiv(channels, BLOCK_CHANNELS)
+    channel = (tl.program_id(0) % tiles) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    return channel, tl.program_id(0) // tiles, tl.num_programs(0) // tiles
+
+
+@triton.jit
+def _share(others, group, groups, BLOCK_OTHERS: tl.constexpr):
+    """A group's first tile of the other indices, and the one after its last."""
+    tiles = tl.cdiv(others, BLOCK_OTHERS)
+    share = tl.cdiv(tiles, groups)
+    return group * share, tl.minimum(group * share + share, tiles)
+
+
+@triton.jit
+def _others(tile, BLOCK_OTHERS: tl.constexpr, WIDE: tl.constexpr):
+    """The other indices of a tile; 64-bit where 32 bits do not suffice."""
+    if WIDE:
+        tile = tile.to(tl.int64)
+    return tile * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
+
+
+@triton.jit
+def _zero_sums(NEEDED: tl.constexpr, COLS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_OTHERS: tl.constexpr):
+    """A tile of zeros for each parameter."""
+    if COLS:
+        zeros = tl.zeros([BLOCK_OTHERS, BLOCK_CHANNELS], tl.float32)
+    else:
+        zeros = tl.zeros([BLOCK_CHANNELS, BLOCK_OTHERS], tl.float32)
+    sums = ()
+    for _ in tl.static_range(len(NEEDED)):
+        sums = sums + (zeros,)
+    return sums
+
+
+@triton.jit
+def _grown(sums, parts, mask, NEEDED: tl.constexpr):
+    """The sums with one tile's parts added."""
+    grown = ()
+    for i in tl.static_range(len(NEEDED)):
+        grown = grown + (sums[i] + tl.where(mask, parts[i], 0.0) if NEEDED[i] else sums[i],)
+    return grown
+
+
+@triton.jit
+def _store_channel_sums(partial_ptr, sums, channel, channels, group, groups, NEEDED: tl.constexpr, COLS: tl.constexpr):
+    """One fp32 sum per needed parameter, group and channel, at [parameter, group, channel]."""
+    for i in tl.static_range(len(NEEDED)):
+        if NEEDED[i]:
+            at = (i * groups + group).to(tl.int64) * channels + channel
+            tl.store(partial_ptr + at, tl.sum(sums[i], axis=0 if COLS else 1), mask=channel < channels)
+
+
 @triton.jit(launch_metadata=launch_metadata)
 def backward_channel_kernel(
     grad_ptr,
@@ -291,34 +346,19 @@ def backward_channel_kernel(
     Programs that share a tile of channels are a group each; their sums lie at [parameter, group, channel].
     """
     COLS: tl.constexpr = CHANNEL == "cols"
-    channel_tiles = tl.cdiv(channels, BLOCK_CHANNELS)
-    groups = tl.num_programs(0) // channel_tiles
-    group = tl.program_id(0) // channel_tiles
-    channel = (tl.program_id(0) % channel_tiles) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    inside = channel < channels
+    channel, group, groups = _channel_tile(channels, BLOCK_CHANNELS)
+    inside = _side(channel < channels, COLS)
     at = _side(channel, COLS).to(tl.int64)
-    values = _load_parameters(parameters, at, _side(inside, COLS), PARAMETER_KINDS, TABLE)
+    values = _load_parameters(parameters, at, inside, PARAMETER_KINDS, TABLE)
     grad_ptr += at * grad_strides[0]
     saved_ptr += at * saved_strides[0]
     dx_ptr += at * dx_strides[0]
 
-    if COLS:
-        zeros = tl.zeros([BLOCK_OTHERS, BLOCK_CHANNELS], tl.float32)
-    else:
-        zeros = tl.zeros([BLOCK_CHANNELS, BLOCK_OTHERS], tl.float32)
-    sums = ()
-    for _ in tl.static_range(len(NEEDED)):
-        sums = sums + (zeros,)
-    tiles = tl.cdiv(others, BLOCK_OTHERS)
-    share = tl.cdiv(tiles, groups)
-    tile = group * share
-    end = tl.minimum(tile + share, tiles)
+    sums = _zero_sums(NEEDED, COLS, BLOCK_CHANNELS, BLOCK_OTHERS)
+    tile, end = _share(others, group, groups, BLOCK_OTHERS)
     while tile < end:
-        if WIDE:
-            other = tile.to(tl.int64) * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
-        else:
-            other = tile * BLOCK_OTHERS + tl.arange(0, BLOCK_OTHERS)
-        mask = _side(inside, COLS) & _side(other < others, not COLS)
+        other = _others(tile, BLOCK_OTHERS, WIDE)
+        mask = inside & _side(other < others, not COLS)
         offsets = _side(_row_offsets(other, other_sizes, grad_strides), not COLS)
         g = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         offsets = _side(_row_offsets(other, other_sizes, saved_strides), not COLS)
@@ -327,13 +367,6 @@ def backward_channel_kernel(
         if DX:
             offsets = _side(_row_offsets(other, other_sizes, dx_strides), not COLS)
             tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        grown = ()
-        for i in tl.static_range(len(NEEDED)):
-            grown = grown + (sums[i] + tl.where(mask, parts[i], 0.0) if NEEDED[i] else sums[i],)
-        sums = grown
+        sums = _grown(sums, parts, mask, NEEDED)
         tile += 1
-
-    for i in tl.static_range(len(NEEDED)):
-        if NEEDED[i]:
-            at = (i * groups + group).to(tl.int64) * channels + channel
-            tl.store(partial_ptr + at, tl.sum(sums[i], axis=0 if COLS else 1), mask=inside)
+    _store_channel_sums(partial_ptr, sums, channel, channels, group, groups, NEEDED, COLS)

@@ -6,6 +6,8 @@ The caller has validated the tensors, allocated the results and made the tensors
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,10 @@ Parameters = tuple[float | Tensor | Table, ...]
 
 # The kernels compiled so far. Never emptied: from Triton 3.9 on, a collected kernel unloads its module.
 _compiled: dict[tuple[Any, ...], Any] = {}
+
+# Device functions made at run time, by name.
+_registered: dict[str, Any] = {}
+_registering = threading.Lock()
 
 
 def block_size(element_size: int, warp_size: int) -> int:
@@ -148,8 +154,28 @@ def _precise(x: Tensor, params: Parameters) -> bool:
     return x.element_size() == 4 or any(isinstance(p, Table) and p.precise for p in params)
 
 
+def register(name: str, forward: Any, **derivatives: Any) -> None:
+    """Make device functions known: `forward` as `name`, `backward` and `double_backward` as `name` and a suffix.
+
+    A name stands for the same functions for good, as compiled kernels are kept by name: the first ones count.
+    """
+    unknown = derivatives.keys() - {"backward", "double_backward"}
+    if unknown:
+        raise TypeError(f"register() takes forward, backward and double_backward, not {', '.join(sorted(unknown))}")
+    with _registering:
+        if name not in _registered:
+            _registered.update({f"{name}_{suffix}": function for suffix, function in derivatives.items()})
+            # Last: who finds the name finds all.
+            _registered[name] = forward
+
+
+def registered(name: str) -> bool:
+    """Whether device functions of that name have been made known."""
+    return name in _registered
+
+
 def _device_function(name: str) -> Any:
-    return getattr(activations, name, None) or getattr(piecewise, name)
+    return getattr(activations, name, None) or getattr(piecewise, name, None) or _registered[name]
 
 
 def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:
@@ -204,6 +230,13 @@ def _integers(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(_integers(v) if isinstance(v, tuple) else "1" if v == 1 else (v % 16 == 0, v < 2**31) for v in values)
 
 
+def _strided_key(
+    name: str, tensors: tuple[Tensor, ...], integers: tuple[Any, ...], params: tuple[Any, ...], *constants: Any
+) -> tuple[Any, ...]:
+    small = tuple(t.untyped_storage().nbytes() < 2**31 for t in tensors)
+    return _key(name, tensors, params, small, _integers(integers), *constants)
+
+
 def _run_strided(
     function: str,
     kernel: Any,
@@ -214,9 +247,7 @@ def _run_strided(
     *constants: Any,
 ) -> None:
     """Launch a kernel that takes pointers, integers and tuples of them, parameters, and compile-time arguments."""
-    name = f"{function} {kernel.__name__}"
-    small = tuple(t.untyped_storage().nbytes() < 2**31 for t in tensors)
-    key = _key(name, tensors, values, small, _integers(integers), *constants)
+    key = _strided_key(f"{function} {kernel.__name__}", tensors, integers, values, *constants)
     _run(kernel, grid, key, *tensors, *integers, values, _device_function(function), *constants)
 
 
@@ -270,15 +301,29 @@ def backward(
     They are [parameter, program], and with `channel_dim` [parameter, program, channel], or one in the channels' place
     where no parameter tells them apart.
     """
-    counted = _counted(params, saved, channel_dim)
+
+    def run(counted: int | None) -> Tensor | None:
+        kernel = _backward if counted is None or not any(needed) else _backward_channels
+        return kernel(f"{function}_backward", grad, saved, dx, params, needed, counted)
+
+    return _partial_sums(run, saved, params, needed, channel_dim)
+
+
+def _partial_sums(
+    run: Callable[[int | None], Tensor | None],
+    x: Tensor,
+    params: Parameters,
+    needed: tuple[bool, ...],
+    channel_dim: int | None,
+) -> Tensor | None:
+    """What `run` returns for the dimension that counts, in the form that `backward` promises; zeros for an empty x."""
+    counted = _counted(params, x, channel_dim)
     partials: Tensor | None
-    if saved.numel() == 0:
-        shape = (len(params), 1) if counted is None else (len(params), 1, saved.shape[counted])
-        partials = saved.new_zeros(shape, dtype=torch.float32) if any(needed) else None
-    elif counted is not None and any(needed):
-        partials = _backward_channels(f"{function}_backward", grad, saved, dx, params, needed, counted)
+    if x.numel() == 0:
+        shape = (len(params), 1) if counted is None else (len(params), 1, x.shape[counted])
+        partials = x.new_zeros(shape, dtype=torch.float32) if any(needed) else None
     else:
-        partials = _backward(f"{function}_backward", grad, saved, dx, params, needed, counted)
+        partials = run(counted)
     if partials is None or channel_dim is None or counted is not None:
         return partials
     return partials.unsqueeze(-1)

@@ -44,13 +44,25 @@ FLOAT64: dict[str, Callable[..., Any]] = {
     **{"ne": np.not_equal, "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor, "not": np.logical_not},
     "where": np.where,
     **{"true": lambda: True, "false": lambda: False},
+    **{"exp_nonpositive": np.exp, "expm1_nonpositive": np.expm1},
 }
 
 
+def _chosen(node: Node) -> bool:
+    """Whether a node is 0 on one side of a choice."""
+    return node.op == "where" and any(a.op == "constant" and a.value == 0.0 for a in node.args[1:])
+
+
 def float64(
-    results: Sequence[Node], inputs: Mapping[str, Any], instead: Mapping[str, Callable[..., Any]] | None = None
+    results: Sequence[Node],
+    inputs: Mapping[str, Any],
+    instead: Mapping[str, Callable[..., Any]] | None = None,
+    gated: bool = False,
 ) -> list[np.ndarray]:
-    """The values of expressions, given those of the inputs by name; with other functions for some operations."""
+    """The values of expressions, given those of the inputs by name; with other functions for some operations.
+
+    With `gated`, a gradient that a choice made 0 stays 0, whatever it is multiplied by or divided by.
+    """
     functions = {**FLOAT64, **(instead or {})}
     values: dict[Node, Any] = {}
     with np.errstate(all="ignore"):
@@ -61,6 +73,10 @@ def float64(
                 values[node] = np.float64(node.value)
             else:
                 values[node] = functions[node.op](*(values[a] for a in node.args))
+                if gated and node.flows and node.op in ("mul", "div"):
+                    factors = [a for a in node.args if a.flows or _chosen(a)]
+                    stopped = np.logical_or.reduce(np.broadcast_arrays(False, *(values[a] == 0 for a in factors)))
+                    values[node] = np.where(stopped, 0.0, values[node])
     shape = np.broadcast_shapes(*(np.shape(v) for v in inputs.values()))
     return [np.broadcast_to(np.asarray(values[node], dtype=np.float64), shape) for node in results]
 
@@ -73,6 +89,7 @@ REAL: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "abs": abs,
+    **{"exp_nonpositive": mpmath.exp, "expm1_nonpositive": mpmath.expm1},
     **{"max": max, "min": min, "pow": lambda a, b: a**b},
     **{"exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": lambda a: mpmath.log(1 + a)},
     **{"sqrt": mpmath.sqrt, "rsqrt": lambda a: 1 / mpmath.sqrt(a), "reciprocal": lambda a: 1 / a},

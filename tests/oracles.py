@@ -5,6 +5,10 @@ be twice its, plus half a unit in the last place. For halves this holds at each 
 sample, the yardstick's error at an input is the worst, in units in the last place, among the WINDOW inputs nearest to
 it: what a computation loses at a single input is luck. Without `x` it is the error at the input itself. Parameters are
 rounded to float32 first wherever tensors are narrower than float64, as PyTorch and the kernels do.
+
+An activation of one's own (gallery.py) has the truth of its formula, or of a better one that says the same, and of its
+autograd, in float64; its yardstick is the formula and its autograd as the user wrote it. What such a formula overflows
+on the way, the library may overflow too: see `formula` in `assert_accurate`.
 """
 
 from __future__ import annotations
@@ -13,15 +17,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from gallery import CHOSEN, GALLERY
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusedact import functional, registry
+from fusedact import functional, modules, registry
+from fusedact.registry import ActivationSpec
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 WINDOW = 65
+FEW = 16
 
 # ----- truth, in float64
 
@@ -106,18 +113,63 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "swish": [(1.0,), (1.702,), (0.3,), (-1.3,), (0.0,)],
 }
 
-# Every (name, parameters), and ids for them.
+# Every (name, parameters) of the catalog, of the gallery, and of those chosen out of the gallery; and ids for them.
 CASES = [(name, params) for name, sweep in PARAMETERS.items() for params in sweep]
-IDS = [f"{name}{list(params) if params else ''}" for name, params in CASES]
+OWN_CASES = [(name, params) for name, own in GALLERY.items() for params in own.sweep]
+CHOSEN_CASES = [(name, params) for name, params in OWN_CASES if name in CHOSEN]
+
+
+def ids(cases: Sequence[tuple[str, tuple[float, ...]]]) -> list[str]:
+    """How tests call these cases."""
+    return [f"{name}{list(params) if params else ''}" for name, params in cases]
+
+
+IDS, OWN_IDS, CHOSEN_IDS = map(ids, (CASES, OWN_CASES, CHOSEN_CASES))
+
+NAMES = registry.names("elementwise")
+OWN_NAMES = tuple(GALLERY)
+
+# The cases of the catalog, and those of the gallery once on the path of small tensors, which is the formula's, and once
+# on that of large ones, which the engine wrote.
+BACKENDS = ("auto", "eager")
+OWN_WAYS = [(*case, backend) for case in OWN_CASES for backend in BACKENDS]
+OWN_WAY_IDS = [f"{i}-{'formula' if b == 'auto' else 'pieces'}" for i in OWN_IDS for b in BACKENDS]
+WAYS, WAY_IDS = [(*case, "auto") for case in CASES] + OWN_WAYS, IDS + OWN_WAY_IDS
+# The same with what gradient comes in: ones for the formula, which is hardly the library's own, and random numbers.
+GRADIENTS = [(*case, "auto", kind) for case in CASES for kind in ("ones", "random")]
+GRADIENTS += [(*way, "ones" if way[2] == "auto" else "random") for way in OWN_WAYS]
+GRADIENT_IDS = [f"{i}-{kind}" for i in IDS for kind in ("ones", "random")] + OWN_WAY_IDS
+# The names of the catalog and of those chosen, on both paths.
+NAME_WAYS = [(name, "auto") for name in NAMES] + [(name, backend) for name in CHOSEN for backend in BACKENDS]
+NAME_WAY_IDS = [*NAMES, *(f"{name}-{'formula' if b == 'auto' else 'pieces'}" for name in CHOSEN for b in BACKENDS)]
+
+
+def spec(name: str) -> ActivationSpec:
+    """The record, traced if it is one's own."""
+    return GALLERY[name].activation.spec if name in GALLERY else registry.get(name)
+
+
+def sweep(name: str) -> Sequence[tuple[float, ...]]:
+    """The parameters that an activation is tested with."""
+    return GALLERY[name].sweep if name in GALLERY else PARAMETERS[name]
+
+
+def defaults(name: str) -> tuple[float, ...]:
+    """The parameters of a new module."""
+    return tuple(p.default for p in spec(name).parameters)
 
 
 def kinks(name: str, params: Sequence[float]) -> tuple[float, ...]:
     """Where the derivative jumps."""
+    if name in GALLERY:
+        return GALLERY[name].kinks(*params)
     return (params[0],) if name == "relu_sigmoid" else () if name == "swish" else (0.0,)
 
 
 def function(name: str) -> Callable[..., Tensor]:
     """The library's function, called with its module's values where it has no default for a parameter."""
+    if name in GALLERY:
+        return GALLERY[name].activation
     call = getattr(functional, name)
     spec = registry.get(name)
     if not any(p.required for p in spec.parameters):
@@ -129,33 +181,77 @@ def function(name: str) -> Callable[..., Tensor]:
     return filled
 
 
+def module(name: str, **arguments: object) -> torch.nn.Module:
+    """A module."""
+    return GALLERY[name].activation.module(**arguments) if name in GALLERY else modules.create(name, **arguments)
+
+
 def rounded(params: Sequence[float], dtype: torch.dtype) -> tuple[float, ...]:
     """Parameters as a computation in `dtype` sees them."""
     return tuple(params) if dtype == torch.float64 else tuple(float(np.float32(p)) for p in params)
 
 
+def _numbers(params: Sequence[float | Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Parameters as a formula of one's own takes them: as tensors, which in PyTorch count as numbers."""
+    return [p if isinstance(p, Tensor) else torch.tensor(p, dtype=dtype) for p in params]
+
+
+def _plain(name: str) -> Callable[..., Tensor]:
+    """A formula of one's own, for parameters that may be missing, numbers or tensors."""
+    own = GALLERY[name]
+
+    def formula(x: Tensor, *params: float | Tensor) -> Tensor:
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return own.formula(x, *_numbers([*params, *own.sweep[0][len(params) :]], dtype))
+
+    return formula
+
+
+PLAIN.update({name: _plain(name) for name in GALLERY})
+
+
+def _true(name: str, x: Tensor, params: Sequence[float]) -> tuple[Callable[..., Tensor], Tensor, list[Tensor]]:
+    """What computes the truth of one's own, and what of: all in float64."""
+    values = _numbers(rounded(params, x.dtype), torch.float64)
+    return GALLERY[name].exact or GALLERY[name].formula, x.detach().double(), values
+
+
 def value(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
     """The value in float64."""
+    if name in GALLERY:
+        function, wide, values = _true(name, x, params)
+        return function(wide, *values)
     return FUNCTIONS[name](x.double(), *rounded(params, x.dtype))
 
 
 def gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
     """The gradient of x in float64: g times the slope, but 0 on the dead side of a ReLU, whatever g."""
+    if name in GALLERY:
+        function, wide, values = _true(name, x, params)
+        return torch.autograd.grad(function(wide.requires_grad_(), *values), wide, g.double())[0]
     values = rounded(params, x.dtype)
     dx = g.double() * SLOPES[name](x.double(), *values)
     return torch.where(x.double() <= values[0], 0.0, dx) if name == "relu_sigmoid" else dx
 
 
+def parameter_terms(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
+    """The terms of the parameters' gradients in float64, one for each element of x."""
+    if name in GALLERY:
+        function, wide, values = _true(name, x, params)
+        each = [v.expand(x.shape).clone().requires_grad_() for v in values]
+        return list(torch.autograd.grad(function(wide, *each), each, g.double())) if each else []
+    values = rounded(params, x.dtype)
+    return [g.double() * slope(x.double(), *values) for slope in PARAMETER_SLOPES[name]]
+
+
 def parameter_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
     """The gradients of the parameters in float64, sums over all elements."""
-    values = rounded(params, x.dtype)
-    return [(g.double() * slope(x.double(), *values)).sum() for slope in PARAMETER_SLOPES[name]]
+    return [terms.sum() for terms in parameter_terms(name, g, x, params)]
 
 
 def parameter_scale(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
     """Sums of the absolute terms, which bound what a summation in any order can lose."""
-    values = rounded(params, x.dtype)
-    return [(g.double() * slope(x.double(), *values)).abs().sum() for slope in PARAMETER_SLOPES[name]]
+    return [terms.abs().sum() for terms in parameter_terms(name, g, x, params)]
 
 
 # ----- yardstick, in the dtype of x
@@ -163,13 +259,23 @@ def parameter_scale(name: str, g: Tensor, x: Tensor, params: Sequence[float]) ->
 
 def yardstick(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
     """What PyTorch computes in x's dtype."""
-    return COMPOSITIONS[name](x, *params)
+    return PLAIN[name](x, *params) if name in GALLERY else COMPOSITIONS[name](x, *params)
 
 
 def yardstick_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
     """What autograd computes in x's dtype."""
     x = x.detach().requires_grad_()
-    return torch.autograd.grad(COMPOSITIONS[name](x, *params), x, g)[0]
+    return torch.autograd.grad(yardstick(name, x, params), x, g)[0]
+
+
+def formula(name: str, x: Tensor, params: Sequence[float]) -> Tensor | None:
+    """What a formula of one's own gives in float32: what `assert_accurate` takes as `formula`."""
+    return yardstick(name, x.float(), params) if name in GALLERY else None
+
+
+def formula_gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor | None:
+    """The same for the gradient of x."""
+    return yardstick_gradient(name, g.float(), x.float(), params) if name in GALLERY else None
 
 
 # ----- comparison
@@ -196,7 +302,14 @@ def _local_error(error: Tensor, x: Tensor) -> Tensor:
 
 
 def assert_accurate(
-    ours: Tensor, truth: Tensor, yard: Tensor, *, x: Tensor | None = None, truncating: bool = False
+    ours: Tensor,
+    truth: Tensor,
+    yard: Tensor,
+    *,
+    x: Tensor | None = None,
+    truncating: bool = False,
+    formula: Tensor | None = None,
+    nearby: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> None:
     """Raise unless everywhere |ours - truth| <= 2 |yard - truth| + ulp / 2, naming the worst input.
 
@@ -205,12 +318,21 @@ def assert_accurate(
     has it: its ELU's gradient there is NaN on the CPU where vector instructions compute it, and finite in what
     remains of a tensor. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating`
     allows one unit more, for Triton's interpreter, which truncates float32 to bfloat16.
+
+    `formula` is what a formula of one's own gives in float32, in which kernels compute. For halves it is a yardstick
+    too, with the worst error among the WINDOW inputs nearest. Where it is NaN or infinite and the truth is neither, or
+    another infinity, ours may be the same; where both it and the truth are NaN, and x is not, ours may be anything.
+    `nearby` gives truth and formula, in float32, at the WINDOW floats around each of some inputs, by position: an input
+    at which ours misses the bound may be one of a few at a root, where the other inputs are too far to tell of luck. It
+    is asked about no more than FEW.
     """
     if ours.shape != truth.shape or ours.dtype != yard.dtype:
         raise AssertionError(f"got {ours.dtype} {tuple(ours.shape)}, expected {yard.dtype} {tuple(truth.shape)}")
     # A wrong call of this function, which broadcasting would hide.
     if truth.dtype != torch.float64 or yard.shape != truth.shape or (x is not None and x.shape != truth.shape):
         raise AssertionError("expected the truth in float64, and the yardstick and x in its shape")
+    if formula is not None and (x is None or formula.shape != truth.shape or formula.dtype != torch.float32):
+        raise AssertionError("expected the formula in float32 and the truth's shape, and x with it")
     ours64, truth64, yard64 = (t.detach().double().flatten() for t in (ours, truth, yard))
     x64 = None if x is None else x.detach().double().flatten()
     unit = ulp(truth64, ours.dtype)
@@ -218,6 +340,9 @@ def assert_accurate(
     error = torch.where(error.isfinite(), error, truth64.isfinite().double())
     if ours.dtype == torch.float32 and x64 is not None:
         error = _local_error(error, x64)
+    if formula is not None and ours.dtype in (torch.float16, torch.bfloat16):
+        inside = (formula.detach().double().flatten() - truth64).abs() / unit
+        error = torch.maximum(error, _local_error(inside.where(inside.isfinite(), 0.0), x64))
     bound = 2 * error + (1.5 if truncating else 0.5)
     largest = torch.finfo(ours.dtype).max
     after = largest + ulp(torch.tensor(largest, dtype=torch.float64), ours.dtype).item()
@@ -229,6 +354,18 @@ def assert_accurate(
     wrong = torch.where(truth64.isnan() | ours64.isnan(), truth64.isnan() != ours64.isnan(), wrong)
     if x64 is not None:
         wrong &= ~(x64.isnan() & ours64.isnan() & yard64.isnan())
+        if formula is not None:
+            lost = formula.detach().double().flatten()
+            same = (lost.isnan() & ours64.isnan()) | (lost.isinf() & (ours64 == lost))
+            wrong &= ~(same & ~truth64.isnan() & ~x64.isnan())
+            wrong &= ~(lost.isnan() & truth64.isnan() & ~x64.isnan())
+    at = wrong.nonzero().flatten()
+    if nearby is not None and 0 < at.numel() <= FEW:
+        around, found = nearby(at)
+        around, found = around.double(), found.detach().double()
+        errors = ((found - around).abs() / ulp(around, ours.dtype)).nan_to_num(0.0, 0.0)
+        bound[at] = torch.maximum(bound[at], 2 * errors.amax(1) + 0.5)
+        wrong[at] &= ~(units[at] <= bound[at])
     if not wrong.any():
         return
     excess = torch.where(wrong, units.nan_to_num(torch.inf, torch.inf), -1.0)
@@ -239,6 +376,48 @@ def assert_accurate(
         f"truth {truth64[i].item()!r}, {excess[i].item():.3g} units off where {bound[i].item():.3g} are allowed "
         f"({ours.dtype})"
     )
+
+
+def assert_value(ours: Tensor, name: str, x: Tensor, params: Sequence[float], backend: str = "auto") -> None:
+    """Raise unless an activation's value is accurate."""
+    kept = _kept(name, x, params, backend)
+    ours, x = ours[kept], x[kept]
+
+    def nearby(at: Tensor) -> tuple[Tensor, Tensor]:
+        near = _around(x[at])
+        return value(name, near, params), yardstick(name, near, params)
+
+    truth, yard = value(name, x, params), yardstick(name, x, params)
+    assert_accurate(
+        ours, truth, yard, x=x, formula=formula(name, x, params), nearby=nearby if name in GALLERY else None
+    )
+
+
+def assert_gradient(
+    ours: Tensor, name: str, g: Tensor, x: Tensor, params: Sequence[float], backend: str = "auto"
+) -> None:
+    """Raise unless its gradient of x is."""
+    kept = _kept(name, x, params, backend)
+    ours, g, x = ours[kept], g[kept], x[kept]
+
+    def nearby(at: Tensor) -> tuple[Tensor, Tensor]:
+        near, same = _around(x[at]), g[at, None].float().expand(-1, WINDOW)
+        return gradient(name, same, near, params), yardstick_gradient(name, same, near, params)
+
+    truth, yard = gradient(name, g, x, params), yardstick_gradient(name, g, x, params)
+    found = formula_gradient(name, g, x, params)
+    assert_accurate(ours, truth, yard, x=x, formula=found, nearby=nearby if name in GALLERY else None)
+
+
+def _kept(name: str, x: Tensor, params: Sequence[float], backend: str) -> Tensor | slice:
+    """Where the path of large tensors on the CPU can be accurate; every place on other paths."""
+    return GALLERY[name].kept(x.float(), *params) | x.isnan() if name in GALLERY and backend == "eager" else slice(None)
+
+
+def _around(x: Tensor) -> Tensor:
+    """The WINDOW floats of 32 bits around each of x, in rows; what is beyond infinity is NaN."""
+    steps = torch.arange(WINDOW, dtype=torch.int32) - WINDOW // 2
+    return (x.float().view(torch.int32)[:, None] + steps).view(torch.float32)
 
 
 # ----- inputs that bite

@@ -50,7 +50,38 @@ LEFT = {
     "one_plus_erf": ["1.0 + erf(a)", "erf(a) + 1.0"],
     "one_minus_erf": ["1.0 - erf(a)"],
     "same_choice": ["where(a < b, a, a)", "where(true, a, b)", "where(false, a, b)", "where(~(a < b), a, b)"],
-    "nested_choice": ["where(a < b, where(a < b, a, 2.0), b)", "where(a < b, a, where(a < b, 2.0, b))"],
+    "known_in_branches": [
+        *("where(a < b, where(a < b, a, 2.0), b)", "where(a < b, a, where(a < b, 2.0, b))"),
+        *("where(a <= 0.0, exp(a) * b, b)", "where(a < 0.0, expm1(a) + 1.0, b)", "where(a > 0.0, b, exp(a))"),
+        *(
+            "where(a <= 0.0, min(a, 0.0), b)",
+            "where(a < b, max(a, b), a)",
+            "where(a < 2.0, b, max(a, 2.0))",
+            "where(a <= b, 0.0, max(a - b, 0.0))",
+        ),
+    ],
+    "quotient_of_scaled": ["b / (sqrt(a) * 2.0)", "a / (b * -4.0)"],
+    "difference_lt_zero": ["where(a - b < 0.0, a, b)"],
+    "difference_le_zero": ["where(a - b <= 0.0, a, b)"],
+    "difference_gt_zero": ["where(a - b > 0.0, a, b)"],
+    "difference_ge_zero": ["where(a - b >= 0.0, a, b)"],
+    "between_opposites": ["where((a >= -2.0) & (a <= 2.0), a, b)", "where((a <= 2.0) & (a >= -2.0), b, a)"],
+    "exp_of_nonpositive": ["exp(-(a * a))", "exp(a * a * -0.5)", "exp(min(a, -1.0))", "exp(-abs(a))"],
+    "expm1_of_nonpositive": ["expm1(-(a * a))", "expm1(min(a, 0.0))"],
+    "factor_through_gate": [
+        *("where(a < b, 0.0, g) * a", "b * where(a < 2.0, g, 0.0)", "a * where(a < 2.0, g, 0.0)"),
+        *("where(a < b, 0.0, a) * g", "where(a >= 2.0, g, 0.0) * exp(a)"),
+    ],
+    "divisor_through_gate": ["where(a < b, 0.0, g) / a", "where(a < 2.0, g, 0.0) / b", "where(a < 2.0, g, 0.0) / a"],
+    "sign_through_gate": ["-where(a < b, 0.0, g)", "-where(a < b, g * a, 0.0)"],
+    "sum_of_gates": [
+        *("where(a < b, 0.0, g) + where(a < b, g * a, 0.0)", "where(a < b, g, g * b) + where(a < b, 0.0, g * a)"),
+        "where(a < 2.0, 0.0, g * a) + where(a >= 2.0, 0.0, g)",
+    ],
+    "order_of_gates": [
+        *("where(a < b, where(a < 2.0, g, 0.0), 0.0)", "where((a < 2.0) & (a < b), where(a < 2.0, 0.0, g), 0.0)"),
+        "where((a < 2.0) | (a < b), 0.0, where(a < 2.0, g, 0.0))",
+    ],
     "relu_below": ["where(max(a, 0.0) <= 0.0, a, b)", "where(max(a, 0.5) <= 0.5, a, b)"],
     "negated": ["where(~~(a < b), a, b)", "where(~true, a, b)", "where(~false, a, b)"],
     "known_condition": ["where((a < b) & (a < b), a, b)", "where((a < b) | (a < b), a, b)"],
@@ -70,7 +101,11 @@ LIMITS = ["exp(a) / (1.0 + exp(a))", *LEFT["exp_times_complement"]]
 # What may turn the sign of a zero, as the operators do by which PyTorch itself writes these formulas.
 SIGN_OF_ZERO = [
     *("a + 0.0", "0.0 + a", "0.0 - a", "exp(a) - 1.0", "exp(a) + -1.0", "log(1.0 + a)", "log(a + 1.0)"),
-    *("log(sigmoid(a))", "log(complement(a))"),
+    *("log(sigmoid(a))", "log(complement(a))", "where(a <= 0.0, min(a, 0.0), b)"),
+    # The 0 of a choice takes no sign.
+    *LEFT["factor_through_gate"],
+    *LEFT["divisor_through_gate"],
+    *LEFT["sign_through_gate"],
 ]
 
 
@@ -89,16 +124,18 @@ def _method(op, reflected=False):
     return apply
 
 
-for _op in ("add", "sub", "mul", "neg", "lt", "le", "and", "or"):
+for _op in ("add", "sub", "mul", "neg", "lt", "le", "gt", "ge", "and", "or"):
     setattr(Term, f"__{_op}__", _method(_op))
     setattr(Term, f"__r{_op}__", _method(_op, reflected=True))
 Term.__invert__, Term.__truediv__, Term.__rtruediv__ = _method("not"), _method("div"), _method("div", reflected=True)
-FUNCTION_NAMES = "reciprocal pow sqrt exp expm1 log log1p sigmoid complement tanh erf where max"
+FUNCTION_NAMES = "reciprocal pow sqrt exp expm1 log log1p sigmoid complement tanh erf where max min abs"
+# A gradient that comes in.
+GRADIENT = 1.3
 
 
 def built(text, graph):
     names = {name: _method(name) for name in FUNCTION_NAMES.split()}
-    for name in ("a", "b"):
+    for name in ("a", "b", "g"):
         names[name] = Term(graph, graph.input(name))
     for name in (True, False):
         names[str(name).lower()] = Term(graph, graph.constant(name))
@@ -139,7 +176,7 @@ def test_real_numbers(rule, text):
     left, right = built(text, Graph()), built(text, alone(FUNCTIONS[rule]))
     with mpmath.workdps(450):
         for a, b in points(text, FINITE, 3):
-            values = {"a": a, "b": b}
+            values = {"a": a, "b": b, "g": GRADIENT}
             try:
                 truth = evaluation.real(left, values)
             except (ZeroDivisionError, ValueError):
@@ -156,13 +193,24 @@ def test_real_numbers(rule, text):
 def test_special_points(rule, text):
     left, right = built(text, Graph()), built(text, alone(FUNCTIONS[rule]))
     for a, b in points(text, [*SPECIAL, 2.0, -2.0, 0.5, -0.5]):
-        was, now = (evaluation.float64([side], {"a": a, "b": b})[0].item() for side in (left, right))
+        values = {"a": a, "b": b, "g": GRADIENT}
+        was, now = (evaluation.float64([side], values)[0].item() for side in (left, right))
+        if math.isnan(was) and not math.isnan(now) and "gate" in rule:
+            # What a choice made 0 stays 0.
+            was = evaluation.float64([left], values, gated=True)[0].item()
         if a == INF and not math.isnan(b) and text in LIMITS:
             assert math.isnan(was) and now == (b if "b" in text else 1.0)
             continue
         assert same(now, was), (a, b, was, now)
         if now == 0.0 and math.copysign(1.0, was) != math.copysign(1.0, now):
             assert text in SIGN_OF_ZERO, (a, b, was, now)
+
+
+@pytest.mark.parametrize("text", ["where(a < b, a, max(a, b))", "where(a > b, a, min(a, b))"])
+def test_a_false_comparison_may_be_one_with_nan(text):
+    node = built(text, Graph(algebra.rewrite))
+    for a, b in ((NAN, 1.0), (1.0, NAN)):
+        assert math.isnan(evaluation.float64([node], {"a": a, "b": b})[0].item())
 
 
 # ----- all rules together

@@ -21,9 +21,12 @@ if compat.interpreting:
 
 import benches
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from fusedact.kernels import elementwise, launch
+from fusedact.kernels.launch_pointwise import pointwise
+from fusedact.kernels.pointwise import pointwise_kernel
 
 stub_driver = benches.load("stub_driver").stub_driver
 
@@ -269,30 +272,49 @@ def run_strided(case, out):
         launch.backward("elu", x, x, None, (parameter,), (tensor,), channel_dim)
 
 
-@pytest.mark.parametrize("target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"])
-def test_second_strided_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
-    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
-    outs = [torch.empty_like(x) for x, *_ in STRIDED.values()]
+def assert_direct_launches(target, run, slow_launches, expected, new):
+    """In whatever company, a kept kernel serves just those launches for which Triton would have taken it.
+
+    `run` launches all of a case; `new(launch)` are the positions of the arguments that are new each time. The launches
+    through Triton include at least so many of a kernel as `expected` says.
+    """
     with stub_driver(target) as stub:
-        for case, out in zip(STRIDED.values(), outs, strict=True):
+        for case in STRIDED:
             launch._compiled.clear()
-            run_strided(case, out)
+            run(case)
         through_triton, stub.launches = stub.launches, []
-        assert slow_launches.count("backward_channel_kernel") >= 30
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run_strided(case, out)
+        kernel, least = expected
+        assert slow_launches.count(kernel) >= least
+        for case in STRIDED:
+            run(case)
         stub.launches.clear()
         slow_launches.clear()
-        for case, out in zip(STRIDED.values(), outs, strict=True):
-            run_strided(case, out)
+        for case in STRIDED:
+            run(case)
         assert slow_launches == []
         assert len(through_triton) == len(stub.launches)
         for first, second in zip(through_triton, stub.launches, strict=True):
             assert first.metadata.hash == second.metadata.hash
-            # The fourth of a backward's arguments are the sums, which are new.
-            assert_same_arguments(first, second, but=(3,) if "backward" in second.metadata.name else ())
+            assert_same_arguments(first, second, but=new(second))
             assert first.grid == second.grid
+
+
+TARGETS = pytest.mark.parametrize(
+    "target", [GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)], ids=["cuda", "hip"]
+)
+
+
+@TARGETS
+def test_second_strided_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+    outs = {name: torch.empty_like(x) for name, (x, *_) in STRIDED.items()}
+
+    def new(launched):
+        """The fourth of a backward's arguments are the sums."""
+        return (3,) if "backward" in launched.metadata.name else ()
+
+    expected = ("backward_channel_kernel", 30)
+    assert_direct_launches(target, lambda name: run_strided(STRIDED[name], outs[name]), slow_launches, expected, new)
 
 
 def test_the_sums_of_a_direct_launch(stub):
@@ -313,6 +335,130 @@ def test_nothing_is_launched_for_nothing(stub):
     partials = launch.backward("elu", empty, empty, empty, (torch.tensor(1.0),), (True,))
     assert partials.sum() == 0
     assert not stub.launches
+
+
+# ----- pointwise functions of several tensors
+
+
+@triton.jit
+def blend(values, params, precise: tl.constexpr):
+    """u v + a and a u, with the part v."""
+    return (values[0] * values[1] + params[0], values[0] * params[0]), (values[1],)
+
+
+@triton.jit
+def lifted(x, params, precise: tl.constexpr):
+    """x + 1."""
+    return x + 1.0
+
+
+def run_blend(
+    n=5000,
+    dtypes=(FP32,) * 4,
+    offsets=(0,) * 4,
+    kept=(True, True),
+    param=0.5,
+    needed=False,
+    function=blend,
+    precise=None,
+):
+    u, v, p, q = (memory(n, dtype, offset) for dtype, offset in zip(dtypes, offsets, strict=True))
+    outputs = [t if k else None for t, k in zip((p, q), kept, strict=True)]
+    pointwise(function, function.__name__, (u, v), outputs, (param,), (needed,), precise=precise)
+
+
+def test_second_pointwise_launch_is_direct(stub, slow_launches):
+    u, v, p, q = (memory(5000) for _ in range(4))
+    for _ in range(2):
+        partials = pointwise(blend, "blend", [u, v], [p, q], [memory(1)], [True])
+        launched = stub.launches[-1]
+        assert len(launched.kernel_args) == len(pointwise_kernel.arg_names)
+        (first, second), (third, fourth), sums, n, *_ = launched.kernel_args
+        assert first is u and second is v and third is p and fourth is q and sums is partials and n == 5000
+        assert launched.grid == (-(-5000 // launch.block_size(4, 32)), 1, 1) and partials.shape == (1, launched.grid[0])
+    assert slow_launches == ["pointwise_kernel"]
+    assert stub.launches[0].metadata is stub.launches[1].metadata
+
+
+def test_what_pointwise_is_specialized_on(stub, slow_launches):
+    """Each of these is compiled differently; lengths and the values of numbers are not."""
+    tensor = memory(1)
+    variants = [
+        {},
+        {"dtypes": (BF16, FP32, FP32, FP32)},
+        {"dtypes": (FP32, BF16, FP32, FP32)},
+        {"dtypes": (FP32, FP32, FP16, FP32)},
+        {"dtypes": (FP32, FP32, FP32, BF16)},
+        *({"offsets": tuple(int(i == j) for j in range(4))} for i in range(4)),
+        {"kept": (True, False)},
+        {"kept": (False, True)},
+        {"kept": (False, False)},
+        {"param": tensor},
+        {"param": memory(1, offset=1)},
+        {"param": memory(1, BF16)},
+        {"param": tensor, "needed": True},
+        {"precise": False},
+    ]
+    for variant in variants:
+        run_blend(**variant)
+    assert len(slow_launches) == len(variants) == len(launch._compiled)
+    hashes = [a.metadata.hash for a in stub.launches]
+    # `blend` does not ask whether it is to be precise, but the constant is another.
+    assert len(set(hashes)) == len(variants)
+    for variant, expected in zip(variants, hashes, strict=True):
+        run_blend(**variant, **({"n": 1003} if "param" in variant else {"n": 16}))
+        assert stub.launches[-1].metadata.hash == expected
+    run_blend(param=-7.25)
+    assert stub.launches[-1].metadata.hash == hashes[0]
+    assert len(slow_launches) == len(variants)
+
+
+@TARGETS
+def test_second_strided_pointwise_launch_is_direct(cache_directory, monkeypatch, slow_launches, target):
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+    outs = {name: [torch.empty_like(x), torch.empty_like(x, dtype=FP16)] for name, (x, *_) in STRIDED.items()}
+
+    def run(name):
+        x, parameter, channel_dim = STRIDED[name]
+        other = torch.zeros(()).expand(x.shape)
+        for inputs in ((x, x), (x, other), (other, x)):
+            pointwise(blend, "blend", inputs, outs[name], (parameter,), (False,), channel_dim)
+            if isinstance(parameter, torch.Tensor):
+                pointwise(blend, "blend", inputs, outs[name], (parameter,), (True,), channel_dim)
+
+    # The scalar that is expanded and the sums.
+    assert_direct_launches(target, run, slow_launches, ("pointwise_channel_kernel", 15), lambda launched: (0, 2))
+
+
+class HugePair(Huge):
+    """One of two dtypes."""
+
+    shape = property(lambda self: (self.n,))
+
+    def __init__(self, n: int, dtype: torch.dtype):
+        super().__init__(n)
+        self.dtype = dtype
+
+    def element_size(self) -> int:
+        return self.dtype.itemsize
+
+
+def test_pointwise_sizes_past_32_bits(stub, slow_launches):
+    """Two gigabytes are another kernel on AMD, of whichever tensor they are."""
+    for n in (4096, 2**29 - 1, 2**29, 2**30, 2**31, 2**33 + 5):
+        a, b = HugePair(n, FP32), HugePair(n, BF16)
+        pointwise(blend, "blend", (a, b), (a, b), (0.5,), (False,))
+    assert len(slow_launches) == len(launch._compiled) == 4
+    assert [a.kernel_args[3] for a in stub.launches] == [4096, 2**29 - 1, 2**29, 2**30, 2**31, 2**33 + 5]
+    assert [a.grid[0] for a in stub.launches][-1] == -(-(2**33 + 5) // 1024)
+
+
+def test_a_registered_function_is_launched(stub, slow_launches, monkeypatch):
+    monkeypatch.setattr(launch, "_registered", {})
+    launch.register("lifted_by_one", forward=lifted)
+    for _ in range(2):
+        run_forward(params=(), function="lifted_by_one")
+    assert slow_launches == ["forward_kernel"] and len(stub.launches) == 2
 
 
 @pytest.fixture
@@ -343,12 +489,18 @@ def test_profilers_see_launches(stub, profiled, times):
         run_backward(n=5000, dtype=BF16, params=(parameter,), needed=(True,), with_dx=False)
         launch.forward("selu", strided, torch.zeros(64, 64, dtype=BF16), ())
         launch.backward("selu", strided, strided, torch.zeros(64, 64, dtype=BF16), (), ())
+        run_blend(n=5000, dtypes=(FP32, BF16, FP32, BF16))
+        run_blend(n=5000, kept=(True, False))
+        pointwise(blend, "blend", (strided, strided), (None, None), (torch.zeros(64),), (True,), 1)
     assert [(seen["name"], seen["bytes"]) for seen in profiled] == [
         ("elu_forward_kernel", 2 * 5000 * 2),
         ("elu_backward_kernel", 3 * 5000 * 4),
         ("elu_backward_kernel", 2 * 5000 * 2),
         ("selu_forward_strided_kernel", 2 * 64 * 64 * 2),
         ("selu_backward_strided_kernel", 3 * 64 * 64 * 2),
+        ("blend_pointwise_kernel", 5000 * (4 + 2 + 4 + 2)),
+        ("blend_pointwise_kernel", 5000 * 3 * 4),
+        ("blend_pointwise_channel_kernel", 64 * 64 * 2 * 2),
     ]
 
 

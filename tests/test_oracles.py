@@ -6,7 +6,10 @@ import mpmath
 import oracles
 import pytest
 import torch
+from gallery import GALLERY
 from torch.nn import functional as F
+
+from fusedact import tracing
 
 ones = torch.ones_like
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
@@ -253,3 +256,175 @@ def test_the_truth_agrees_with_fifty_digits(name, params, x):
         slope = float(mpmath.diff(lambda v: EXACT[name](v, *exact), mpmath.mpf(x), h=mpmath.mpf(10) ** -20))
     assert oracles.value(name, at, params).item() == pytest.approx(y, rel=1e-14, abs=0.0)
     assert oracles.gradient(name, ones(at), at, params).item() == pytest.approx(slope, rel=1e-14, abs=0.0)
+
+
+# ----- activations of one's own
+
+own_cases = pytest.mark.parametrize(("name", "params"), oracles.OWN_CASES, ids=oracles.OWN_IDS)
+INF, NAN = torch.inf, torch.nan
+
+
+def excused(ours, truth, formula, x=1.0, yard=None, dtype=torch.float32):
+    """Whether a single result is accepted with the formula's."""
+    ours, yard = (torch.tensor([v], dtype=dtype) for v in (ours, truth if yard is None else yard))
+    truth, x = (torch.tensor([v], dtype=torch.float64) for v in (truth, x))
+    try:
+        oracles.assert_accurate(ours, truth, yard, x=x, formula=torch.tensor([formula]))
+    except AssertionError:
+        return False
+    return True
+
+
+def test_what_a_formula_overflows_is_excused():
+    assert excused(NAN, 2.0, NAN)
+    assert excused(INF, 2.0, INF) and excused(-INF, INF, -INF)
+    assert excused(7.0, NAN, NAN) and excused(INF, NAN, NAN)
+
+
+def test_nothing_else_is_excused():
+    """A wrong number, another infinity, what the formula does not overflow, and a NaN of x."""
+    assert not excused(3.0, 2.0, NAN) and not excused(INF, 2.0, NAN) and not excused(NAN, 2.0, INF)
+    assert not excused(-INF, 2.0, INF) and not excused(3.0, 2.0, INF)
+    assert not excused(NAN, 2.0, 2.0) and not excused(INF, 2.0, 2.0) and not excused(3.0, 2.0, 2.0)
+    assert not excused(7.0, NAN, 7.0) and not excused(7.0, NAN, INF)
+    assert not excused(7.0, NAN, NAN, x=NAN) and not excused(INF, NAN, NAN, x=NAN)
+    # Nor is the bound another: two units and a half where the yardstick is not finite.
+    assert excused(1 + 2 * 2**-23, 1.0, NAN, yard=NAN) and not excused(1 + 3 * 2**-23, 1.0, NAN, yard=NAN)
+    assert excused(1 + 2 * 2**-23, 1.0, INF, yard=INF) and not excused(1 + 3 * 2**-23, 1.0, INF, yard=INF)
+    # The formula is no yardstick in float32, which has its own.
+    assert not excused(1 + 3 * 2**-23, 1.0, 1 + 9 * 2**-23)
+
+
+def test_a_formula_in_float32_is_a_yardstick_for_halves():
+    unit = 2.0**-10
+    assert excused(1 + 6 * unit, 1.0, 1 + 3 * unit, dtype=torch.float16)
+    assert not excused(1 + 7 * unit, 1.0, 1 + 3 * unit, dtype=torch.float16)
+    assert not excused(1 + 6 * unit, 1.0, 1.0, dtype=torch.float16)
+    assert not excused(1 + 6 * unit, 1.0, NAN, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("count", [oracles.FEW, oracles.FEW + 1])
+def test_floats_nearby_are_asked_about_few_inputs(count):
+    """Their yardstick is a bound for these inputs alone."""
+    x = torch.arange(1000.0)
+    truth, yard, asked = torch.ones(1000).double(), torch.ones(1000), []
+    ours = yard.clone()
+    ours[:count] += 6 * 2**-23
+
+    def nearby(at):
+        asked.append(at.tolist())
+        found = torch.ones(len(at), oracles.WINDOW)
+        found[:, 0] += 3 * 2**-23
+        return torch.ones(found.shape, dtype=torch.float64), found
+
+    if count > oracles.FEW:
+        with pytest.raises(AssertionError, match=f"{count} of 1000 wrong"):
+            oracles.assert_accurate(ours, truth, yard, x=x, nearby=nearby)
+        assert not asked
+        return
+    oracles.assert_accurate(ours, truth, yard, x=x, nearby=nearby)
+    assert asked == [list(range(count))]
+    ours[1] += 2**-23
+    with pytest.raises(AssertionError, match=r"1 of 1000 wrong; the worst at input 1\.0"):
+        oracles.assert_accurate(ours, truth, yard, x=x, nearby=nearby)
+
+
+def test_the_formula_needs_its_dtype_and_x():
+    truth, yard = torch.ones(3).double(), torch.ones(3)
+    for formula, x in ((yard, None), (yard.double(), yard), (yard[:1], yard)):
+        with pytest.raises(AssertionError, match="expected the formula"):
+            oracles.assert_accurate(yard, truth, yard, x=x, formula=formula)
+
+
+OWN_WRONG = {
+    "a function forgotten": ("phish", (), False, lambda x, y: x * F.gelu(x)),
+    "the tail flushed": ("e_swish", (1.5,), False, lambda x, y: torch.where(x < -8, 0.0, y)),
+    "a sign lost": ("signed_power", (1.5,), False, lambda x, y: y.abs()),
+    "a slope at a tie": ("fence", (-1.0, 2.0), True, lambda x, y: torch.where(x == 2.0, 1.0, y)),
+    "a slope at a step": ("staircase", (0.1,), True, lambda x, y: torch.where(x == 2.0, 2.0, y)),
+    "NaN where the formula has none": ("serf", (), True, lambda x, y: torch.where(x == 82.0, torch.nan, y)),
+    "inf where the formula has NaN": ("telu", (), True, lambda x, y: torch.where(x > 100, torch.inf, y)),
+    "a coarse slope": ("lisht", (), True, lambda x, y: y * 1.01),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("case", OWN_WRONG)
+def test_wrong_kernels_of_ones_own_are_rejected(case, dtype):
+    name, params, gradient, spoil = OWN_WRONG[case]
+    x = torch.cat([inputs(dtype), torch.tensor([2.0, 82.0], dtype=dtype)])
+
+    def check(y):
+        if gradient:
+            oracles.assert_gradient(y, name, ones(x), x, params)
+        else:
+            oracles.assert_value(y, name, x, params)
+
+    y = right(name, x, params, gradient)
+    check(y)
+    with pytest.raises(AssertionError, match="wrong; the worst at input"):
+        check(spoil(x, y.clone()).to(dtype))
+
+
+@own_cases
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_the_rounded_truth_and_the_formula_are_accepted_of_ones_own(name, params, dtype):
+    x = inputs(dtype)
+    oracles.assert_value(right(name, x, params), name, x, params)
+    oracles.assert_gradient(right(name, x, params, True), name, ones(x), x, params)
+    oracles.assert_value(oracles.formula(name, x, params).to(dtype), name, x, params)
+    oracles.assert_gradient(oracles.formula_gradient(name, ones(x), x, params).to(dtype), name, ones(x), x, params)
+
+
+@pytest.mark.parametrize(("name", "params"), [c for c in oracles.OWN_CASES if GALLERY[c[0]].defined])
+def test_a_defined_formula_overflows_nowhere(name, params):
+    """At every finite float16 value and slope in float32 are finite, but for a slope that is none at 0."""
+    x = oracles.halves(torch.float16).float()
+    x = x[x.isfinite() & (x != 0)]
+    assert oracles.formula(name, x, params).isfinite().all()
+    assert oracles.formula_gradient(name, ones(x), x, params).isfinite().all()
+
+
+@own_cases
+def test_gradients_of_parameters_are_those_of_the_formula(name, params):
+    x, g = (torch.randn(2000, dtype=torch.float64) for _ in range(2))
+    tensors = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in params]
+    y = oracles.PLAIN[name](3 * x, *tensors)
+    expected = list(torch.autograd.grad(y, tensors, g)) if tensors else []
+    torch.testing.assert_close(oracles.parameter_gradient(name, g, 3 * x, params), expected, rtol=1e-9, atol=1e-9)
+
+
+def _with_digits(node, x, params):
+    """An expression of the engine, with as many digits as mpmath is at."""
+    if node.op == "constant":
+        return mpmath.mpf(node.value)
+    if node.op == "input":
+        return {"x": x, "g": mpmath.mpf(1)}.get(node.name) if node.name in "xg" else params[int(node.name[1:])]
+    return DIGITS[node.op](*(_with_digits(a, x, params) for a in node.args))
+
+
+DIGITS = {
+    **{n: getattr(mpmath, n) for n in ("exp", "expm1", "erf", "erfc", "tanh", "sin", "cos", "sqrt", "sign", "atan")},
+    **{"log": mpmath.log, "log1p": mpmath.log1p, "floor": mpmath.floor, "abs": abs, "max": max, "min": min},
+    **{"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "pow": lambda a, b: a**b},
+    **{"div": lambda a, b: a / b, "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "rsqrt": lambda a: a**-0.5},
+    **{"sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)), "complement": lambda a: 1 / (1 + mpmath.exp(a))},
+    **{"sech2": lambda a: mpmath.sech(a) ** 2, "softplus": lambda a: mpmath.log1p(mpmath.exp(a))},
+    **{"where": lambda c, a, b: a if c else b, "and": lambda a, b: a and b, "or": lambda a, b: a or b},
+    **{"lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b},
+    **{"eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "not": lambda a: not a},
+}
+
+
+@own_cases
+def test_the_truth_of_ones_own_agrees_with_fifty_digits(name, params):
+    """By the engine's expressions, before it rewrites them; with 400 digits, as they cancel where exp(-500) is."""
+    trace = tracing.record(oracles.spec(name).eager, name, len(params))
+    at = torch.tensor([-60.0, -30.5, -4.5, -0.3, -1e-4, 0.3, 1.7, 12.2, 40.5], dtype=torch.float64)
+    y, dx = oracles.value(name, at, params), oracles.gradient(name, ones(at), at, params)
+    with mpmath.workdps(400):
+        exact = [mpmath.mpf(p) for p in params]
+        for x, *found in zip(at.tolist(), y.tolist(), dx.tolist(), strict=True):
+            for ours, node in zip(found, (trace.value, trace.gradients[0]), strict=True):
+                truth = float(_with_digits(node, mpmath.mpf(x), exact))
+                assert ours == pytest.approx(truth, rel=1e-9, abs=1e-300)

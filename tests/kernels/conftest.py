@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import arithmetic
 import numpy as np
 import oracles
 import pytest
@@ -84,6 +86,31 @@ def _arithmetic(monkeypatch):
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fused)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_maxnumf", giving_way(np.fmax))
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_minnumf", giving_way(np.fmin))
+
+
+@pytest.fixture(params=[(1, -1), (-1, 1), (0, 0)], ids=str)
+def approximate(request, monkeypatch) -> arithmetic.Approximate:
+    """A GPU's approximate instructions, off by all that is documented, in the interpreter."""
+    if not compat.interpreting:
+        pytest.skip("the hardware's own arithmetic is at work")
+    model = arithmetic.Approximate(*map(float, request.param))
+    model.install(monkeypatch)
+    return model
+
+
+@pytest.fixture
+def guarded_sums(monkeypatch) -> list[Tensor]:
+    """The memory of every fp32 tensor that the launcher makes for sums: infinities, 32 of them on either side."""
+    new_empty, buffers = torch.Tensor.new_empty, []
+
+    def guarded_new_empty(self, size, **options):
+        if options.get("dtype") is not torch.float32 or not isinstance(size, tuple):
+            return new_empty(self, size, **options)
+        buffers.append(torch.full((math.prod(size) + 64,), math.inf, device=self.device))
+        return buffers[-1][32:-32].view(size)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", guarded_new_empty)
+    return buffers
 
 
 @dataclass

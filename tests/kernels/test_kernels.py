@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import oracles
 import pytest
 import torch
 
-from fusedact import compat, registry
+from fusedact import registry
 
 HALVES = [torch.float16, torch.bfloat16]
-TINY = torch.finfo(torch.float32).tiny
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
 
 
@@ -89,52 +87,6 @@ def test_special_gradients(run, name, dtype, device):
 
 
 # ----- the GPU's arithmetic
-
-# PTX's documented bounds: ex2.approx.ftz.f32 within 2^-22 relative, results below the normal range flushed;
-# div.full.f32 within 2 units in the last place. div.rn.f32 and fma.rn.f32 are exact.
-EXP2_ERROR = 2.0**-22
-DIVISION_ERROR = 2.0**-22
-
-
-class Approximate:
-    """The interpreter's exp2 and division with a GPU's errors: all in one direction, or each at random."""
-
-    def __init__(self, exp2_sign: float, division_sign: float):
-        self.signs = exp2_sign, division_sign
-        self.generator = np.random.default_rng(0)
-        self.calls = {"exp2": 0, "division": 0}
-
-    def sign(self, index, shape):
-        return self.signs[index] or self.generator.choice([-1.0, 1.0], shape)
-
-    @np.errstate(all="ignore")
-    def exp2(self, x):
-        self.calls["exp2"] += 1
-        x = np.where(np.abs(x) < TINY, np.float32(0), x)
-        exact = np.exp2(x.astype(np.float64))
-        moved = exact * (1 + self.sign(0, x.shape) * EXP2_ERROR)
-        return np.where(exact < TINY, 0.0, np.where(x == 0, 1.0, moved)).astype(np.float32)
-
-    @np.errstate(all="ignore")
-    def division(self, a, b):
-        self.calls["division"] += 1
-        exact = a.astype(np.float64) / b.astype(np.float64)
-        moved = exact * (1 + self.sign(1, exact.shape) * DIVISION_ERROR)
-        # Where the divisor is past 2^126, div.full gives 0.
-        return np.where(np.abs(b) > 2.0**126, np.where(np.isinf(a), np.nan, 0.0), moved).astype(np.float32)
-
-
-@pytest.fixture(params=[(1, -1), (-1, 1), (0, 0)], ids=str)
-def approximate(request, monkeypatch):
-    if not compat.interpreting:
-        pytest.skip("the hardware's own arithmetic is at work")
-    from triton.runtime.interpreter import InterpreterBuilder
-
-    model = Approximate(*map(float, request.param))
-    unary, binary = InterpreterBuilder.unary_op, InterpreterBuilder.binary_op
-    monkeypatch.setattr(InterpreterBuilder, "create_exp2", lambda self, x: unary(self, x, model.exp2))
-    monkeypatch.setattr(InterpreterBuilder, "create_fdiv", lambda self, a, b: binary(self, a, b, model.division))
-    return model
 
 
 @cases

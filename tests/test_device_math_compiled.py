@@ -1,0 +1,87 @@
+"""The machine code of the elementary device functions: no spills, on every target. No device is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from fusedact import compat
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if compat.interpreting:
+    pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
+
+import benches
+import triton
+import triton.language as tl
+from triton.compiler import ASTSource
+
+from fusedact.kernels import device_math, error_function, logarithms, powers, trigonometry
+
+aot = benches.load("aot")
+
+pytestmark = pytest.mark.usefixtures("triton_cache")
+
+UNARY = {
+    device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"],
+    error_function: ["erf", "erfc"],
+    logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid", "log2", "log10"],
+    trigonometry: ["sin", "cos", "atan"],
+}
+BINARY = {device_math: ["divide"], powers: ["pow"]}
+CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for module in kind for name in kind[module]]
+
+
+@triton.jit
+def kernel(x_ptrs, y_ptrs, FUNCTION: tl.constexpr, PRECISE: tl.constexpr, BLOCK: tl.constexpr):
+    """y = f(x), or (y, z) = f(x), or y = f(a, b)."""
+    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptrs[0] + offs).to(tl.float32)
+    if len(x_ptrs) == 1:
+        y = FUNCTION(x, PRECISE)
+    else:
+        z = tl.load(x_ptrs[1] + offs).to(tl.float32)
+        y = FUNCTION(x, z, PRECISE)
+    if len(y_ptrs) == 2:
+        tl.store(y_ptrs[0] + offs, y[0].to(y_ptrs[0].dtype.element_ty))
+        tl.store(y_ptrs[1] + offs, y[1].to(y_ptrs[1].dtype.element_ty))
+    else:
+        tl.store(y_ptrs[0] + offs, y.to(y_ptrs[0].dtype.element_ty))
+
+
+def compiled(function, arity, dtype, target):
+    """The kernel, and the elements that a thread computes."""
+    per_thread = 4 if dtype == "fp32" else 8
+    results = 2 if "_parts" in function.__name__ or "_and_" in function.__name__ else 1
+    signature = {"x_ptrs": (f"*{dtype}",) * arity, "y_ptrs": (f"*{dtype}",) * results}
+    signature |= dict.fromkeys(["FUNCTION", "PRECISE", "BLOCK"], "constexpr")
+    block = per_thread * 4 * aot.TARGETS[target].warp_size
+    source = ASTSource(
+        kernel,
+        signature,
+        {"FUNCTION": function, "PRECISE": dtype == "fp32", "BLOCK": block},
+        {(i, j): [["tt.divisibility", 16]] for i, n in enumerate((arity, results)) for j in range(n)},
+    )
+    return triton.compile(source, target=aot.TARGETS[target], options={"num_warps": 4}), per_thread
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize(("module", "name", "arity"), CASES, ids=[name for _, name, _ in CASES])
+def test_no_spills(module, name, arity, target, dtype, record_property):
+    code, per_thread = compiled(getattr(module, name), arity, dtype, target)
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(code).values())
+        assert not [i for i in aot.amdgcn(code) if i.startswith("scratch_")]
+        return
+    instructions = aot.sass(code)
+    assert not [i for i in instructions if i.startswith(("LDL", "STL"))]
+    used = aot.resources(code)
+    # A stack frame is what a call of the division's or the root's slow path takes.
+    assert used["LOCAL"] == 0
+    if target == "sm_90":
+        counted = [i for i in instructions if not i.startswith(("NOP", "BRA"))]
+        record_property("instructions per element", len(counted) / per_thread)
+        print(f"{name}, {dtype}: {len(counted) / per_thread:.1f} instructions per element")  # noqa: T201
