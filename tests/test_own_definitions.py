@@ -248,7 +248,7 @@ NAMES = ("exp", "exp_", "tl", "params", "precise", "g", "gg_a", "t1", "applied",
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("first", ["x", "g", "exp", "applied", "values", "float"])
+@pytest.mark.parametrize("first", ["x", "exp", "float"])
 def test_any_names(name, first):
     """Of arguments, of variables, and of the function itself."""
     if name == first:
@@ -264,7 +264,8 @@ def test_any_names(name, first):
     with fusedact.backend("eager"):
         same(f(x, 0.3, 2.0), namespace[name](x, 0.3, 2.0))
     same(f.module(**{name: 0.5})(x), namespace[name](x, 0.5))
-    for text in (f.source, engine.double_backward(f.spec.eager, f._made())):
+    made = engine.program(f.spec.eager, name, [p.name for p in f.spec.parameters], "here")
+    for text in (f.source, engine.double_backward(made)):
         tree = ast.parse(text)
         imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
         for function in (n for n in tree.body if isinstance(n, ast.FunctionDef)):
