@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from expressions_strategy import activations, candidates, judged, results
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 
 import fusedact
 
@@ -15,6 +15,8 @@ EXAMPLES = settings(
     derandomize=True,
     deadline=None,
     database=None,
+    # What fails is not made smaller, which takes minutes in the interpreter.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # In units of roundoff of the dtype, relative to each result.
