@@ -16,9 +16,8 @@ __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usabl
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
-        *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
-        *("sigmoid_and_complement", "reciprocal", "divide", "divide_by_root", "quotient"),
-        *("sqrt", "rsqrt"),
+        *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "logistic"),
+        *("sigmoid_and_complement", "reciprocal", "divide", "sqrt", "rsqrt"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
     "powers": ("pow", "hypot"),
@@ -31,7 +30,7 @@ _HOME = {function: module for module, functions in MODULES.items() for function 
 # Names that mean something in every text.
 RESERVED = frozenset({*_HOME, "tl", "triton", "float", "precise"})
 # Where an operation's name is not its function's.
-_FUNCTION = {"div": "divide"}
+_FUNCTION = {"div": "divide", "sigmoid": "logistic"}
 
 _INFIX = {
     **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
@@ -94,9 +93,6 @@ class _Writer:
         nodes = list(order(function.results))
         self._uses = Counter(a for n in nodes for a in n.args)
         self._uses.update(function.results)
-        # How often a denominator is one, and the names of reciprocals.
-        self._divided = Counter(n.args[1] for n in nodes if n.op == "div")
-        self._reciprocals: dict[Node, str] = {}
         self._by_argument: dict[tuple[str, Node], dict[int, Node]] = {}
         for n in nodes:
             if n.op in _PAIRS:
@@ -184,14 +180,6 @@ class _Writer:
             self._written[n] = names[i], ATOM
         return True
 
-    def _quotient(self, a: Node, b: Node) -> str:
-        """A division by what others are divided by, too: halves multiply by its reciprocal."""
-        self.used |= {"reciprocal", "quotient"}
-        if b not in self._reciprocals:
-            self._reciprocals[b] = self._fresh()
-            self._lines.append(f"{self._reciprocals[b]} = reciprocal({self._argument(b)}, precise)")
-        return f"quotient({self._argument(a)}, {self._argument(b)}, {self._reciprocals[b]}, precise)"
-
     def _argument(self, node: Node) -> str:
         """A node as an argument of a device function, which takes no plain numbers."""
         if node.op != "constant":
@@ -209,6 +197,10 @@ class _Writer:
             sign, strength = _INFIX[op]
             # Left to right; a comparison is never chained.
             left = self._operand(args[0], strength - 1 if strength > 4 else strength)
+            if node.boolean and not args[0].boolean and not self._is_block(node):
+                # Of parameters alone: numbers are plain ones to the interpreter, and so would be what they compare to.
+                self._need_shape()
+                left = f"({left} + tl.zeros_like({self._shape}))"
             return f"{left} {sign} {self._operand(args[1], strength)}", strength
         if op == "neg":
             return f"-{self._operand(args[0], 7)}", 7
@@ -217,13 +209,8 @@ class _Writer:
         if op in _TL:
             return _TL[op].format(*(self._operand(a, 2 if op == "sign" else 0) for a in args)), ATOM
         if op == "complement":
-            self.used.add("sigmoid")
-            return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
-        if op == "div" and args[1].op == "sqrt" and self._uses[args[1]] == 1:
-            self.used.add("divide_by_root")
-            return f"divide_by_root({self._argument(args[0])}, {self._argument(args[1].args[0])}, precise)", ATOM
-        if op == "div" and self._divided[args[1]] > 1:
-            return self._quotient(*args), ATOM
+            self.used.add("logistic")
+            return f"logistic(-{self._operand(args[0], 7)}, precise)", ATOM
         function = _FUNCTION.get(op, op)
         self.used.add(function)
         return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM

@@ -311,24 +311,6 @@ def divide(a, b, precise: tl.constexpr):
 
 
 @triton.jit
-def quotient(a, b, r, precise: tl.constexpr):
-    """a / b, where r is the reciprocal of b, which other quotients share."""
-    if precise:
-        return tl.div_rn(a, b)
-    else:
-        return a * r
-
-
-@triton.jit
-def divide_by_root(a, b, precise: tl.constexpr):
-    """a / sqrt(b)."""
-    if precise:
-        return tl.div_rn(a, tl.sqrt_rn(b))
-    else:
-        return a * rsqrt(b, precise)
-
-
-@triton.jit
 def sqrt(x, precise: tl.constexpr):
     """The square root of x; NaN for x < 0."""
     if precise:
@@ -356,9 +338,23 @@ def rsqrt(x, precise: tl.constexpr):
 
 @triton.jit
 def sigmoid_and_complement(x, precise: tl.constexpr):
-    """sigmoid(x) and 1 - sigmoid(x), which share their exponential."""
-    value, low, complement = sigmoid_parts(x, precise)
+    """sigmoid(x) and 1 - sigmoid(x), which share their exponential; both tails last as long as fp32."""
     if precise:
+        value, low, complement = sigmoid_parts(x, precise)
         return value + low, complement
     else:
-        return value, complement
+        # 2^16 exp(-|x|), as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.
+        e = tl.exp2(tl.fma(tl.abs(x), -LOG2_E, 16.0))
+        u = reciprocal_positive(tl.fma(e, 1.52587890625e-05, 1.0), precise)
+        q = (e * u) * 1.52587890625e-05
+        return tl.where(x < 0, q, u), tl.where(x < 0, u, q)
+
+
+@triton.jit
+def logistic(x, precise: tl.constexpr):
+    """sigmoid(x) for what the engine writes: for halves, too, the tail lasts as long as fp32."""
+    if precise:
+        return sigmoid(x, precise)
+    else:
+        value, _ = sigmoid_and_complement(x, precise)
+        return value
