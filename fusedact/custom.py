@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import codegen, engine, modules, ops, pairs, registry, sources
 from .checks import check_number
-from .dispatch import is_recording, recording
+from .dispatch import is_recording, recorded
 from .registry import ActivationSpec, ParameterSpec
 from .tracing import UnsupportedError
 
@@ -277,8 +277,7 @@ def _definition(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if is_compiling():
             return function(x, *tensors)
         # Activations inside it get parameters that already broadcast with x.
-        with recording():
-            return function(x, *tensors)
+        return recorded(function, x, *tensors)
 
     definition.__wrapped__ = function  # type: ignore[attr-defined]
     return definition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, get
 
-__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recording"]
+__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded", "recording"]
 
 # Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
 # costs (5 us at the bandwidth of an H200), not yet measured.
@@ -92,6 +92,15 @@ def recording() -> Iterator[None]:
     token = _recording.set(True)
     try:
         yield
+    finally:
+        _recording.reset(token)
+
+
+def recorded(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """A function's result, `recording`; without the microseconds that a `with` block costs."""
+    token = _recording.set(True)
+    try:
+        return function(*args)
     finally:
         _recording.reset(token)
 
