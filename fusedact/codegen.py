@@ -36,6 +36,8 @@ _INFIX = {
     **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
     **{"ge": (">=", 2), "eq": ("==", 2), "ne": ("!=", 2), "and": ("&", 4), "or": ("|", 3), "xor": ("^", 3)},
 }
+# What Python's numbers can do, too, beside blocks.
+_ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "max", "min", "where"})
 _NAN = "propagate_nan=tl.PropagateNan.ALL"
 _TL = {
     **{"abs": "tl.abs({})", "floor": "tl.floor({})", "ceil": "tl.ceil({})", "where": "tl.where({}, {}, {})"},
@@ -98,13 +100,27 @@ class _Writer:
             if n.op in _PAIRS:
                 pair, place = _PAIRS[n.op]
                 self._by_argument.setdefault((pair, n.args[0]), {})[place] = n
+        widened = self._widened(nodes)
         for key, (name, source) in function.inputs.items():
             if source is not None and any(n.op == "input" and n.name == key for n in nodes):
-                self._lines.append(f"{name} = {source}")
+                self._lines.append(
+                    f"{name} = {source}" + (f" + tl.zeros_like({self._shape})" if key in widened else "")
+                )
+        if widened:
+            self._need_shape()
         if any(self._is_constant_block(i, n) for i, n in enumerate(function.results)):
             self._need_shape()
         for n in nodes:
             self._write(n)
+
+    def _widened(self, nodes: Sequence[Node]) -> set[str]:
+        """The parameters that functions take by themselves: numbers are plain ones to the interpreter."""
+        found: set[str] = set()
+        for n in nodes:
+            if n.op not in _ARITHMETIC:
+                alone = [a for a in n.args if a.op != "constant" and not self._is_block(a)]
+                found.update(i.name for i in order(alone) if i.op == "input")
+        return found
 
     def _is_constant_block(self, i: int, node: Node) -> bool:
         return i in self._function.blocks and not self._is_block(node)
@@ -197,10 +213,6 @@ class _Writer:
             sign, strength = _INFIX[op]
             # Left to right; a comparison is never chained.
             left = self._operand(args[0], strength - 1 if strength > 4 else strength)
-            if node.boolean and not args[0].boolean and not self._is_block(node):
-                # Of parameters alone: numbers are plain ones to the interpreter, and so would be what they compare to.
-                self._need_shape()
-                left = f"({left} + tl.zeros_like({self._shape}))"
             return f"{left} {sign} {self._operand(args[1], strength)}", strength
         if op == "neg":
             return f"-{self._operand(args[0], 7)}", 7
