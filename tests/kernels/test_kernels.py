@@ -17,7 +17,6 @@ FIRST = [
     # Whose plain formula, which calls the library, runs as kernels in the interpreter, too: it takes its time.
     if case[1] == oracles.sweep(case[0])[0] and case[0] != "nested"
 ]
-]
 every_case = pytest.mark.parametrize(
     ("name", "params"), oracles.CASES + [case for case, _ in FIRST], ids=oracles.IDS + [i for _, i in FIRST]
 )
