@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,6 +20,33 @@ def pytest_report_header() -> str:
     except ImportError:
         triton_version = "none"
     return f"torch {torch.__version__}, triton {triton_version}"
+
+
+_started: list[Any] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked so comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the tests in the interpreter at once, if they are asked for: they take as long as all the others."""
+    asked = [item for item in session.items if item.name == "test_kernels_in_the_interpreter"]
+    skipped = [mark for item in asked for mark in item.iter_markers("skipif") if mark.args[0]]
+    if asked and not skipped and not session.config.option.collectonly:
+        _started.append(asked[0].module.Beside())
+
+
+def pytest_sessionfinish() -> None:
+    for beside in _started:
+        beside.end()
+
+
+@pytest.fixture
+def beside() -> Any:
+    """The tests that run in the interpreter."""
+    return _started[0]
 
 
 @pytest.fixture(autouse=True)

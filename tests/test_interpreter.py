@@ -1,4 +1,4 @@
-"""Runs tests/kernels in Triton's interpreter, in a process of its own."""
+"""Runs tests/kernels in Triton's interpreter, in a process of its own, beside the other tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,38 @@ TESTS = Path(__file__).parent
 PROGRAM = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
 
+class Beside:
+    """The tests in the interpreter, from the beginning of the session on. It has one thread: the other core is taken."""
+
+    def __init__(self) -> None:
+        self._output = tempfile.TemporaryFile("w+")
+        arguments = [str(TESTS / "kernels"), "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "--color=no"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            cwd=TESTS,
+            env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def result(self) -> tuple[int, str]:
+        """The exit status, and all that was printed."""
+        status = self._process.wait()
+        self._output.seek(0)
+        return status, self._output.read()
+
+    def end(self) -> None:
+        """Stop it, if a session ends before it does."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.mark.last
 @pytest.mark.skipif(compat.interpreting, reason="already in the interpreter: tests/kernels is collected itself")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_kernels_in_the_interpreter(capsys):
-    arguments = [str(TESTS / "kernels"), "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "--color=no"]
-    finished = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        cwd=TESTS,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, f"\n{finished.stdout}"
+def test_kernels_in_the_interpreter(beside, capsys):
+    status, output = beside.result()
+    assert status == 0, f"\n{output}"
     with capsys.disabled():
-        sys.stdout.write(f"\nin the interpreter: {finished.stdout.strip().splitlines()[-1]}\n")
+        sys.stdout.write(f"\nin the interpreter: {output.strip().splitlines()[-1]}\n")
