@@ -19,10 +19,10 @@ PROGRAM = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
 
 class Beside:
-    """The tests in the interpreter, from the beginning of the session on. It has one thread: the other core is taken."""
+    """The tests in the interpreter, from the beginning of the session on; on one thread, as others run beside it."""
 
     def __init__(self) -> None:
-        self._output = tempfile.TemporaryFile("w+")
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         arguments = [str(TESTS / "kernels"), "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "--color=no"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
