@@ -13,7 +13,7 @@ import torch
 
 import fusedact
 
-from . import registry
+from . import registry, sources
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -151,4 +151,6 @@ def _doctor(_: argparse.Namespace) -> None:
             activations = ", ".join(dict.fromkeys(name for _, name in uses))
             paths.add_row(device, dtypes, activations, kind, reason)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    kept = sources.folder()
+    _print(f"Generated code: {kept}" if kept else "Generated code: in memory alone, as no folder is this user's own")
     _print(versions, f"Devices: cpu ({torch.get_num_threads()} threads){''.join(f', {n}' for n in names)}", paths)

@@ -265,8 +265,10 @@ def _side(block, COLS: tl.constexpr):
 def _channel_tile(channels, BLOCK_CHANNELS: tl.constexpr):
     """This program's channels, its group, and the number of groups: the programs that share a tile of channels."""
     tiles = tl.cdiv(channels, BLOCK_CHANNELS)
+    groups = tl.num_programs(0) // tiles
+    group = tl.program_id(0) // tiles
     channel = (tl.program_id(0) % tiles) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    return channel, tl.program_id(0) // tiles, tl.num_programs(0) // tiles
+    return channel, group, groups
 
 
 @triton.jit
@@ -274,7 +276,8 @@ def _share(others, group, groups, BLOCK_OTHERS: tl.constexpr):
     """A group's first tile of the other indices, and the one after its last."""
     tiles = tl.cdiv(others, BLOCK_OTHERS)
     share = tl.cdiv(tiles, groups)
-    return group * share, tl.minimum(group * share + share, tiles)
+    first = group * share
+    return first, tl.minimum(first + share, tiles)
 
 
 @triton.jit

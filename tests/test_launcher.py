@@ -12,6 +12,7 @@ import math
 import pytest
 import torch
 
+import fusedact
 from fusedact import compat
 
 if importlib.util.find_spec("triton") is None:
@@ -22,13 +23,14 @@ if compat.interpreting:
 import benches
 import triton
 import triton.language as tl
+from torch.nn import functional as F
 from triton.backends.compiler import GPUTarget
 
 from fusedact.kernels import elementwise, launch
 from fusedact.kernels.launch_pointwise import pointwise
 from fusedact.kernels.pointwise import pointwise_kernel
 
-stub_driver = benches.load("stub_driver").stub_driver
+aot, stub_driver = benches.load("aot"), benches.load("stub_driver").stub_driver
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -506,3 +508,30 @@ def test_profilers_see_launches(stub, profiled, times):
 
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__, "-q", "-p", "no:cacheprovider"]))
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_what_the_engine_writes_compiles(target, cache_directory, monkeypatch):
+    """On every version of Triton: forward, backward and double backward, with a function of each kind."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", cache_directory)
+
+    @fusedact.activation
+    def mixed(x, a=0.5, b=2.0):
+        wave = torch.sin(a * x) * torch.cos(a * x) + torch.erf(x) ** 3 - torch.abs(x) ** b
+        return torch.where(x > a, wave / (1 + torch.exp(-x)), torch.tanh(F.softplus(x)) * torch.atan(x))
+
+    spec = mixed.spec
+    spec.build(torch.device("cpu"))
+    for direction in ("forward", "backward"):
+        for params in ((0.5, 2.0), (torch.ones(1), torch.ones(1))):
+            kernel = aot.compile_kernel(spec.device, direction, target, torch.bfloat16, params)
+            assert kernel.metadata.name == f"{direction}_kernel"
+    double = spec.build_double()
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        x = torch.zeros(4096)
+        pointwise(
+            *(double.function, double.name, (x, x, x), (torch.empty_like(x), torch.empty_like(x))),
+            *((0.5, torch.ones(1), 0.0, torch.ones(1)), (False, True, False, False)),
+        )
+        (kernel,) = aot._kernels_of(stub.device)
+    assert kernel.metadata.name == "pointwise_kernel"
