@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from .expressions import Graph, Node
+from .expressions import Graph, Node, order
 
 __all__ = ["RULES", "rewrite"]
 
@@ -384,25 +384,27 @@ def _through(graph: Graph, gate: Node, function: Callable[[Node], Node]) -> Node
     return graph("where", condition, function(a), b)
 
 
-def _depends(node: Node, on: Node) -> bool:
-    """Whether a node is made of another."""
-    return node is on or any(_depends(a, on) for a in node.args)
+def _compared(condition: Node) -> list[Node]:
+    """The numbers that a condition compares, but constants."""
+    inside = list(order([condition], enter=lambda n: n.boolean))
+    return [n for n in inside if not n.boolean and n.op != "constant"]
 
 
 def _hands_nan_on(node: Node, of: Node) -> bool:
     """Whether a node is NaN where another one is, which it is made of by arithmetic alone."""
-    if node is of:
-        return True
-    if node.boolean or node.op in ("where", "fmax", "fmin", "pow", "sign"):
-        return False
-    return any(_hands_nan_on(a, of) for a in node.args)
+    handing: set[Node] = set()
+    for n in order([node]):
+        arithmetic = not n.boolean and n.op not in ("where", "fmax", "fmin", "pow", "sign")
+        if n is of or (arithmetic and any(a in handing for a in n.args)):
+            handing.add(n)
+    return node in handing
 
 
 def _with_factor(graph: Graph, gate: Node, factor: Node, function: Callable[[Node], Node]) -> Node | None:
     """A gate of a product or a quotient. Where PyTorch multiplies the 0 by a compared number's NaN, NaN remains."""
     condition, a, _ = gate.args
-    compared = [n for n in condition.args if n.op != "constant"]
-    if _is(a, 0.0) or not any(_depends(factor, n) for n in compared):
+    compared = _compared(condition)
+    if _is(a, 0.0) or set(compared).isdisjoint(order([factor])):
         return _through(graph, gate, function)
     if condition.op in OPPOSITE and all(_hands_nan_on(factor, n) for n in compared):
         # A comparison with NaN is false: so that the NaN is on the side of the gradient.
@@ -458,7 +460,7 @@ def _sum_of_opposites(graph: Graph, a: Node, b: Node) -> Node | None:
         condition, opposite = one.args[0], other.args[0]
         if OPPOSITE.get(condition.op) != opposite.op or condition.args != opposite.args:
             continue
-        compared = [n for n in condition.args if n.op != "constant"]
+        compared = _compared(condition)
         if not _is(one.args[1], 0.0) or not all(_hands_nan_on(one.args[2], n) for n in compared):
             continue
         if _is(other.args[1], 0.0):
@@ -518,10 +520,12 @@ class _Assuming:
             i, j = _SMALLER[condition.op] if truth else _SMALLER[condition.op][::-1]
             self._small, self._large = condition.args[i], condition.args[j]
 
-    def __call__(self, node: Node) -> Node:
-        if node not in self._made:
-            self._made[node] = self._rebuilt(node)
-        return self._made[node]
+    def __call__(self, root: Node) -> Node:
+        # The argument of a function stays as it is elsewhere, where the function is computed perhaps.
+        for node in order([root], enter=lambda n: n.op in CHEAP or n.boolean):
+            if node not in self._made:
+                self._made[node] = self._rebuilt(node)
+        return self._made[root]
 
     def _rebuilt(self, node: Node) -> Node:
         if node is self._condition:
@@ -529,10 +533,9 @@ class _Assuming:
         known = self._known(node)
         if known is not None:
             return known
-        # The argument of a function stays as it is elsewhere, where the function is computed perhaps.
         if node.op not in CHEAP and not node.boolean:
             return node
-        args = [self(a) for a in node.args]
+        args = [self._made[a] for a in node.args]
         return node if all(a is b for a, b in zip(args, node.args, strict=True)) else self._graph(node.op, *args)
 
     def _known(self, node: Node) -> Node | None:

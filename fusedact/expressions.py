@@ -66,7 +66,7 @@ def _folded(op: str, values: Sequence[float]) -> float | None:
     function = _FOLDED.get(op) or getattr(torch, op, None)
     if op in BOOLEAN or function is None:
         return None
-    return float(function(*(torch.tensor(v, dtype=torch.float64) for v in values)))
+    return float(function(*(torch.tensor(v, dtype=torch.float64, device="cpu") for v in values)))
 
 
 @dataclass
@@ -136,18 +136,22 @@ class Graph:
         return [made[n] for n in nodes]
 
 
-def order(nodes: Iterable[Node]) -> Iterator[Node]:
-    """These nodes and all that they are made of, each after its arguments."""
+def order(nodes: Iterable[Node], enter: Callable[[Node], bool] = lambda _: True) -> Iterator[Node]:
+    """These nodes and all that they are made of, each after its arguments; nothing that only those not entered need."""
     seen: set[Node] = set()
+
+    def arguments(node: Node) -> Iterator[Node]:
+        return iter(node.args if enter(node) else ())
+
     for root in nodes:
-        stack = [(root, iter(root.args))]
+        stack = [(root, arguments(root))]
         if root in seen:
             continue
         while stack:
             node, rest = stack[-1]
             following = next((a for a in rest if a not in seen), None)
             if following is not None:
-                stack.append((following, iter(following.args)))
+                stack.append((following, arguments(following)))
                 continue
             stack.pop()
             if node not in seen:

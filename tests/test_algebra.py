@@ -264,6 +264,34 @@ def test_rewriting_ends(rule, text):
     assert repr(once) == repr(twice)
 
 
+def test_what_is_used_many_times_is_looked_at_once():
+    """40 squares in a row are 2^40 paths."""
+    graph = Graph(algebra.rewrite)
+    x, g = graph.input("a"), graph.input("g")
+    power = x
+    for _ in range(40):
+        power = graph("mul", power, power)
+    gate = graph("where", graph("gt", graph.input("b"), 0.0), g, 0.0)
+    assert graph("mul", gate, power).op == "where"
+    assert graph("mul", graph("where", graph("gt", x, 0.0), g, 0.0), power).op == "where"
+
+
+def test_long_chains_in_a_branch():
+    graph = Graph(algebra.rewrite)
+    x = node = graph.input("a")
+    for i in range(1500):
+        node = graph(("add", "max")[i % 2], node, 1.0 + i)
+    assert graph("where", graph("gt", x, 0.0), node, 0.0).op == "where"
+
+
+@pytest.mark.parametrize("condition", ["(a > 0.0) & (a < 1.0)", "(a > 0.0) | (a < -1.0)", "a > 0.0"])
+def test_the_nan_of_a_compared_number_stays(condition):
+    """Where PyTorch multiplies a gradient of 0 by it."""
+    text = f"where({condition}, g, 0.0) * exp(a)"
+    for rewritten in (built(text, Graph()), built(text, Graph(algebra.rewrite))):
+        assert math.isnan(evaluation.float64([rewritten], {"a": NAN, "g": GRADIENT})[0].item())
+
+
 def test_chains_end():
     graph = Graph(algebra.rewrite)
     node = graph.input("a")
