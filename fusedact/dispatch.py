@@ -18,7 +18,7 @@ from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, get
 
-__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded", "recording"]
+__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded"]
 
 # Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
 # costs (5 us at the bandwidth of an H200), not yet measured.
@@ -86,18 +86,8 @@ def is_recording() -> bool:
     return not is_compiling() and _recording.get()
 
 
-@contextmanager
-def recording() -> Iterator[None]:
-    """In a `with` block activations are plain operators, for whoever records them."""
-    token = _recording.set(True)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
-
-
 def recorded(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    """A function's result, `recording`; without the microseconds that a `with` block costs."""
+    """A function's result, where activations are plain operators, for whoever records them."""
     token = _recording.set(True)
     try:
         return function(*args)

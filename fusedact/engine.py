@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from . import algebra, codegen, lean, sources, tracing
 from .codegen import Function
-from .eager import constant, no_spare
 from .expressions import Graph, Node
 from .registry import ActivationSpec
 
@@ -126,14 +124,14 @@ def double_backward(made: Program) -> str | None:
 def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
     """The record of an activation with all that its program gives."""
     text = made.triton()
-    name = f"{codegen.safe_name(made.name)}_{sources.digest(text)}"
+    name, n = f"{codegen.safe_name(made.name)}_{sources.digest(text)}", len(made.parameters)
     return replace(
         spec,
         # By content: one place in a program may define many functions, a closure each time, or another in its turn.
         key=f"{spec.key}:{sources.digest(text)}",
         device=name,
-        lean_forward=_lean(made, "forward", [made.value]),
-        lean_backward=_LeanBackward(made),
+        lean_forward=lean.compiled(made.name, "forward", n, [made.value]),
+        lean_backward=lean.Backward(made.name, n, made.gradients),
         build=_Build(name, codegen.safe_name(made.name), text),
         build_double=_BuildDouble(made),
     )
@@ -192,89 +190,3 @@ class _BuildDouble:
 def _loaded(name: str, text: str) -> dict[str, Any]:
     """The names in a module of generated device functions."""
     return sources.run(text, sources.keep(name, text), {"__name__": f"fusedact_generated.{name}"})
-
-
-_aten = torch.ops.aten
-
-
-def _operand(p: float | Tensor, x: Tensor) -> Tensor:
-    return p if isinstance(p, Tensor) else constant(p, x.dtype, x.device)
-
-
-def _filled(value: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
-    """A value that does not vary with x, or is an argument itself, as a result of x's shape."""
-    return (torch.empty_like(x) if out is None else out).copy_(value)
-
-
-def _with_memory(operator: Any, argument: str) -> Callable[..., Tensor]:
-    """An operator that writes into memory only if it is given, as one that makes its own otherwise."""
-
-    def call(first: Tensor, *args: Any, **keywords: Any) -> Tensor:
-        if keywords[argument] is None:
-            keywords[argument] = torch.empty_like(first)
-        return operator(first, *args, **keywords)
-
-    return call
-
-
-def _one_minus_square(t: Tensor, out: Tensor | None) -> Tensor:
-    return torch.sub(constant(1.0, t.dtype, t.device), torch.mul(t, t), out=out)
-
-
-def _sech_squared(x: Tensor, out: Tensor | None) -> Tensor:
-    return _one_minus_square(torch.tanh(x), out)
-
-
-def _one_minus_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
-    return torch.sigmoid(torch.neg(x, out=out), out=out)
-
-
-# What the text of the CPU path calls.
-_NAMESPACE = {
-    "torch": torch,
-    "constant": constant,
-    "no_spare": no_spare,
-    "operand": _operand,
-    "filled": _filled,
-    "one_minus_square": _one_minus_square,
-    "sech_squared": _sech_squared,
-    "one_minus_sigmoid": _one_minus_sigmoid,
-    "softplus": _with_memory(_aten.softplus.out, "out"),
-    "sigmoid_backward": _with_memory(_aten.sigmoid_backward.grad_input, "grad_input"),
-    "tanh_backward": _with_memory(_aten.tanh_backward.grad_input, "grad_input"),
-    "threshold_backward": _with_memory(_aten.threshold_backward.grad_input, "grad_input"),
-}
-
-
-def _lean(made: Program, name: str, results: Sequence[Node]) -> Callable[..., Any]:
-    """A function of the CPU path."""
-    first = {"x": "x"} if name == "forward" else {"g": "g", "x": "x"}
-    inputs = {**first, **{f"p{i}": f"p{i}" for i in range(len(made.parameters))}}
-    text = lean.function_text(name, inputs, results)
-    return sources.run(text, f"<fusedact {made.name} {name} {sources.digest(text)}>", dict(_NAMESPACE))[name]
-
-
-class _LeanBackward:
-    """The gradients that are needed, on the CPU path: a function for each choice of them."""
-
-    def __init__(self, made: Program) -> None:
-        self._made = made
-        self._functions: dict[tuple[bool, ...], Callable[..., Any]] = {}
-
-    def __call__(
-        self,
-        g: Tensor,
-        x: Tensor,
-        *params: float | Tensor,
-        needed: Sequence[bool] | None = None,
-        out: Tensor | None = None,
-        spare: Callable[..., Tensor | None] = no_spare,
-    ) -> tuple[Tensor | None, ...]:
-        owed = (True, *[False] * len(params)) if needed is None else tuple(needed)
-        function = self._functions.get(owed)
-        if function is None:
-            results = [node for node, n in zip(self._made.gradients, owed, strict=True) if n]
-            function = self._functions[owed] = _lean(self._made, "backward", results)
-        found = function(g, x, *params, out=out if owed[0] else None, spare=spare)
-        rest = iter(found if isinstance(found, tuple) else (found,))
-        return tuple(next(rest) if n else None for n in owed)

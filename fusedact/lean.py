@@ -1,15 +1,21 @@
-"""Writes expressions as the CPU path runs them: PyTorch's operators on memory that is used again; see pieces.py."""
+"""Expressions as the CPU path runs them: PyTorch's operators on memory that is used again; see pieces.py."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from . import sources
+from .eager import constant, no_spare
 from .expressions import LARGEST, Node, order
 
-__all__ = ["function_text"]
+__all__ = ["Backward", "compiled", "function_text"]
 
 # Operations whose operator is not torch's of the same name.
 _OPERATORS = {
@@ -183,3 +189,91 @@ def function_text(name: str, inputs: dict[str, str], results: Sequence[Node]) ->
     wrapped = [f"{p} = operand({p}, x)" for key, p in inputs.items() if key not in ("x", "g")]
     body = "\n".join(f"    {line}" for line in [*wrapped, *lines])
     return f"def {name}({', '.join([*inputs.values(), 'out=None', 'spare=no_spare'])}):\n{body}\n"
+
+
+# ----- from text to what runs it
+
+_aten = torch.ops.aten
+
+
+def _operand(p: float | Tensor, x: Tensor) -> Tensor:
+    return p if isinstance(p, Tensor) else constant(p, x.dtype, x.device)
+
+
+def _filled(value: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
+    """A value that does not vary with x, or is an argument itself, as a result of x's shape."""
+    return (torch.empty_like(x) if out is None else out).copy_(value)
+
+
+def _with_memory(operator: Any, argument: str) -> Callable[..., Tensor]:
+    """An operator that writes into memory only if it is given, as one that makes its own otherwise."""
+
+    def call(first: Tensor, *args: Any, **keywords: Any) -> Tensor:
+        if keywords[argument] is None:
+            keywords[argument] = torch.empty_like(first)
+        return operator(first, *args, **keywords)
+
+    return call
+
+
+def _one_minus_square(t: Tensor, out: Tensor | None) -> Tensor:
+    return torch.sub(constant(1.0, t.dtype, t.device), torch.mul(t, t), out=out)
+
+
+def _sech_squared(x: Tensor, out: Tensor | None) -> Tensor:
+    return _one_minus_square(torch.tanh(x), out)
+
+
+def _one_minus_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
+    return torch.sigmoid(torch.neg(x, out=out), out=out)
+
+
+# What the text of the CPU path calls.
+_NAMESPACE = {
+    "torch": torch,
+    "constant": constant,
+    "no_spare": no_spare,
+    "operand": _operand,
+    "filled": _filled,
+    "one_minus_square": _one_minus_square,
+    "sech_squared": _sech_squared,
+    "one_minus_sigmoid": _one_minus_sigmoid,
+    "softplus": _with_memory(_aten.softplus.out, "out"),
+    "sigmoid_backward": _with_memory(_aten.sigmoid_backward.grad_input, "grad_input"),
+    "tanh_backward": _with_memory(_aten.tanh_backward.grad_input, "grad_input"),
+    "threshold_backward": _with_memory(_aten.threshold_backward.grad_input, "grad_input"),
+}
+
+
+def compiled(activation: str, name: str, parameters: int, results: Sequence[Node]) -> Callable[..., Any]:
+    """The function "forward" or "backward" of an activation, for so many parameters."""
+    first = {"x": "x"} if name == "forward" else {"g": "g", "x": "x"}
+    inputs = {**first, **{f"p{i}": f"p{i}" for i in range(parameters)}}
+    text = function_text(name, inputs, results)
+    return sources.run(text, f"<fusedact {activation} {name} {sources.digest(text)}>", dict(_NAMESPACE))[name]
+
+
+class Backward:
+    """The gradients that are needed: a function for each choice of them."""
+
+    def __init__(self, activation: str, parameters: int, gradients: Sequence[Node]) -> None:
+        self._activation, self._parameters, self._gradients = activation, parameters, gradients
+        self._functions: dict[tuple[bool, ...], Callable[..., Any]] = {}
+
+    def __call__(
+        self,
+        g: Tensor,
+        x: Tensor,
+        *params: float | Tensor,
+        needed: Sequence[bool] | None = None,
+        out: Tensor | None = None,
+        spare: Callable[..., Tensor | None] = no_spare,
+    ) -> tuple[Tensor | None, ...]:
+        owed = (True, *[False] * len(params)) if needed is None else tuple(needed)
+        function = self._functions.get(owed)
+        if function is None:
+            results = [node for node, n in zip(self._gradients, owed, strict=True) if n]
+            function = self._functions[owed] = compiled(self._activation, "backward", self._parameters, results)
+        found = function(g, x, *params, out=out if owed[0] else None, spare=spare)
+        rest = iter(found if isinstance(found, tuple) else (found,))
+        return tuple(next(rest) if n else None for n in owed)

@@ -168,7 +168,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
     def run(self, function: Callable[..., Any], parameters: int, order: int) -> Trace:
         inputs = [self._input("x"), *(self._input(f"p{i}") for i in range(parameters))]
         g, ggs = self._input("g"), [self._input("ggx"), *(self._input(f"ggp{i}") for i in range(parameters))]
-        with torch.enable_grad(), dispatch.recording(), self:
+        with torch.enable_grad(), self:
             y = self._called(function, inputs)
             trace = Trace(self.graph, self._node(y))
             self._deriving = True
@@ -216,7 +216,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
             sys.setprofile(lambda frame, event, _: self._named(frame, event, code))
         try:
             with self._calls:
-                y = function(*inputs)
+                y = dispatch.recorded(function, *inputs)
         except UnsupportedError:
             raise
         except Exception as error:

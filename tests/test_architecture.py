@@ -21,7 +21,7 @@ ORDER = [
     *("registry", "compat", "checks", "eager", "tables", "catalog", "dispatch", "pieces", "kernels", "execution"),
     *("operators", "ops", "describe", "piecewise", "functional", "modules"),
     # The engine, and its client.
-    *("expressions", "algebra", "lowering", "tracing", "codegen", "lean", "sources", "engine", "pairs", "custom"),
+    *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine", "pairs", "custom"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 
