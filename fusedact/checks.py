@@ -14,6 +14,7 @@ from .registry import ActivationSpec
 
 __all__ = [
     "FLOAT_DTYPES",
+    "check_accepted",
     "check_channel_dim",
     "check_dtype",
     "check_input",
@@ -91,9 +92,16 @@ def check_number(owner: str, name: str, value: object, accepted: str = "a number
     raise TypeError(f"{owner}: {name} must be {accepted}, got {type(value).__name__}")
 
 
+def check_accepted(owner: str, spec: ActivationSpec, params: Sequence[object]) -> None:
+    """Raise ValueError unless the activation is defined for these numbers."""
+    why = "" if spec.refuses is None else spec.refuses(*params)
+    if why:
+        raise ValueError(f"{owner}: {why}")
+
+
 def check_names(owner: str, spec: ActivationSpec, given: Iterable[str]) -> None:
-    """Raise TypeError unless these are parameters of the activation."""
-    known = [p.name for p in spec.parameters]
+    """Raise TypeError unless these are parameters or options of the activation."""
+    known = [*(p.name for p in spec.parameters), *(o.name for o in spec.options)]
     unknown = sorted(set(given).difference(known))
     if unknown:
         raise TypeError(
@@ -112,7 +120,10 @@ def check_parameters(
         ValueError: if a tensor is on another device, or its shape does not fit x.
     """
     name = owner(spec)
-    checked = tuple(check_parameter(name, p.name, v) for p, v in zip(spec.parameters, params, strict=True))
+    checked = tuple(
+        check_number(name, p.name, v) if p.fixed else check_parameter(name, p.name, v)
+        for p, v in zip(spec.parameters, params, strict=True)
+    )
     channel = None
     for p, value in zip(spec.parameters, checked, strict=True):
         if not isinstance(value, Tensor):

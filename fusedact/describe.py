@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from .checks import owner
-from .registry import ActivationSpec
+from .checks import SHAPES, owner
+from .registry import ActivationSpec, OptionSpec
 
-__all__ = ["function_docstring", "function_signature", "module_docstring", "module_signature"]
+__all__ = ["function_docstring", "function_signature", "module_docstring", "module_signature", "source"]
 
 BOUNDS = "Bounds | dict[str, Bounds] | None"
 WEIGHT_DECAY = """
@@ -20,9 +20,11 @@ def function_signature(spec: ActivationSpec) -> str:
     """The parameters of a function, as they stand in its definition."""
     parts = [f"{spec.input_name}: Tensor"]
     for p in spec.parameters:
-        parts.append(f"{p.name}: float | Tensor" + ("" if p.required else f" = {p.default!r}"))
+        kind = "float" if p.fixed else "float | Tensor"
+        parts.append(f"{p.name}: {kind}" + ("" if p.required else f" = {p.default!r}"))
+    parts += [f"{o.name}: str = {o.default!r}" for o in spec.options]
     parts.append("inplace: bool = False")
-    if spec.parameters:
+    if spec.learnable:
         parts += ["*", "channel_dim: int = 1"]
     return ", ".join(parts)
 
@@ -31,16 +33,21 @@ def function_docstring(spec: ActivationSpec) -> str:
     """The documentation of a function."""
     x = spec.input_name
     params = "".join(
-        f"\n    {p.name}: {p.doc}; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient."
+        f"\n    {p.name}: {p.doc}; a number"
+        + ("." if p.fixed else f", or a tensor of {SHAPES}, which gets a gradient.")
         for p in spec.parameters
     )
+    params += "".join(f"\n    {o.name}: {o.doc}; {_accepted(o)}." for o in spec.options)
     channel = (
         f"\n    channel_dim: the dimension of {x} that has C entries, where a parameter has one per channel; -1 for "
         "channels last."
-        if spec.parameters
+        if spec.learnable
         else ""
     )
-    fit = f", or its shape does not fit {x}'s" if spec.parameters else ""
+    wrong = ["a parameter is on another device, or its shape does not fit " + x + "'s"] if spec.learnable else []
+    wrong += ["a number is not accepted"] if spec.refuses else []
+    wrong += ["an option has another value"] if spec.options else []
+    raises = f"\n    ValueError: if {', or '.join(wrong)}." if wrong else ""
     return f"""{spec.summary}
 
 {spec.formula}
@@ -55,83 +62,104 @@ Returns:
     tensor of the input's shape, dtype and layout.
 
 Raises:
-    TypeError: if an argument has another type or dtype.
-    ValueError: if a parameter is on another device{fit}.
+    TypeError: if an argument has another type or dtype.{raises}
 
 {spec.example}
 
-Source: {spec.reference}
+Source: {source(spec)}
 """
+
+
+def source(spec: ActivationSpec) -> str:
+    """Where it comes from: PyTorch's twin first."""
+    return "; ".join(filter(None, (spec.twin, spec.reference)))
+
+
+def _accepted(option: OptionSpec) -> str:
+    return " or ".join(map(repr, option.choices))
 
 
 def module_signature(spec: ActivationSpec) -> inspect.Signature:
     """The signature of a class: the record's parameters, then torch.nn's `inplace`, then what is ours."""
     either, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    made: dict[str, inspect.Parameter] = {}
 
-    def make(name: str, default: object, annotation: str, kind: Any = either) -> inspect.Parameter:
-        return inspect.Parameter(name, kind, default=default, annotation=annotation)
+    def add(name: str, default: object, annotation: str, kind: Any = either) -> None:
+        made[name] = inspect.Parameter(name, kind, default=default, annotation=annotation)
 
-    arguments = [inspect.Parameter("self", either)]
-    factory = [("device", "Any"), ("dtype", "torch.dtype | None")]
-    if spec.always_learned:
-        arguments += [make("num_parameters", 1, "int"), make("init", spec.parameters[0].default, "float")]
-        arguments += [make(name, None, annotation) for name, annotation in factory]
-        arguments += [make("channel_dim", 1, "int", keyword), make("bounds", None, BOUNDS, keyword)]
-        return inspect.Signature(arguments, return_annotation="None")
-    arguments += [make(p.name, p.default, "float") for p in spec.parameters]
-    inplace = make("inplace", False, "bool")
-    if not spec.parameters:
-        return inspect.Signature([*arguments, inplace], return_annotation="None")
-    learned = [make("learnable", False, "bool | str | tuple[str, ...]"), make("num_parameters", 1, "int")]
-    if spec.aten is not None:
-        arguments += [inplace, *(p.replace(kind=keyword) for p in learned)]
+    for a in spec.arguments:
+        add(a.name, a.default, "float")
+    for p in spec.parameters[len(spec.arguments) :]:
+        add(p.name, inspect.Parameter.empty if p.required_by_module else p.default, "float")
+    for o in spec.options:
+        add(o.name, o.default, "str")
+    if spec.learnable:
+        # PyTorch has `inplace` by position; what has no twin learns by position, too.
+        ours = keyword if spec.twin else either
+        if spec.twin and not spec.always_learned:
+            add("inplace", False, "bool")
+        if not spec.always_learned:
+            add("learnable", False, "bool | str | tuple[str, ...]", ours)
+        add("num_parameters", 1, "int", keyword if spec.always_learned else ours)
+        if not spec.twin and not spec.always_learned:
+            add("inplace", False, "bool", keyword)
+        add("channel_dim", 1, "int", keyword)
+        add("bounds", None, BOUNDS, keyword)
+        add("device", None, "Any", keyword)
+        add("dtype", None, "torch.dtype | None", keyword)
     else:
-        arguments += [*learned, inplace.replace(kind=keyword)]
-    arguments += [make("channel_dim", 1, "int", keyword), make("bounds", None, BOUNDS, keyword)]
-    arguments += [make(name, None, annotation, keyword) for name, annotation in factory]
-    return inspect.Signature(arguments, return_annotation="None")
+        add("inplace", False, "bool")
+    first = [made.pop(name).replace(kind=either) for name in spec.by_position]
+    rest = [p.replace(kind=keyword) if first else p for p in made.values()]
+    return inspect.Signature([inspect.Parameter("self", either), *first, *rest], return_annotation="None")
 
 
 def module_docstring(spec: ActivationSpec) -> str:
     """The documentation of a class."""
-    learned = ""
-    if spec.parameters and not spec.always_learned:
-        learned += (
-            "    learnable: False, True (all parameters), a parameter's name, or a tuple of names: these become\n"
-            "        nn.Parameters.\n"
-        )
-    if spec.parameters:
-        learned += (
-            "    num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.\n"
-        )
-    if spec.always_learned:
-        learned += "    init: what it begins with.\n"
-    if spec.parameters:
-        learned += (
-            "    channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.\n"
-            "    bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is\n"
-            "        clamped to before each forward and in state_dict(), whatever an optimizer does.\n"
-            "    device, dtype: of the learnable parameters.\n"
-        )
-    params = "" if spec.always_learned else "".join(f"    {p.name}: {p.doc}.\n" for p in spec.parameters)
-    inplace = "" if spec.always_learned else "    inplace: overwrite the input.\n"
-    errors = "    ValueError: if names, counts or bounds do not fit.\n" if spec.parameters else ""
-    decay = WEIGHT_DECAY if spec.parameters else ""
-    values = "num_parameters=1" if spec.always_learned else ", ".join(f"{p.name}={p.default}" for p in spec.parameters)
+    arguments = {a.name: f"{a.doc}." for a in spec.arguments}
+    arguments |= {p.name: f"{p.doc}." for p in spec.parameters[len(spec.arguments) :]}
+    arguments |= {o.name: f"{o.doc}; {_accepted(o)}." for o in spec.options}
+    if spec.learnable:
+        one = "all of these" if spec.always_learned else "all for which the function is not constant"
+        arguments |= {
+            "learnable": f"False, True ({one}), a parameter's name, or a tuple of names: these become\n        "
+            "nn.Parameters.",
+            "num_parameters": "how many entries a learnable parameter has: 1 for all channels, or one per channel.",
+            "channel_dim": "the input's dimension that has num_parameters entries; -1 for channels last.",
+            "bounds": "(low, high), None for no bound, or a dict of them by name: what a learnable parameter is\n"
+            "        clamped to before each forward and in state_dict(), whatever an optimizer does.",
+            "device": "of the learnable parameters.",
+            "dtype": "of the learnable parameters.",
+        }
+    arguments["inplace"] = "overwrite the input."
+    signature = module_signature(spec).parameters
+    listed = "".join(f"    {name}: {arguments[name]}\n" for name in signature if name != "self")
+    errors = "    ValueError: if names, counts, numbers or bounds do not fit.\n" if spec.parameters else ""
+    decay = WEIGHT_DECAY if spec.learnable else ""
     about = "\n\n".join(filter(None, (spec.formula, spec.limits)))
-    # One's own is found under a name that this library does not know.
-    example = "" if spec.key else f"\n>>> fusedact.{spec.module}()\n{spec.module}({values})\n"
+    example = "" if spec.key else f"\n{_module_example(spec)}\n"
     return f"""{spec.summary} The module of `{owner(spec)}`.
 
 {about}
 
 Args:
-{params}{learned}{inplace}
+{listed}
 Shape:
     input and output: any shape; the same.
 {decay}
 Raises:
     TypeError: if an argument has another type.
 {errors}{example}
-Source: {spec.reference}
+Source: {source(spec)}
 """
+
+
+def _module_example(spec: ActivationSpec) -> str:
+    """How a module is made and shows itself. One's own is found under a name that this library does not know."""
+    given = ", ".join(f"{p.default:g}" for p in spec.parameters if p.required_by_module)
+    if spec.always_learned:
+        shown = [f"{p.name}={p.default}" for p in spec.parameters if p.fixed] + ["num_parameters=1"]
+    else:
+        shown = [f"{p.name}={p.default}" for p in spec.parameters]
+    shown += [f"{o.name}={o.default!r}" for o in spec.options]
+    return f">>> fusedact.{spec.module}({given})\n{spec.module}({', '.join(shown)})"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn import Module, Parameter
 from . import compat
 from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
-from .registry import ActivationSpec, get
+from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
 
 __all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded"]
 
@@ -40,8 +41,8 @@ class Path:
 # same time at 2^16 elements, a fifth of ours at 2^8.
 ATEN_TENSORS_BELOW = 2**16
 
-# And below this many a CPU tensor with an activation of one's own. Measured: at 2^20 elements in-cache pieces begin to
-# win; below, what backward computes again costs more than what autograd keeps.
+# And below this many a CPU tensor with an activation that the engine writes. Measured: at 2^20 elements in-cache pieces
+# begin to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
@@ -52,6 +53,7 @@ FORMULA_META = Path("formula", "a meta tensor holds no values")
 FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
 ATEN_CPU = Path("aten", "PyTorch has this activation fused on the CPU")
 ATEN_FORCED = Path("aten", "the eager backend is forced, and PyTorch has this activation fused")
+ATEN_ALWAYS = Path("aten", "no kernel can be better than PyTorch's own operator")
 ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is launched sooner")
 ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
@@ -170,7 +172,7 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        return FORMULA_SMALL if spec.key is not None and x.numel() < FORMULA_BELOW else PIECES_CPU
+        return FORMULA_SMALL if spec.build is not None and x.numel() < FORMULA_BELOW else PIECES_CPU
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
     if x.is_meta:
@@ -181,6 +183,8 @@ def _choose_plain(
             return TRITON_INTERPRETED
         if forced == "triton":
             return TRITON_FORCED
+        if aten and spec.always_aten:
+            return ATEN_ALWAYS
         return ATEN_SMALL if aten and x.numel() < ATEN_BELOW else TRITON
     if aten:
         return Path("aten", f"PyTorch has this activation fused, and {why_not}")
@@ -189,7 +193,13 @@ def _choose_plain(
     )
 
 
-def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters: float | Tensor) -> Path:
+def _given(activation: object, arguments: dict[str, Any], record: ParameterSpec | OptionSpec) -> Any:
+    """A parameter or option of a call: what is given, what a module has, or the default."""
+    own = activation if isinstance(activation, Module) else None
+    return arguments.get(record.name, getattr(own, record.name, record.default))
+
+
+def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters: Any) -> Path:
     """Which path a call takes, and why.
 
     Args:
@@ -218,10 +228,10 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
         )
     check_names("fusedact.explain", spec, parameters)
     check_input(spec, x)
+    spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
     if spec.kind == "piecewise":
         return choose(spec, x, (), True)
-    own = activation if isinstance(activation, Module) else None
-    values = [parameters.get(p.name, getattr(own, p.name, p.default)) for p in spec.parameters]
+    values = [_given(activation, parameters, p) for p in spec.parameters]
     channel_dim = getattr(activation, "channel_dim", channel_dim)
     checked, _ = check_parameters(spec, x, values, channel_dim)
     return choose(spec, x, checked, numeric(checked))

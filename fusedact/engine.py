@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from .codegen import Function
 from .expressions import Graph, Node
 from .registry import ActivationSpec
 
-__all__ = ["Program", "completed", "double_backward", "program"]
+__all__ = ["Program", "completed", "double_backward", "generated", "program"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,59 @@ def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
         build=_Build(name, codegen.safe_name(made.name), text),
         build_double=_BuildDouble(made),
     )
+
+
+def generated(spec: ActivationSpec) -> ActivationSpec:
+    """The record of a built-in with what the engine writes of its definition, traced when it is first needed."""
+    later = _Later(spec)
+    return replace(
+        spec,
+        device=f"{spec.name}_generated",
+        lean_forward=spec.lean_forward or later.lean_forward,
+        lean_backward=spec.lean_backward or later.lean_backward,
+        build=later.build,
+        build_double=later.build_double,
+    )
+
+
+class _Later:
+    """What `completed` gives, made at the first use of any of it."""
+
+    def __init__(self, spec: ActivationSpec) -> None:
+        self._spec = spec
+
+    @cached_property
+    def _made(self) -> Program:
+        spec = self._spec
+        return program(spec.eager, spec.name, [p.name for p in spec.parameters], "its definition in fusedact/eager.py")
+
+    @cached_property
+    def _forward(self) -> Callable[..., Any]:
+        return lean.compiled(self._spec.name, "forward", len(self._spec.parameters), [self._made.value])
+
+    @cached_property
+    def _backward(self) -> lean.Backward:
+        return lean.Backward(self._spec.name, len(self._spec.parameters), self._made.gradients)
+
+    @cached_property
+    def _build(self) -> _Build:
+        return _Build(f"{self._spec.name}_generated", codegen.safe_name(self._spec.name), self._made.triton())
+
+    @cached_property
+    def _build_double(self) -> _BuildDouble:
+        return _BuildDouble(self._made)
+
+    def lean_forward(self, *args: Any, **keywords: Any) -> Any:
+        return self._forward(*args, **keywords)
+
+    def lean_backward(self, *args: Any, **keywords: Any) -> Any:
+        return self._backward(*args, **keywords)
+
+    def build(self, device: torch.device) -> None:
+        self._build(device)
+
+    def build_double(self) -> Double | None:
+        return self._build_double()
 
 
 class _Build:

@@ -6,6 +6,7 @@ Each is made from its record: signature and docstring are real ones, and functio
 from __future__ import annotations
 
 import linecache
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -19,13 +20,13 @@ from .registry import ActivationSpec
 __all__ = ["activate", "pwl", *registry.names("elementwise")]
 
 
-def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
+def activate(x: Tensor, activation: str, **parameters: Any) -> Tensor:
     """Apply the activation of that name.
 
     Args:
         x: tensor of any shape, float16, bfloat16, float32 or float64.
-        activation: a name out of `fusedact.names()`.
-        parameters: of the activation, by name; the defaults otherwise.
+        activation: a name out of `fusedact.names()`, or one that another library has for it.
+        parameters: of the activation, and its options, by name; the defaults otherwise.
 
     Returns:
         tensor of x's shape and dtype.
@@ -46,22 +47,26 @@ def _define(spec: ActivationSpec) -> Any:
     """Compile the function's source, so that a call costs what a hand-written one costs."""
     name, x = spec.name, spec.input_name
     values = "".join(f"{p.name}, " for p in spec.parameters)
-    channel, by_name = (", channel_dim", ", channel_dim=channel_dim") if spec.parameters else ("", "")
+    options = "".join(f"{o.name}, " for o in spec.options)
+    record = f"chosen({options})" if options else "spec"
+    channel, by_name = (", channel_dim", ", channel_dim=channel_dim") if spec.learnable else ("", "")
     # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
     source = (
-        f"def make(spec, apply, handle_torch_function, has_torch_function_unary):\n"
+        f"def make(spec, chosen, apply, handle_torch_function, has_torch_function_unary):\n"
         f"    def {name}({describe.function_signature(spec)}) -> Tensor:\n"
         f"        if has_torch_function_unary({x}):\n"
-        f"            return handle_torch_function({name}, ({x},), {x}, {values}inplace{by_name})\n"
-        f"        return apply(spec, {x}, ({values}), inplace{channel})\n"
-        f"    return {name}\n"
+        f"            return handle_torch_function(function, ({x},), {x}, {values}{options}inplace{by_name})\n"
+        f"        return apply({record}, {x}, ({values}), inplace{channel})\n"
+        f"    function = {name}\n"
+        f"    return function\n"
     )
     file = f"<fusedact.functional.{name}>"
     namespace: dict[str, Any] = {"__name__": __name__, "Tensor": Tensor}
     exec(compile(source, file, "exec"), namespace)
     # Tracebacks and inspect.getsource find the text here.
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    function = namespace["make"](spec, ops.apply, handle_torch_function, has_torch_function_unary)
+    chosen = partial(registry.chosen, f"fusedact.functional.{name}", spec)
+    function = namespace["make"](spec, chosen, ops.apply, handle_torch_function, has_torch_function_unary)
     function.__qualname__ = name
     function.__doc__ = describe.function_docstring(spec)
     function.spec = spec

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import sources
-from .eager import constant, no_spare
+from .cpu_forms import constant, no_spare
 from .expressions import LARGEST, Node, order
 
 __all__ = ["Backward", "compiled", "function_text"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import describe, functional, registry
-from .checks import check_channel_dim, check_names, check_number
+from .checks import check_accepted, check_channel_dim, check_names, check_number
 from .piecewise import PWL
 from .registry import ActivationSpec
 
@@ -38,7 +38,7 @@ class _Elementwise(nn.Module):
     def _configure(
         self,
         spec: ActivationSpec,
-        values: dict[str, float],
+        values: dict[str, Any],
         learnable: bool | str | tuple[str, ...],
         inplace: bool,
         num_parameters: int = 1,
@@ -60,6 +60,9 @@ class _Elementwise(nn.Module):
         self.inplace = inplace
         self.num_parameters = num_parameters
         self.channel_dim = check_channel_dim(owner, channel_dim)
+        for o in spec.options:
+            registry.chosen(owner, spec, *(values[o.name] for o in spec.options))
+            setattr(self, o.name, values[o.name])
         self._initial: dict[str, float] = {}
         for p in spec.parameters:
             if isinstance(values[p.name], Tensor):
@@ -72,6 +75,7 @@ class _Elementwise(nn.Module):
                 setattr(self, p.name, nn.Parameter(torch.empty(num_parameters, device=device, dtype=dtype)))
             else:
                 setattr(self, p.name, value)
+        check_accepted(owner, spec, [self._initial.get(p.name, getattr(self, p.name)) for p in spec.parameters])
         self._bounds = _checked_bounds(owner, bounds, self._initial)
         self.reset_parameters()
 
@@ -83,9 +87,10 @@ class _Elementwise(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         spec = self.spec
-        if not spec.parameters:
-            return self._call(input, inplace=self.inplace)
         values = [getattr(self, p.name) for p in spec.parameters]
+        if not spec.learnable:
+            values += [getattr(self, o.name) for o in spec.options]
+            return self._call(input, *values, inplace=self.inplace)
         if self._bounds:
             values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
         return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
@@ -118,8 +123,11 @@ class _Elementwise(nn.Module):
         parts = []
         for p in self.spec.parameters:
             value = getattr(self, p.name)
-            if not self.spec.always_learned:
-                parts.append(f"{p.name}=learnable" if isinstance(value, Tensor) else f"{p.name}={value}")
+            if not isinstance(value, Tensor):
+                parts.append(f"{p.name}={value}")
+            elif not self.spec.always_learned:
+                parts.append(f"{p.name}=learnable")
+        parts += [f"{o.name}={getattr(self, o.name)!r}" for o in self.spec.options]
         if self.num_parameters > 1 or self.spec.always_learned:
             parts.append(f"num_parameters={self.num_parameters}")
         if self.channel_dim != 1:
@@ -140,20 +148,22 @@ class _Elementwise(nn.Module):
 
 def _chosen(owner: str, spec: ActivationSpec, learnable: bool | str | tuple[str, ...]) -> tuple[str, ...]:
     """The names of the learnable parameters."""
-    known = [p.name for p in spec.parameters]
+    known = [p.name for p in spec.learnable]
     if not isinstance(learnable, bool | str | tuple | list):
         raise TypeError(
             f"{owner}: learnable must be a bool, the name of a parameter or a tuple of names, "
             f"got {type(learnable).__name__}"
         )
     if learnable is True and not known:
-        raise ValueError(f"{owner}: learnable=True, but {spec.name} has no parameters")
+        raise ValueError(f"{owner}: learnable=True, but {spec.name} has no parameters that learn")
     if spec.always_learned or learnable is True:
         return tuple(known)
     chosen = () if learnable is False else (learnable,) if isinstance(learnable, str) else tuple(learnable)
     for name in chosen:
         if name not in known:
-            raise ValueError(f"{owner}: learnable names {name!r}; the parameters are {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"{owner}: learnable names {name!r}; the parameters that learn are {', '.join(known) or 'none'}"
+            )
     return chosen
 
 
@@ -215,7 +225,7 @@ class Activation(_Elementwise):
         inplace: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **parameters: float,
+        **parameters: Any,
     ) -> None:
         super().__init__()
         spec = registry.get(name, "fusedact.Activation")
@@ -229,9 +239,13 @@ class Activation(_Elementwise):
         return f"{self.spec.name!r}, {rest}" if rest else repr(self.spec.name)
 
 
-def _complete(owner: str, spec: ActivationSpec, parameters: dict[str, float]) -> dict[str, float]:
+def _complete(owner: str, spec: ActivationSpec, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A value for each parameter and option."""
     check_names(owner, spec, parameters)
-    return {p.name: parameters.get(p.name, p.default) for p in spec.parameters}
+    missing = [p.name for p in spec.parameters if p.required_by_module and p.name not in parameters]
+    if missing:
+        raise TypeError(f"{owner}: {spec.name} needs {' and '.join(missing)}")
+    return {p.name: parameters.get(p.name, p.default) for p in (*spec.parameters, *spec.options)}
 
 
 def create(name: str, **arguments: Any) -> nn.Module:
@@ -282,6 +296,18 @@ def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]:
     return made
 
 
+def _from_arguments(module: nn.Module, spec: ActivationSpec, values: dict[str, Any]) -> dict[str, float]:
+    """What a module's first parameters begin with; its own arguments for them become attributes of the module."""
+    owner = f"fusedact.{spec.module}"
+    given = [check_number(owner, a.name, values.pop(a.name)) for a in spec.arguments]
+    for a, value in zip(spec.arguments, given, strict=True):
+        setattr(module, a.name, value)
+    if spec.initial is not None:
+        fixed = [check_number(owner, p.name, values[p.name]) for p in spec.parameters[len(given) :]]
+        given = list(spec.initial(*given, *fixed))
+    return dict(zip([p.name for p in spec.parameters], given, strict=False))
+
+
 def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> type[_Elementwise]:
     init_signature = describe.module_signature(spec)
 
@@ -295,9 +321,9 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
         values = dict(bound.arguments)
         del values["self"]
         nn.Module.__init__(self)
-        if spec.always_learned:
-            values[spec.parameters[0].name] = self.init = values.pop("init")
-        numbers = {p.name: values.pop(p.name) for p in spec.parameters}
+        if spec.arguments:
+            values |= _from_arguments(self, spec, values)
+        numbers = {p.name: values.pop(p.name) for p in (*spec.parameters, *spec.options)}
         self._configure(spec, numbers, values.pop("learnable", False), values.pop("inplace", False), **values)
 
     __init__.__signature__ = init_signature

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import compat, eager, execution, operators
-from .checks import FLOAT_DTYPES, check_channel_dim, check_input, check_parameters, owner
+from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
 from .dispatch import choose, is_recording
 from .execution import Call, Parameters
 from .registry import ActivationSpec
@@ -38,6 +38,8 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
             params, channel = check_parameters(spec, x, params, channel_dim)
             numbers = eager.numeric(params)
             break
+    if numbers and spec.refuses is not None:
+        check_accepted(owner(spec), spec, params)
     if spec.autocast:
         x, params = _autocast(x, params)
     path = choose(spec, x, params, numbers)
@@ -77,8 +79,8 @@ def _autocast(x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
 def _apply_inplace(call: Call, x: Tensor, params: Parameters) -> Tensor:
     """Overwrite x. Where a gradient is wanted a copy of the input is kept, as PyTorch does for SiLU and its like."""
     spec, path, channel = call
-    if path.kind == "aten" and spec.aten is not None and eager.numeric(params):
-        return spec.aten(x, *params, inplace=True)
+    if path.kind == "aten" and spec.aten_inplace is not None and eager.numeric(params):
+        return spec.aten_inplace(x, *params)
     if _needs_grad(x, params) or compat.transforms_active():
         return x.copy_(apply(spec, x.clone(), params, channel_dim=channel or 0))
     if path.kind == "formula" or compat.dispatch_mode_active() or not compat.is_dense(x) or x.is_neg():

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from . import compat
-from .eager import HALF_DTYPES, Gradients, Parameter, numeric, operand
+from .cpu_forms import Gradients
+from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
 
 __all__ = ["backward", "forward"]

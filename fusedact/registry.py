@@ -9,7 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["ActivationSpec", "ParameterSpec", "get", "get_own", "names", "register", "register_own"]
+__all__ = [
+    "ActivationSpec",
+    "Argument",
+    "OptionSpec",
+    "ParameterSpec",
+    "aliases",
+    "chosen",
+    "get",
+    "get_own",
+    "names",
+    "register",
+    "register_own",
+]
 
 
 @dataclass(frozen=True)
@@ -22,11 +34,34 @@ class ParameterSpec:
     name: str
     default: float | None
     doc: str
-    # Functions have no default for it; modules begin with it.
+    # Functions have no default for it; modules begin with it, unless they have none either.
     required: bool = False
+    required_by_module: bool = False
+    # A number only, since the function is constant in it almost everywhere.
+    fixed: bool = False
 
     def __str__(self) -> str:
         return self.name if self.default is None else f"{self.name}={self.default:g}"
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """A choice between records that share their parameters: gelu's approximate="tanh" is the record gelu_tanh."""
+
+    name: str
+    default: str
+    # The name of the record that each value means.
+    choices: dict[str, str]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a module takes in place of a parameter that it learns."""
+
+    name: str
+    default: float
+    doc: str
 
 
 @dataclass(frozen=True)
@@ -44,44 +79,67 @@ class ActivationSpec:
     reference: str
     # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensors that broadcast with x too.
     eager: Callable[..., Tensor]
-    # The device functions' name in kernels/activations.py; `<device>_backward` is beside it.
-    device: str
+    # The device functions' name in kernels/activations.py; `<device>_backward` is beside it. Without one they are
+    # written by the engine: see `engine.generated`.
+    device: str = ""
     parameters: tuple[ParameterSpec, ...] = ()
+    options: tuple[OptionSpec, ...] = ()
+    # Other names that libraries have for it.
+    aliases: tuple[str, ...] = ()
+    # Why numbers are no parameters of it; an empty string if they are.
+    refuses: Callable[..., str] | None = None
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters.
     kind: str = "elementwise"
-    # Its module always learns, and takes the arguments of torch.nn.PReLU.
+    # Its module always learns what is not fixed. It takes these arguments in place of the first parameters, which
+    # `initial` makes of them and the fixed ones; and, where they are named, these by position.
     always_learned: bool = False
+    arguments: tuple[Argument, ...] = ()
+    initial: Callable[..., tuple[float, ...]] | None = None
+    by_position: tuple[str, ...] = ()
     # Autocast converts its arguments to lower precision, as it does for the twin.
     autocast: bool = False
     # Written out for the CPU path where that measures faster than `eager` and its autograd. They may overwrite `out`,
-    # which they return if it is given, and what they get from `spare`, an eager.Spare, and nothing else:
+    # which they return if it is given, and what they get from `spare`, a cpu_forms.Spare, and nothing else:
     # lean_forward(x, *parameters, out, spare) -> y; lean_backward(g, x, *parameters, needed, out, spare) ->
-    # eager.Gradients.
+    # cpu_forms.Gradients.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
-    # The exact twin in torch.nn.functional, for numeric parameters: aten(input, *parameters, inplace=False).
+    # PyTorch's function of which this is the twin, by name; and the operator behind it where that is one fused kernel,
+    # for numeric parameters: aten(input, *parameters), and the same in place.
+    twin: str = ""
     aten: Callable[..., Tensor] | None = None
+    aten_inplace: Callable[..., Tensor] | None = None
+    # No kernel can be better than the operator: it serves every size.
+    always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
     aten_tensors: Callable[..., Tensor] | None = None
 
     # The prepared table of a piecewise-linear activation, which its definitions are bound to: see tables.Table.
     table: Any = None
 
-    # Of an activation of one's own: its first argument's name; how its operator finds it; what makes its device
-    # functions before a launch, build(device), and what gives that of second derivatives, if any: see engine.py.
+    # Of an activation of one's own: its first argument's name, and how its operator finds it.
     first: str | None = None
     key: str | None = None
+    # Of one that the engine wrote: what makes its device functions before a launch, build(device), and what gives that
+    # of second derivatives, if any: see engine.py.
     build: Any = None
     build_double: Any = None
 
     @property
     def input_name(self) -> str:
         """The first argument's name: the twin's where there is one."""
-        return self.first or ("x" if self.aten is None else "input")
+        return self.first or ("input" if self.twin else "x")
+
+    @property
+    def learnable(self) -> tuple[ParameterSpec, ...]:
+        """The parameters that may be tensors, which get gradients."""
+        return tuple(p for p in self.parameters if not p.fixed)
 
 
 _records: dict[str, ActivationSpec] = {}
+# The record's name by alias.
+_aliases: dict[str, str] = {}
 # Activations of one's own, by key.
 _own: dict[str, ActivationSpec] = {}
 
@@ -92,9 +150,11 @@ def register(spec: ActivationSpec) -> ActivationSpec:
     Raises:
         ValueError: if the name is taken.
     """
-    if spec.name in _records:
-        raise ValueError(f"fusedact.registry.register: the name {spec.name!r} is taken")
+    for name in (spec.name, *spec.aliases):
+        if name in _records or name in _aliases:
+            raise ValueError(f"fusedact.registry.register: the name {name!r} is taken")
     _records[spec.name] = spec
+    _aliases.update(dict.fromkeys(spec.aliases, spec.name))
     return spec
 
 
@@ -102,6 +162,20 @@ def register_own(spec: ActivationSpec) -> None:
     """Let operators find an activation of one's own. What has the same key computes the same."""
     assert spec.key is not None
     _own.setdefault(spec.key, spec)
+
+
+def chosen(owner: str, spec: ActivationSpec, *values: str) -> ActivationSpec:
+    """The record that these values of the options mean; errors begin with `owner`.
+
+    Raises:
+        ValueError: if a value is none of the choices.
+    """
+    for option, value in zip(spec.options, values, strict=True):
+        if value not in option.choices:
+            accepted = " or ".join(map(repr, option.choices))
+            raise ValueError(f"{owner}: {option.name} must be {accepted}, got {value!r}")
+        spec = _records[option.choices[value]]
+    return spec
 
 
 def get_own(key: str) -> ActivationSpec:
@@ -123,8 +197,13 @@ def names(kind: str | None = None) -> tuple[str, ...]:
     return tuple(name for name, spec in _records.items() if kind in (None, spec.kind))
 
 
+def aliases() -> dict[str, str]:
+    """Other names of activations, with those of their records."""
+    return dict(_aliases)
+
+
 def get(name: str, owner: str = "fusedact.registry.get") -> ActivationSpec:
-    """The record of that name; errors begin with `owner`.
+    """The record of that name or alias; errors begin with `owner`.
 
     Raises:
         TypeError: if `name` is not a string.
@@ -133,8 +212,8 @@ def get(name: str, owner: str = "fusedact.registry.get") -> ActivationSpec:
     if not isinstance(name, str):
         raise TypeError(f"{owner}: the activation's name must be a string, got {type(name).__name__}")
     try:
-        return _records[name]
+        return _records[_aliases.get(name, name)]
     except KeyError:
-        near = difflib.get_close_matches(name, _records, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*_records, *_aliases], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(names())}"
         raise ValueError(f"{owner}: no activation is named {name!r}; {hint}") from None

@@ -6,6 +6,7 @@ Run `python -m fusedact.stubs` after a change of the catalog; a test keeps the f
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def functional_stub() -> str:
     return "\n".join(parts) + "\n"
 
 
+def _unquoted(signature: inspect.Signature) -> str:
+    """A signature whose annotations are strings, as it stands in a file."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(signature))
+
+
 def _class(name: str, init: str, doc: str | None, attributes: str) -> str:
     return (
         f"class {name}(nn.Module):\n{_documented(doc)}\n{attributes}    inplace: bool\n"
@@ -48,13 +54,13 @@ def modules_stub() -> str:
     )
     parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]
     for cls in (modules.Activation,):
-        init = str(inspect.signature(cls.__init__)).replace("'", "")
+        init = _unquoted(inspect.signature(cls.__init__))
         parts.append(_class(cls.__name__, init, inspect.getdoc(cls), ""))
     parts.append(
         "def create(name: str, **arguments: Any) -> nn.Module:\n" + _documented(inspect.getdoc(modules.create))
     )
     for spec in map(registry.get, registry.names("elementwise")):
-        init = str(describe.module_signature(spec)).replace("'", "")
+        init = _unquoted(describe.module_signature(spec))
         attributes = "".join(f"    {p.name}: float | nn.Parameter\n" for p in spec.parameters)
         parts.append(_class(spec.module, init, describe.module_docstring(spec), attributes))
     parts.append("def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...\n")

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 
 from . import compat
 from .checks import check_dtype, check_number
-from .eager import Gradients, Needed, Spare, no_spare
+from .cpu_forms import Gradients, Needed, Spare, no_spare
 from .registry import ActivationSpec, get
 
 __all__ = [

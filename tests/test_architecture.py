@@ -18,10 +18,11 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("registry", "compat", "checks", "eager", "tables", "catalog", "dispatch", "pieces", "kernels", "execution"),
-    *("operators", "ops", "describe", "piecewise", "functional", "modules"),
-    # The engine, and its client.
-    *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine", "pairs", "custom"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
+    # The engine.
+    *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
+    *("tables", "catalog", "pieces", "execution", "operators", "ops"),
+    *("describe", "piecewise", "functional", "modules", "pairs", "custom"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 
