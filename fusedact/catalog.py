@@ -408,6 +408,8 @@ add(
         reference="",
         eager=eager.softsign,
         twin="torch.nn.functional.softsign",
+        aten=F.softsign,
+        composite=True,
     )
 )
 
@@ -423,6 +425,8 @@ add(
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
         twin="torch.nn.functional.tanhshrink",
+        aten=F.tanhshrink,
+        composite=True,
     )
 )
 

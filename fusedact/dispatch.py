@@ -52,6 +52,7 @@ FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced,
 FORMULA_META = Path("formula", "a meta tensor holds no values")
 FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
 ATEN_CPU = Path("aten", "PyTorch has this activation fused on the CPU")
+ATEN_SMALL_CPU = Path("aten", f"below {FORMULA_BELOW} elements on the CPU PyTorch's own operators take less time")
 ATEN_FORCED = Path("aten", "the eager backend is forced, and PyTorch has this activation fused")
 ATEN_ALWAYS = Path("aten", "no kernel can be better than PyTorch's own operator")
 ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is launched sooner")
@@ -133,7 +134,10 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     forced = _backend.get()
     # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
     if numbers and spec.aten is not None and x.is_cpu and forced == "auto" and not compat.interpreting:
-        return ATEN_CPU
+        if not spec.composite:
+            return ATEN_CPU
+        if x.numel() < FORMULA_BELOW:
+            return ATEN_SMALL_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
@@ -167,7 +171,7 @@ def _choose_plain(
         return FORMULA_RECORDING
     if x.layout is not torch.strided or x.is_nested:
         return FORMULA_LAYOUT
-    aten = numbers and spec.aten is not None
+    aten = numbers and spec.aten is not None and not spec.composite
     if x.is_cpu and forced == "auto" and not compat.interpreting:
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.

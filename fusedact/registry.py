@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -110,6 +111,8 @@ class ActivationSpec:
     twin: str = ""
     aten: Callable[..., Tensor] | None = None
     aten_inplace: Callable[..., Tensor] | None = None
+    # The twin is a composition of operators, and faster than one pass of ours for small CPU tensors only.
+    composite: bool = False
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
@@ -130,6 +133,11 @@ class ActivationSpec:
     def input_name(self) -> str:
         """The first argument's name: the twin's where there is one."""
         return self.first or ("input" if self.twin else "x")
+
+    @cached_property
+    def usual(self) -> tuple[float | None, ...] | None:
+        """The parameters that the twin has as defaults, too: PyTorch takes as long to read two numbers as to compute."""
+        return None if any(p.required for p in self.parameters) else tuple(p.default for p in self.parameters)
 
     @property
     def learnable(self) -> tuple[ParameterSpec, ...]:
