@@ -111,8 +111,10 @@ class ActivationSpec:
     twin: str = ""
     aten: Callable[..., Tensor] | None = None
     aten_inplace: Callable[..., Tensor] | None = None
-    # The twin is a composition of operators, and faster than one pass of ours for small CPU tensors only.
+    # The twin is a composition of operators, never faster than one kernel.
     composite: bool = False
+    # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin.
+    pieces_from: int | None = None
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
@@ -124,8 +126,9 @@ class ActivationSpec:
     # Of an activation of one's own: its first argument's name, and how its operator finds it.
     first: str | None = None
     key: str | None = None
-    # Of one that the engine wrote: what makes its device functions before a launch, build(device), and what gives that
-    # of second derivatives, if any: see engine.py.
+    # Of one that the engine wrote: whether its lean forms, too; what makes its device functions before a launch,
+    # build(device), and what gives that of second derivatives, if any: see engine.py.
+    lean_by_engine: bool = False
     build: Any = None
     build_double: Any = None
 
