@@ -41,8 +41,8 @@ class Path:
 # same time at 2^16 elements, a fifth of ours at 2^8.
 ATEN_TENSORS_BELOW = 2**16
 
-# And below this many a CPU tensor with an activation whose form for the CPU the engine writes. Measured: at 2^20 elements
-# in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
+# And below this many a CPU tensor with an activation whose form for the CPU the engine writes. Measured: at 2^20
+# elements in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
@@ -132,9 +132,9 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
         return FORMULA_COMPILING
     forced = _backend.get()
     # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
-    if numbers and spec.aten is not None and x.is_cpu and forced == "auto" and not compat.interpreting:
-        if spec.pieces_from is None or x.numel() < spec.pieces_from:
-            return ATEN_CPU
+    plainly = x.is_cpu and forced == "auto" and not compat.interpreting
+    if plainly and numbers and spec.aten is not None and not (spec.pieces_from and x.numel() >= spec.pieces_from):
+        return ATEN_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)

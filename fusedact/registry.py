@@ -113,8 +113,8 @@ class ActivationSpec:
     aten_inplace: Callable[..., Tensor] | None = None
     # The twin is a composition of operators, never faster than one kernel.
     composite: bool = False
-    # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin.
-    pieces_from: int | None = None
+    # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin. 0 for never.
+    pieces_from: int = 0
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
@@ -139,7 +139,7 @@ class ActivationSpec:
 
     @cached_property
     def usual(self) -> tuple[float | None, ...] | None:
-        """The parameters that the twin has as defaults, too: PyTorch takes as long to read two numbers as to compute."""
+        """The twin's defaults, if it has them: PyTorch takes as long to read two numbers as to compute with them."""
         return None if any(p.required for p in self.parameters) else tuple(p.default for p in self.parameters)
 
     @property
