@@ -236,6 +236,7 @@ add(
         eager=eager.gelu_tanh,
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
+        compiled="formula",
     )
 )
 
@@ -270,6 +271,7 @@ add(
         twin="torch.nn.functional.mish",
         aten=F.mish,
         pieces_from=2**14,
+        compiled="formula",
         aten_inplace=partial(F.mish, inplace=True),
     )
 )

@@ -115,6 +115,8 @@ class ActivationSpec:
     composite: bool = False
     # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin. 0 for never.
     pieces_from: int = 0
+    # What torch.compile sees of numeric parameters: the "twin", or the "formula" where a compiler makes more of that.
+    compiled: str = "twin"
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
