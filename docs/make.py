@@ -121,7 +121,8 @@ def _section(spec: ActivationSpec) -> str:
     """All that is said of an activation."""
     parameters = [(f"`{text}`{'*' if learns else ''}") for text, learns in describe.parameters(spec)]
     about = dict(zip([p.name for p in spec.parameters] + [o.name for o in spec.options], parameters, strict=True))
-    told = [f"{about[p.name]}: {p.doc}" for p in (*spec.parameters, *spec.options)]
+    told = [f"{about[p.name]}: {p.doc}" for p in spec.parameters]
+    told += [f"{about[o.name]}: {o.doc}, {' or '.join(map(repr, o.choices))}" for o in spec.options]
     lines = {
         "Module": f"`fusedact.{spec.module}`" + (", which always learns its parameters" * spec.always_learned),
         "Other names": ", ".join(map(_code, spec.aliases)),

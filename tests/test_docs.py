@@ -34,6 +34,11 @@ def test_the_catalogue_names_everything():
         assert f"(#{name})" in text
 
 
+def test_the_readme_names_everything():
+    text = (benches.ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in fusedact.names())
+
+
 def answer(function, x):
     """Value and gradient at a point, which has neighbours: some operators take several at once."""
     x = torch.full((64,), x, requires_grad=True)
