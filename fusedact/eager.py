@@ -137,7 +137,8 @@ def softsign(x: Tensor) -> Tensor:
 
 def hardswish(x: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6."""
-    return torch.where(x <= -3.0, 0.0, torch.where(x < 3.0, x * (x + 3.0) / 6.0, x))
+    near = torch.where(x <= -3.0, -3.0, torch.where(x >= 3.0, 3.0, x))
+    return torch.where(x >= 3.0, x, near * ((near + 3.0) * (1.0 / 6.0)))
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ def star_relu(x: Tensor, scale: Parameter = 0.8944, bias: Parameter = -0.4472) -
 
 def laplace(x: Tensor, mu: Parameter = 0.707107, sigma: Parameter = 0.282095) -> Tensor:
     """(1 + erf((x - mu) / (sigma * sqrt(2)))) / 2, the distribution function of a normal variable."""
-    return 0.5 * torch.erfc((mu - x) / (sigma * math.sqrt(2.0)))
+    return 0.5 * torch.erfc((mu - x) / sigma * math.sqrt(0.5))
 
 
 def xielu(
@@ -195,7 +196,8 @@ def xielu(
     """p x^2 + beta x where x > 0, else (p' + beta) expm1(min(x, eps)) - p' x, where p, p' = softplus of the alphas."""
     p, n = (F.softplus(torch.as_tensor(a, dtype=x.dtype, device=x.device)) for a in (alpha_p, alpha_n))
     below = (n + beta) * torch.expm1(torch.minimum(x, torch.as_tensor(eps, dtype=x.dtype, device=x.device))) - n * x
-    return torch.where(x > 0, x * (p * x + beta), below)
+    above = torch.relu(x)
+    return torch.where(x > 0, above * (p * above + beta), below)
 
 
 def inverse_softplus(y: float) -> float:
@@ -224,15 +226,15 @@ def snake(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
 
 def squareplus(x: Tensor, b: Parameter = 4.0) -> Tensor:
     """(x + sqrt(x^2 + b)) / 2."""
-    # Of two forms the one that does not cancel, in halves, which do not overflow; and nothing is inf / inf.
-    near = 0.5 * _finite(x)
-    root = torch.hypot(near, torch.as_tensor(0.25 * b, dtype=x.dtype, device=x.device).sqrt())
-    return torch.where(x > 0, x + 0.25 * b / (root + near), 0.25 * b / (root - near))
+    # Of two forms the one that does not cancel, x where that is positive and the rest, in halves, which do not overflow.
+    root = torch.hypot(0.5 * _finite(x), torch.as_tensor(0.25 * b, dtype=x.dtype, device=x.device).sqrt())
+    return torch.relu(x) + 0.25 * b / (root + torch.where(x > 0, 0.5 * x, -0.5 * x))
 
 
 def hard_mish(x: Tensor) -> Tensor:
     """x / 2 * min(2, max(0, x + 2))."""
-    return torch.where(x < -2.0, 0.0, torch.where(x > 0.0, x, 0.5 * x * (x + 2.0)))
+    near = torch.where(x < -2.0, -2.0, torch.where(x > 0.0, 0.0, x))
+    return torch.where(x > 0.0, x, 0.5 * near * (near + 2.0))
 
 
 def sqrtsoftplus(x: Tensor) -> Tensor:
