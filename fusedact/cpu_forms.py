@@ -338,9 +338,10 @@ def xielu_backward_lean(
         bent = torch.lt(x, eps, out=_new(x, spare(3))).add_(torch.le(x, eps, out=_new(x, spare(4)))).mul_(0.5)
         slope = torch.exp(negative, out=spare(4)).mul_(n + beta).mul_(bent)
         # Below 0 the one, above the other: each is finite where the other counts.
-        rest = torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(-n)
-        rising = torch.mul(positive, 2.0 * p, out=_new(x, spare(5))).add_(torch.mul(above, beta, out=_new(x, out)))
-        dx = torch.add(slope, rest, out=out).add_(rising).mul_(g)
+        slope.sub_(torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(n))
+        slope.add_(torch.mul(above, beta, out=_new(x, spare(3)))).mul_(g)
+        # By g first, so that nothing overflows that need not.
+        dx = torch.mul(positive, g, out=out).mul_(2.0 * p).add_(slope)
     if p_needed:
         parts[0] = positive.square_().mul_(g).mul_(_sigmoid(alpha_p))
     if n_needed:
@@ -360,33 +361,46 @@ def snake_backward_lean(
     """g (1 + sin(2 alpha x)); alpha's is g (x sin(2 alpha x) - sin(alpha x)^2 / alpha) / alpha."""
     x_needed, alpha_needed = needed or (True, False)
     angle = torch.mul(x, alpha, out=spare(0))
-    twice = torch.mul(angle, 2.0, out=spare(1)).sin_()
+    if _far(angle):
+        # Twice the angle might overflow.
+        twice = torch.sin(angle, out=spare(1)).mul_(torch.cos(angle, out=spare(2))).mul_(2.0)
+    else:
+        twice = torch.mul(angle, 2.0, out=spare(1)).sin_()
     dx = torch.addcmul(g, g, twice, out=out) if x_needed else None
     if not alpha_needed:
         return (dx,)
     return dx, twice.mul_(x).sub_(angle.sin_().square_().div_(alpha)).div_(alpha).mul_(g)
 
 
+def _squareplus_parts(x: Tensor, b: Parameter, spare: Spare) -> tuple[Tensor, Tensor]:
+    """x and sqrt(x^2 + b), both halved, so that nothing overflows, and finite."""
+    largest = torch.finfo(x.dtype).max
+    half = torch.clamp(x, -largest, largest, out=spare(0)).mul_(0.5)
+    return half, torch.hypot(half, _root(b, x) * 0.5, out=spare(1))
+
+
 def squareplus_lean(x: Tensor, b: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
-    """relu(x) + b / 2 / (sqrt(x^2 + b) + |x|)."""
-    root = torch.hypot(x, _root(b, x), out=spare(0))
-    rest = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b)
+    """relu(x) + b / 4 / (r + |x / 2|) where r = sqrt(x^2 + b) / 2."""
+    half, root = _squareplus_parts(x, b, spare)
+    # At -inf the rest must be 0.
+    rest = torch.mul(x, 0.5, out=half).abs_().add_(root).reciprocal_().mul_(0.25 * b)
     return torch.clamp_min(x, 0.0, out=out).add_(rest)
 
 
 def squareplus_backward_lean(
     g: Tensor, x: Tensor, b: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g t where x <= 0, else g (1 - t), t = b / 2 / (s (s + |x|)), s = sqrt(x^2 + b); b's is g / (4 s)."""
+    """g (1 + q) / 2 where q = x / sqrt(x^2 + b), without its cancellation; b's is g / (4 sqrt(x^2 + b))."""
     x_needed, b_needed = needed or (True, False)
-    root = torch.hypot(x, _root(b, x), out=spare(0))
+    half, root = _squareplus_parts(x, b, spare)
     dx: Tensor | None = None
     if x_needed:
-        t = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b).div_(root)
-        above = torch.gt(x, 0.0, out=_new(x, spare(2)))
-        other = torch.sub(constant(1.0, x.dtype, x.device), t, out=spare(3))
-        dx = torch.lerp(t, other, above, out=_new(x, out)).mul_(g)
-    return (dx, root.reciprocal_().mul_(0.25).mul_(g)) if b_needed else (dx,)
+        q = torch.div(half, root, out=spare(2))
+        t = half.neg_().add_(root).reciprocal_().mul_(0.125 * b).div_(root)
+        # Where nothing cancels the first form, which is the more exact; elsewhere b / 8 / (r (r - x / 2)).
+        plain = torch.gt(q, -0.5, out=_new(x, spare(3)))
+        dx = torch.lerp(t, q.mul_(0.5).add_(0.5), plain, out=_new(x, out)).mul_(g)
+    return (dx, root.reciprocal_().mul_(0.125).mul_(g)) if b_needed else (dx,)
 
 
 def hard_mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -439,13 +453,13 @@ def telu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def telu_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m / d, 1 - t^2 = 4 (m + 1) / d^2, d = m + 2."""
+    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m q, q = 1 / (m + 2), 1 - t^2 = 4 q (1 - q)."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 3.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
     m = torch.mul(e, 2.0, out=spare(2)).expm1_()
-    d = torch.add(m, 2.0, out=spare(3))
-    rise = bounded.mul_(e).div_(d).mul_(torch.add(m, 1.0, out=e)).div_(d)
-    return (torch.add(m.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+    q = torch.add(m, 2.0, out=spare(3)).reciprocal_()
+    rise = bounded.mul_(e).mul_(q).mul_(torch.sub(constant(1.0, x.dtype, x.device), q, out=e))
+    return (torch.add(m.mul_(q), rise, alpha=4.0, out=out).mul_(g),)
 
 
 def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -457,12 +471,21 @@ def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def serf_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (erf(s) + x sigmoid(x) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x)."""
+    """g (erf(s) + x exp(x - s - s^2) 2 / sqrt(pi)) where s = softplus(x)."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
     s = _softplus_out(bounded, 1.0, 40.0, out=_new(x, spare(1)))
-    density = torch.square(s, out=spare(2)).neg_().exp_()
-    rise = torch.sigmoid(bounded, out=spare(3)).mul_(bounded).mul_(density)
+    # The sigmoid is exp(x - s).
+    rise = torch.sub(bounded, s, out=spare(2)).sub_(torch.square(s, out=spare(3))).exp_().mul_(bounded)
     return (torch.add(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
+
+
+def _far(x: Tensor) -> bool:
+    """Whether it has numbers that cannot be doubled; a NaN hides none."""
+    if x.numel() == 0:
+        return False
+    least, largest = torch.aminmax(x)
+    bound = 0.5 * torch.finfo(x.dtype).max
+    return not (least.item() >= -bound and largest.item() <= bound)
 
 
 def _softplus(p: Parameter) -> Parameter:

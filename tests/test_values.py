@@ -65,11 +65,11 @@ def terms(name, x, params):
     return torch.sigmoid(z) * (1 + z.abs())
 
 
-# Not what PyTorch's operators compute, nor clipped_gelu, whose GELU is PyTorch's, nor a wave, whose argument is rounded.
+# Not what PyTorch's operators compute, nor clipped_gelu, whose GELU is PyTorch's, nor where terms cancel.
 COMPUTED = [
     (name, params)
     for name, params in oracles.CASES
-    if name in ("elu", "selu", "prelu") or (oracles.spec(name).aten is None and name not in ("clipped_gelu", "snake"))
+    if name in ("elu", "selu", "prelu") or (oracles.spec(name).aten is None and name not in ("clipped_gelu", "snake", "xielu"))
 ]
 
 
@@ -139,7 +139,17 @@ def test_float64(name, params):
         assert ((ours - truth).abs() / oracles.ulp(scale, torch.float64)).max() <= units
 
 
-@ways
+EXACT_WAYS = [
+    (way, i)
+    for way, i in zip(oracles.WAYS, oracles.WAY_IDS, strict=True)
+    # PyTorch's CELU and hard sigmoid have constants of float32.
+    if way[0] not in ("celu", "hardsigmoid")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "backend"), [way for way, _ in EXACT_WAYS], ids=[i for _, i in EXACT_WAYS]
+)
 def test_float64_is_as_exact_as_the_formula(name, params, backend):
     """Both cancel, but by how much is the formula's affair."""
     x = torch.cat(
@@ -174,7 +184,7 @@ AT_KINKS = {
 def test_gradient_at_the_kink_is_that_of_torch(name, params, backend):
     x = torch.tensor(oracles.kinks(name, params))
     _, dx = evaluate(name, x, params, torch.ones_like(x), backend)
-    assert dx.tolist() == pytest.approx(AT_KINKS[name](*params), rel=1e-6, abs=0.0)
+    assert dx.tolist() == pytest.approx(AT_KINKS[name](*params), rel=1e-6, abs=1e-8)
 
 
 def assert_at_every_place(y, dx, name, x, params, g):
@@ -331,10 +341,14 @@ writes, looks = (
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 def test_inplace_matches_the_value(name, backend, dtype, forced):
     x = torch.randn(300).to(dtype)
-    expected = oracles.function(name)(x)
+    before, expected = x.clone(), oracles.function(name)(x)
     version = x._version
     assert oracles.function(name)(x, inplace=True) is x
-    torch.testing.assert_close(x, expected)
+    if oracles.spec(name).composite:
+        # PyTorch rounds at each step, and does nothing in place.
+        oracles.assert_value(x, name, before, ())
+    else:
+        torch.testing.assert_close(x, expected)
     assert x._version > version
 
 

@@ -149,7 +149,7 @@ def _mish_gate(x: Tensor) -> tuple[Tensor, Tensor]:
     """The gate and its slope."""
     e = torch.exp(x.clamp(max=30.0))
     n = e * (e + 2)
-    return n / (n + 2), 4 * e * (e + 1) / (n + 2) ** 2
+    return n / (n + 2), torch.where(x > 30, 0.0, 4 * e * (e + 1) / (n + 2) ** 2)
 
 
 def _telu_slope(x: Tensor) -> Tensor:
@@ -443,7 +443,7 @@ TRUTHS: dict[str, Truth] = {
         lambda x, scale, bias: scale * _relu_squared(x) + bias,
         lambda x, scale, bias: 2 * scale * torch.relu(x),
         lambda x, scale=0.8944, bias=-0.4472: scale * torch.relu(x) ** 2 + bias,
-        sweep=[(0.8944, -0.4472), (-1.5, 0.25)],
+        sweep=[(0.8944, -0.4472), (-0.75, 0.25)],
         parameters=(lambda x, scale, bias: _relu_squared(x), lambda x, scale, bias: torch.ones_like(x)),
         dead=lambda x, scale, bias: x <= 0,
     ),
