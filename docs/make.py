@@ -1,4 +1,4 @@
-"""Writes docs/catalogue.md and docs/operators.md from the library's tables: `python docs/make.py`."""
+"""Writes docs/catalogue.md, docs/operators.md and README.md's list from the library's tables: `python docs/make.py`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fusedact.dispatch import ATEN_BELOW
 from fusedact.registry import ActivationSpec
 
 FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+BEGIN, END = "<!-- activations:begin -->", "<!-- activations:end -->"
 
 OPERATORS = """# What an activation of one's own may be made of
 
@@ -45,9 +47,9 @@ is `fusedact.gain(name)`: weights of standard deviation gain / sqrt(fan_in) keep
 LIMITS = f"""
 ## Where PyTorch's own limit is wrong
 
-On a CPU and under `torch.compile`, PyTorch's operator computes what has one, and its answer stands. The kernels give
-the limit: on a GPU from the size on where they serve, 2^{ATEN_BELOW.bit_length() - 1} elements. So does everything that
-PyTorch has no operator for, on every path; softsign is among that, as PyTorch composes it. In float32, on x86:
+What PyTorch's operator computes, where that serves a call, stands: on a CPU, under `torch.compile`, and on a GPU below
+2^{ATEN_BELOW.bit_length() - 1} elements, save as the last column says. The kernels give the limit. What PyTorch has no
+function for gives its own on every path. In float32, on x86:
 
 | activation | input | PyTorch: value, gradient | limit: value, gradient | given by |
 |---|---|---|---|---|
@@ -138,11 +140,19 @@ def _number(value: float) -> str:
     return f"{value:g}" if math.isfinite(value) else {INF: "+inf", -INF: "-inf"}.get(value, "NaN")
 
 
+def _given(spec: ActivationSpec) -> str:
+    """What gives the limit."""
+    parts = ["kernels of any size" if spec.composite else "kernels"]
+    if spec.pieces_from:
+        parts.append(f"CPU from 2^{spec.pieces_from.bit_length() - 1} elements on")
+    if spec.compiled == "formula":
+        parts.append("torch.compile")
+    return "; ".join(parts)
+
+
 def _wrong(name: str, x: float) -> str:
-    theirs, limit = WRONG[name, x]
-    where = "kernels" if registry.get(name).aten is not None else "all paths"
-    pairs = [", ".join(map(_number, pair)) for pair in (theirs, limit)]
-    return f"| `{name}` | {_number(x)} | {pairs[0]} | {pairs[1]} | {where} |"
+    pairs = [", ".join(map(_number, pair)) for pair in WRONG[name, x]]
+    return f"| `{name}` | {_number(x)} | {pairs[0]} | {pairs[1]} | {_given(registry.get(name))} |"
 
 
 def catalogue() -> str:
@@ -161,7 +171,21 @@ def catalogue() -> str:
     )
 
 
-FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue}
+def readme() -> str:
+    """README.md, with the names of all activations between its markers."""
+    before, rest = README.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    twins, beyond = [], []
+    for spec in map(registry.get, registry.names()):
+        (twins if spec.twin else beyond).append(_code(spec.name))
+    lists = [
+        f"- With a twin in PyTorch, whose names, order of arguments, defaults and kinks they have: {', '.join(twins)}.",
+        f"- Beyond PyTorch: {', '.join(beyond)}.",
+    ]
+    return f"{before}{BEGIN}\n\n{chr(10).join(_prose(text, '  ') for text in lists)}\n\n{END}{after}"
+
+
+FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue, README: readme}
 
 if __name__ == "__main__":
     for file, text in FILES.items():

@@ -34,11 +34,6 @@ def test_the_catalogue_names_everything():
         assert f"(#{name})" in text
 
 
-def test_the_readme_names_everything():
-    text = (benches.ROOT / "README.md").read_text()
-    assert all(f"`{name}`" in text for name in fusedact.names())
-
-
 def answer(function, x):
     """Value and gradient at a point, which has neighbours: some operators take several at once."""
     x = torch.full((64,), x, requires_grad=True)
@@ -66,12 +61,38 @@ def test_where_torch_is_wrong(name):
             assert found == pytest.approx(listed[0], rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("place", [p for p in make.WRONG if registry.get(p[0]).aten is None], ids=str)
+def gives_the_limit(function, place, elements):
+    x = torch.full((elements,), place[1], requires_grad=True)
+    y = function(x)
+    y.sum().backward()
+    value, slope = make.WRONG[place][1]
+    assert (y == value).all() and (x.grad == slope).all()
+
+
+@pytest.mark.parametrize("place", [p for p in make.WRONG if registry.get(p[0]).pieces_from], ids=str)
+def test_pieces_give_the_limit(place):
+    gives_the_limit(getattr(FF, place[0]), place, registry.get(place[0]).pieces_from)
+
+
+@pytest.mark.parametrize("place", [p for p in make.WRONG if registry.get(p[0]).compiled == "formula"], ids=str)
+def test_compiled_calls_give_the_limit(place):
+    torch.compiler.reset()
+    # What the compiler is given, without its back end.
+    gives_the_limit(torch.compile(getattr(FF, place[0]), backend="eager", fullgraph=True), place, 8)
+
+
+def tails():
+    """What is no twin, at its infinities."""
+    beyond = [n for n in fusedact.names("elementwise") if not registry.get(n).twin]
+    return [(name, x) for name in beyond for x in (-math.inf, math.inf)]
+
+
 @pytest.mark.parametrize("elements", [1, 2**20])
-def test_composites_give_the_limit(place, elements):
+@pytest.mark.parametrize("place", tails(), ids=str)
+def test_what_has_no_twin_gives_its_limit(place, elements):
+    """A NaN, of value or gradient, only where there is no limit."""
     name, x = place
     x = torch.full((elements,), x, requires_grad=True)
     y = getattr(FF, name)(x)
     y.sum().backward()
-    value, slope = make.WRONG[place][1]
-    assert (y == value).all() and (x.grad == slope).all()
+    assert bool(y.isnan().any() or x.grad.isnan().any()) == (name == "snake")
