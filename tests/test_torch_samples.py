@@ -1,8 +1,8 @@
 """PyTorch's own operator and module samples, as an oracle for the twins.
 
-PyTorch's operators also serve integers and truth values (relu, relu6, hardtanh and threshold return them, sigmoid, tanh,
-softsign and tanhshrink return floats) and some complex numbers (sigmoid, tanh, silu, softsign, tanhshrink). Ours take
-floating point alone, as the activations of networks are; all else is a TypeError that names what is accepted.
+PyTorch's operators also serve integers (relu, relu6, hardtanh and threshold return integers; sigmoid, tanh, softsign
+and tanhshrink floats), truth values (sigmoid, tanh) and complex numbers (sigmoid, tanh, silu, softsign, tanhshrink).
+Ours take floating point alone, as networks have it; all else is a TypeError that names what is accepted.
 """
 
 from __future__ import annotations

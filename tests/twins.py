@@ -1,7 +1,7 @@
 """PyTorch's own functions as the oracle of the twins: where they bend, their samples, and where they are wrong.
 
 What PyTorch's operator computes on the CPU is PyTorch's. Kernels, and what the library composes itself, have the limit
-in the places that WRONG lists; everywhere else they have PyTorch's value and gradient, at kinks, infinities and NaN too.
+in the places that WRONG lists; elsewhere they have PyTorch's value and gradient, at kinks, infinities and NaN too.
 """
 
 from __future__ import annotations
