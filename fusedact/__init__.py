@@ -7,6 +7,7 @@ from .custom import activation as activation
 from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
+from .initialization import gain as gain
 from .modules import CELU as CELU
 from .modules import ELU as ELU
 from .modules import GELU as GELU

@@ -236,6 +236,7 @@ add(
         eager=eager.gelu_tanh,
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
+        compiled="formula",
     )
 )
 
@@ -265,8 +266,12 @@ add(
         example=">>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3034,  0.3752,  1.9440])",
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
+        lean_forward=cpu_forms.mish_lean,
+        lean_backward=cpu_forms.mish_backward_lean,
         twin="torch.nn.functional.mish",
         aten=F.mish,
+        pieces_from=2**14,
+        compiled="formula",
         aten_inplace=partial(F.mish, inplace=True),
     )
 )
@@ -407,7 +412,12 @@ add(
         example=">>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.3333,  0.6667])",
         reference="",
         eager=eager.softsign,
+        lean_forward=cpu_forms.softsign_lean,
+        lean_backward=cpu_forms.softsign_backward_lean,
         twin="torch.nn.functional.softsign",
+        aten=F.softsign,
+        composite=True,
+        pieces_from=2**20,
     )
 )
 
@@ -423,6 +433,8 @@ add(
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
         twin="torch.nn.functional.tanhshrink",
+        aten=F.tanhshrink,
+        composite=True,
     )
 )
 
@@ -542,6 +554,8 @@ add(
         example=">>> FF.quick_gelu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.1542,  0.3504,  1.9357])",
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         eager=eager.quick_gelu,
+        lean_forward=cpu_forms.quick_gelu_lean,
+        lean_backward=cpu_forms.quick_gelu_backward_lean,
     )
 )
 
@@ -563,6 +577,8 @@ add(
             f"min_val must not be greater than max_val, got {low} and {high}" if low > high else ""
         ),
         eager=eager.clipped_gelu,
+        lean_forward=cpu_forms.clipped_gelu_lean,
+        lean_backward=cpu_forms.clipped_gelu_backward_lean,
     )
 )
 
@@ -613,6 +629,8 @@ add(
         ),
         initial=eager.xielu_parameters,
         eager=eager.xielu,
+        lean_forward=cpu_forms.xielu_lean,
+        lean_backward=cpu_forms.xielu_backward_lean,
     )
 )
 
@@ -628,6 +646,8 @@ add(
         parameters=(ParameterSpec("alpha", 1.0, "the frequency; not 0"),),
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
+        lean_forward=cpu_forms.snake_lean,
+        lean_backward=cpu_forms.snake_backward_lean,
     )
 )
 
@@ -643,6 +663,8 @@ add(
         parameters=(ParameterSpec("b", 4.0, "how wide it bends; positive"),),
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
+        lean_forward=cpu_forms.squareplus_lean,
+        lean_backward=cpu_forms.squareplus_backward_lean,
     )
 )
 
@@ -656,6 +678,8 @@ add(
         example=">>> FF.hard_mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.5000,  2.0000])",
         reference="timm; hardswish with other constants.",
         eager=eager.hard_mish,
+        lean_forward=cpu_forms.hard_mish_lean,
+        lean_backward=cpu_forms.hard_mish_backward_lean,
     )
 )
 
@@ -669,6 +693,8 @@ add(
         example=">>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([0.5597, 0.9870, 1.4584])",
         reference="transformers.",
         eager=eager.sqrtsoftplus,
+        lean_forward=cpu_forms.sqrtsoftplus_lean,
+        lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
     )
 )
 
@@ -682,6 +708,8 @@ add(
         example=">>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3521,  0.4643,  2.0000])",
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
+        lean_forward=cpu_forms.telu_lean,
+        lean_backward=cpu_forms.telu_backward_lean,
     )
 )
 
@@ -695,6 +723,8 @@ add(
         example=">>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3422,  0.4158,  1.9947])",
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
+        lean_forward=cpu_forms.serf_lean,
+        lean_backward=cpu_forms.serf_backward_lean,
     )
 )
 

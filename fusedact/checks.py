@@ -92,11 +92,11 @@ def check_number(owner: str, name: str, value: object, accepted: str = "a number
     raise TypeError(f"{owner}: {name} must be {accepted}, got {type(value).__name__}")
 
 
-def check_accepted(owner: str, spec: ActivationSpec, params: Sequence[object]) -> None:
-    """Raise ValueError unless the activation is defined for these numbers."""
+def check_accepted(name: str, spec: ActivationSpec, params: Sequence[object]) -> None:
+    """Raise ValueError unless the activation is defined for these numbers; an empty name means its function's."""
     why = "" if spec.refuses is None else spec.refuses(*params)
     if why:
-        raise ValueError(f"{owner}: {why}")
+        raise ValueError(f"{name or owner(spec)}: {why}")
 
 
 def check_names(owner: str, spec: ActivationSpec, given: Iterable[str]) -> None:

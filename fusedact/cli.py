@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 import fusedact
 
-from . import registry, sources
+from . import describe, registry, sources
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -113,11 +114,26 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _list(_: argparse.Namespace) -> None:
-    table = _table("Activations", "name", "module", "formula", "parameters")
-    for name in registry.names():
-        spec = registry.get(name)
-        table.add_row(name, spec.module, spec.formula, ", ".join(map(str, spec.parameters)))
-    _print(table)
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title="Activations", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("name (aliases)", "module", "formula, parameters", "in PyTorch", "kernel", "kept"):
+        # Formulas take what is left.
+        wide = column.startswith("formula")
+        table.add_column(column, ratio=1 if wide else None, no_wrap=not wide)
+    for spec in map(registry.get, registry.names()):
+        name = Text(spec.name, "bold").append("".join(f"\n({a})" for a in spec.aliases), "not bold")
+        numbers = ", ".join(f"{text}{'*' if learns else ''}" for text, learns in describe.parameters(spec))
+        ours, torchs = describe.kept(spec)
+        kept = ours if torchs in ("", ours) else f"{ours}; {torchs}"
+        # The option of a twin is told by its value.
+        twin = re.sub(r"\(\w+=", "\n(", describe.twin(spec))
+        formula = Text(spec.formula + (f"\n{numbers}" if numbers else ""))
+        table.add_row(name, spec.module, formula, Text(twin), describe.kernel(spec), kept)
+    _print(table, Text("*: a number, or a tensor with one entry or one per channel, which learns."))
+    _print(Text(f"kept: for backward. {describe.KEPT}"))
 
 
 def _version(package: str) -> str:

@@ -5,6 +5,7 @@ They compute on memory that they are given: see pieces.py, which calls them, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -16,18 +17,41 @@ __all__ = [
     "Gradients",
     "Needed",
     "Spare",
+    "clipped_gelu_backward_lean",
+    "clipped_gelu_lean",
     "constant",
     "elu_backward_lean",
+    "hard_mish_backward_lean",
+    "hard_mish_lean",
+    "mish_backward_lean",
+    "mish_lean",
     "no_spare",
     "prelu_backward_lean",
     "prelu_lean",
+    "quick_gelu_backward_lean",
+    "quick_gelu_lean",
     "relu_sigmoid_backward_lean",
     "relu_sigmoid_lean",
+    "serf_backward_lean",
+    "serf_lean",
+    "snake_backward_lean",
+    "snake_lean",
+    "softsign_backward_lean",
+    "softsign_lean",
+    "sqrtsoftplus_backward_lean",
+    "sqrtsoftplus_lean",
+    "squareplus_backward_lean",
+    "squareplus_lean",
     "swish_backward_lean",
     "swish_lean",
+    "telu_backward_lean",
+    "telu_lean",
+    "xielu_backward_lean",
+    "xielu_lean",
 ]
 
 Parameter = float | Tensor
+TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 # Gives a lean function memory for an intermediate result of its input's shape, by number and dtype: the same for all
 # pieces of a tensor, since new memory from the system costs more than the arithmetic. Or None, for memory of its own.
 Spare = Callable[..., Tensor | None]
@@ -37,6 +61,9 @@ Needed = Sequence[bool] | None
 Gradients = tuple[Tensor | None, ...]
 
 # Resolved once: looking an overload up costs more than a small tensor's operation.
+_gelu = torch.ops.aten.gelu.out
+_gelu_backward = torch.ops.aten.gelu_backward.grad_input
+_softplus_out = torch.ops.aten.softplus.out
 _elu_backward = torch.ops.aten.elu_backward.grad_input
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -185,3 +212,269 @@ def swish_backward_lean(
         dx = torch.mul(g, s, out=out)
         dx = dx.addcmul_(part, beta) if isinstance(beta, Tensor) else dx.add_(part, alpha=beta)
     return dx, part.mul_(bounded)
+
+
+# ----- gates and other compositions, which PyTorch works operator by operator
+
+
+def softsign_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x / (1 + |x|), with the largest number for an infinity."""
+    largest = torch.finfo(x.dtype).max
+    bounded = torch.clamp(x, -largest, largest, out=spare(0))
+    return torch.div(bounded, torch.abs(x, out=spare(1)).add_(1.0).clamp_max_(largest), out=out)
+
+
+def softsign_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g / (1 + |x|)^2."""
+    d = torch.abs(x, out=spare(0)).add_(1.0)
+    return (torch.div(g, d, out=out).div_(d),)
+
+
+def mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x n / (n + 2) where n = e (e + 2) and e = exp(x)."""
+    e = torch.clamp_max(x, 20.0, out=spare(0)).exp_()
+    n = torch.add(e, 2.0, out=spare(1)).mul_(e)
+    gate = n.div_(torch.add(n, 2.0, out=e))
+    return torch.clamp_min(x, -torch.finfo(x.dtype).max, out=out).mul_(gate)
+
+
+def mish_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g (n / d + x 4 e (e + 1) / d^2) where d = n + 2."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
+    e = torch.exp(bounded, out=spare(1))
+    n = torch.add(e, 2.0, out=spare(2)).mul_(e)
+    d = torch.add(n, 2.0, out=spare(3))
+    rise = bounded.mul_(e).div_(d).mul_(e.add_(1.0)).div_(d)
+    return (torch.add(n.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+
+
+def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x sigmoid(1.702 x)."""
+    return swish_lean(x, 1.702, out, spare)
+
+
+def quick_gelu_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """swish's, without a parameter."""
+    return swish_backward_lean(g, x, 1.702, None, out, spare)
+
+
+def clipped_gelu_lean(
+    x: Tensor, min_val: Parameter, max_val: Parameter, out: Tensor | None = None, spare: Spare = no_spare
+) -> Tensor:
+    """gelu(x) between the bounds."""
+    largest = torch.finfo(x.dtype).max
+    bounded = torch.clamp(x, -largest, largest, out=spare(0))
+    y = _gelu(bounded, out=_new(x, out))
+    return y.clamp_min_(min_val).clamp_max_(max_val)
+
+
+def clipped_gelu_backward_lean(
+    g: Tensor,
+    x: Tensor,
+    min_val: Parameter,
+    max_val: Parameter,
+    needed: Needed = None,
+    out: Tensor | None = None,
+    spare: Spare = no_spare,
+) -> Gradients:
+    """g times gelu's slope where gelu is neither below min_val nor above max_val, whose gradients are g there."""
+    largest = torch.finfo(x.dtype).max
+    bounded = torch.clamp(x, -largest, largest, out=spare(0))
+    y = _gelu(bounded, out=_new(x, spare(1)))
+    below = torch.lt(y, min_val, out=_new(x, spare(2)))
+    above = torch.gt(y, max_val, out=_new(x, spare(3)))
+    dx = _gelu_backward(g, bounded, grad_input=_new(x, spare(4)))
+    # What is lost at a bound must be finite, or 0 times it would not be 0.
+    outside = torch.add(below, above, out=y)
+    dx = torch.addcmul(dx, dx, outside, value=-1.0, out=_new(x, out))
+    return dx, below.mul_(g), above.mul_(g)
+
+
+def xielu_lean(
+    x: Tensor,
+    alpha_p: Parameter,
+    alpha_n: Parameter,
+    beta: Parameter,
+    eps: Parameter,
+    out: Tensor | None = None,
+    spare: Spare = no_spare,
+) -> Tensor:
+    """x (p x + beta) where x > 0, else (n + beta) expm1(min(x, eps)) - n x."""
+    p, n = _softplus(alpha_p), _softplus(alpha_n)
+    positive = torch.clamp_min(x, 0.0, out=spare(0))
+    below = torch.clamp_max(x, eps, out=spare(1)).expm1_().mul_(n + beta)
+    below.mul_(torch.le(x, 0.0, out=_new(x, spare(2))))
+    below.sub_(torch.clamp_max(x, 0.0, out=spare(2)).mul_(n))
+    return torch.mul(positive, p, out=out).add_(beta).mul_(positive).add_(below)
+
+
+def xielu_backward_lean(
+    g: Tensor,
+    x: Tensor,
+    alpha_p: Parameter,
+    alpha_n: Parameter,
+    beta: Parameter,
+    eps: Parameter,
+    needed: Needed = None,
+    out: Tensor | None = None,
+    spare: Spare = no_spare,
+) -> Gradients:
+    """g (2 p x + beta) where x > 0, else g ((n + beta) exp(x) [x < eps] - n); and those of the alphas."""
+    x_needed, p_needed, n_needed = (needed or (True, False, False))[:3]
+    p, n = _softplus(alpha_p), _softplus(alpha_n)
+    above = torch.gt(x, 0.0, out=_new(x, spare(0)))
+    positive = torch.clamp_min(x, 0.0, out=spare(1))
+    negative = torch.clamp_max(x, 0.0, out=spare(2))
+    dx: Tensor | None = None
+    parts: list[Tensor | None] = [None, None]
+    if x_needed:
+        # Half the slope where x is eps, as torch.minimum has it.
+        bent = torch.lt(x, eps, out=_new(x, spare(3))).add_(torch.le(x, eps, out=_new(x, spare(4)))).mul_(0.5)
+        slope = torch.exp(negative, out=spare(4)).mul_(n + beta).mul_(bent)
+        # Below 0 the one, above the other: each is finite where the other counts.
+        rest = torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(-n)
+        rising = torch.mul(positive, 2.0 * p, out=_new(x, spare(5))).add_(torch.mul(above, beta, out=_new(x, out)))
+        dx = torch.add(slope, rest, out=out).add_(rising).mul_(g)
+    if p_needed:
+        parts[0] = positive.square_().mul_(g).mul_(_sigmoid(alpha_p))
+    if n_needed:
+        grown = torch.clamp_max(x, eps, out=spare(3)).expm1_().mul_(torch.le(x, 0.0, out=_new(x, spare(4))))
+        parts[1] = grown.sub_(negative).mul_(g).mul_(_sigmoid(alpha_n))
+    return dx, *parts, None, None
+
+
+def snake_lean(x: Tensor, alpha: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x + sin(alpha x)^2 / alpha."""
+    return torch.mul(x, alpha, out=out).sin_().square_().div_(alpha).add_(x)
+
+
+def snake_backward_lean(
+    g: Tensor, x: Tensor, alpha: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g (1 + sin(2 alpha x)); alpha's is g (x sin(2 alpha x) - sin(alpha x)^2 / alpha) / alpha."""
+    x_needed, alpha_needed = needed or (True, False)
+    angle = torch.mul(x, alpha, out=spare(0))
+    twice = torch.mul(angle, 2.0, out=spare(1)).sin_()
+    dx = torch.addcmul(g, g, twice, out=out) if x_needed else None
+    if not alpha_needed:
+        return (dx,)
+    return dx, twice.mul_(x).sub_(angle.sin_().square_().div_(alpha)).div_(alpha).mul_(g)
+
+
+def squareplus_lean(x: Tensor, b: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """relu(x) + b / 2 / (sqrt(x^2 + b) + |x|)."""
+    root = torch.hypot(x, _root(b, x), out=spare(0))
+    rest = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b)
+    return torch.clamp_min(x, 0.0, out=out).add_(rest)
+
+
+def squareplus_backward_lean(
+    g: Tensor, x: Tensor, b: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g t where x <= 0, else g (1 - t), t = b / 2 / (s (s + |x|)), s = sqrt(x^2 + b); b's is g / (4 s)."""
+    x_needed, b_needed = needed or (True, False)
+    root = torch.hypot(x, _root(b, x), out=spare(0))
+    dx: Tensor | None = None
+    if x_needed:
+        t = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b).div_(root)
+        above = torch.gt(x, 0.0, out=_new(x, spare(2)))
+        other = torch.sub(constant(1.0, x.dtype, x.device), t, out=spare(3))
+        dx = torch.lerp(t, other, above, out=_new(x, out)).mul_(g)
+    return (dx, root.reciprocal_().mul_(0.25).mul_(g)) if b_needed else (dx,)
+
+
+def hard_mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x min(2, max(0, x + 2)) / 2."""
+    gate = torch.add(x, 2.0, out=spare(0)).clamp_(0.0, 2.0).mul_(0.5)
+    return torch.clamp_min(x, -torch.finfo(x.dtype).max, out=out).mul_(gate)
+
+
+def hard_mish_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """0 where x < -2, g (x + 1) up to 0, g beyond."""
+    alive = torch.ge(x, -2.0, out=_new(x, spare(0)))
+    return (torch.clamp(x, -3.0, 0.0, out=out).add_(1.0).mul_(alive).mul_(g),)
+
+
+def _sqrtsoftplus_parts(x: Tensor, out: Tensor | None, spare: Spare) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x where softplus is not yet exp(x), the root there, and a factor for both value and slope, if it is not 1."""
+    # A NaN takes the longer way.
+    if x.numel() == 0 or x.amin() >= -40.0:
+        return x, _softplus_out(x, 1.0, 40.0, out=_new(x, out)).sqrt_(), None
+    near = torch.clamp_min(x, -40.0, out=spare(0))
+    factor = torch.clamp_max(x, -40.0, out=spare(1)).add_(40.0).mul_(0.5).exp_()
+    return near, _softplus_out(near, 1.0, 40.0, out=_new(x, out)).sqrt_(), factor
+
+
+def sqrtsoftplus_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """sqrt(log(1 + exp(x))); far below 0 exp(x / 2)."""
+    _, root, factor = _sqrtsoftplus_parts(x, out, spare)
+    return root if factor is None else root.mul_(factor)
+
+
+def sqrtsoftplus_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g sigmoid(x) / (2 sqrt(softplus(x)))."""
+    near, root, factor = _sqrtsoftplus_parts(x, spare(2), spare)
+    slope = torch.sigmoid(near, out=out).div_(root).mul_(0.5)
+    slope = slope if factor is None else slope.mul_(factor)
+    return (slope.mul_(g),)
+
+
+def telu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x m / (m + 2) where m = expm1(2 exp(x)): tanh(exp(x)) is 1 from 3 on."""
+    m = torch.clamp_max(x, 3.0, out=spare(0)).exp_().mul_(2.0).expm1_()
+    gate = torch.div(m, torch.add(m, 2.0, out=spare(1)), out=m)
+    return torch.clamp_min(x, -torch.finfo(x.dtype).max, out=out).mul_(gate)
+
+
+def telu_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m / d, 1 - t^2 = 4 (m + 1) / d^2, d = m + 2."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 3.0, out=spare(0))
+    e = torch.exp(bounded, out=spare(1))
+    m = torch.mul(e, 2.0, out=spare(2)).expm1_()
+    d = torch.add(m, 2.0, out=spare(3))
+    rise = bounded.mul_(e).div_(d).mul_(torch.add(m, 1.0, out=e)).div_(d)
+    return (torch.add(m.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+
+
+def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """x erf(softplus(x))."""
+    gate = _softplus_out(torch.clamp_max(x, 20.0, out=spare(0)), 1.0, 40.0, out=_new(x, spare(1))).erf_()
+    return torch.clamp_min(x, -torch.finfo(x.dtype).max, out=out).mul_(gate)
+
+
+def serf_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g (erf(s) + x sigmoid(x) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x)."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
+    s = _softplus_out(bounded, 1.0, 40.0, out=_new(x, spare(1)))
+    density = torch.square(s, out=spare(2)).neg_().exp_()
+    rise = torch.sigmoid(bounded, out=spare(3)).mul_(bounded).mul_(density)
+    return (torch.add(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
+
+
+def _softplus(p: Parameter) -> Parameter:
+    """Of a parameter."""
+    return F.softplus(p) if isinstance(p, Tensor) else math.log1p(math.exp(-abs(p))) + max(p, 0.0)
+
+
+def _sigmoid(p: Parameter) -> Parameter:
+    """Of a parameter."""
+    return torch.sigmoid(p) if isinstance(p, Tensor) else math.exp(-_softplus(-p))
+
+
+def _root(p: Parameter, x: Tensor) -> Tensor:
+    """Of a parameter, as a tensor."""
+    return p.sqrt() if isinstance(p, Tensor) else constant(math.sqrt(p), x.dtype, x.device)

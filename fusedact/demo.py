@@ -32,6 +32,7 @@ __all__ = [
 
 HIDDEN = 128
 BATCH = 128
+RATE = 3e-3
 
 # Identity and ReLU are the yardsticks.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -158,15 +159,18 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[], None] = lambda: None,
+    *,
+    size: int = BATCH,
+    rate: float = RATE,
 ) -> Trained:
     """Train a two-layer network with Adam, which has no weight decay: that would pull learned parameters to 0."""
     torch.manual_seed(seed)
     network = _network(data.train_x.shape[1], data.classes, make()).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     train_x, train_y = data.train_x.to(device), data.train_y.to(device)
     seconds = []
     for _ in range(epochs):
-        for batch in torch.randperm(len(train_x)).split(BATCH):
+        for batch in torch.randperm(len(train_x)).split(size):
             start = time.perf_counter()
             loss = F.cross_entropy(network(train_x[batch.to(device)]), train_y[batch.to(device)])
             optimizer.zero_grad()

@@ -1,14 +1,28 @@
-"""The signatures and docstrings of what is made from a record: its function and its module."""
+"""What is said of a record: signatures and docstrings of its function and module, and the lines of the catalogue."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from . import registry
 from .checks import SHAPES, owner
 from .registry import ActivationSpec, OptionSpec
 
-__all__ = ["function_docstring", "function_signature", "module_docstring", "module_signature", "source"]
+__all__ = [
+    "function_docstring",
+    "function_signature",
+    "kept",
+    "kernel",
+    "module_docstring",
+    "module_signature",
+    "parameters",
+    "source",
+    "twin",
+]
 
 BOUNDS = "Bounds | dict[str, Bounds] | None"
 WEIGHT_DECAY = """
@@ -163,3 +177,56 @@ def _module_example(spec: ActivationSpec) -> str:
         shown = [f"{p.name}={p.default}" for p in spec.parameters]
     shown += [f"{o.name}={o.default!r}" for o in spec.options]
     return f">>> fusedact.{spec.module}({given})\n{spec.module}({', '.join(shown)})"
+
+
+# ----- the catalogue
+
+
+def parameters(spec: ActivationSpec) -> list[tuple[str, bool]]:
+    """Parameters with their defaults, and whether they may be tensors, which learn; then options."""
+    return [(str(p), not p.fixed) for p in spec.parameters] + [(f"{o.name}={o.default!r}", False) for o in spec.options]
+
+
+def twin(spec: ActivationSpec) -> str:
+    """PyTorch's function of which it is the twin, as people abbreviate it, with what selects it."""
+    short = spec.twin.replace("torch.nn.functional.", "F.").replace("torch.nn.", "nn.")
+    for other in map(registry.get, registry.names()):
+        for o in other.options:
+            short += "".join(f"({o.name}={v!r})" for v, n in o.choices.items() if n == spec.name != other.name)
+    return short
+
+
+def kernel(spec: ActivationSpec) -> str:
+    """Who wrote its device functions: "hand-written" or "generated"; "none" where PyTorch's operator always serves."""
+    if spec.always_aten:
+        return "none"
+    return "hand-written" if spec.build is None else "generated"
+
+
+KEPT = (
+    "x is the input, y the output. Kernels and the CPU's pieces keep x; PyTorch's own operator keeps what stands after "
+    "a semicolon, where it serves the call; plain operators, which run what is generated on small CPU tensors, keep "
+    "more."
+)
+
+
+def kept(spec: ActivationSpec) -> tuple[str, str]:
+    """What of the input's size is kept for backward: by kernels and pieces, and by PyTorch's operator if it has one.
+
+    Ours keep the input and nothing else. PyTorch's operator is asked.
+    """
+    if spec.aten is None:
+        return "x", ""
+    found: list[Tensor] = []
+
+    def pack(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    # Begins nothing by itself: autograd wants an input that an operator made.
+    x = torch.linspace(-2.0, 2.0, 8, device="cpu", requires_grad=True) * 1.0
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = spec.aten(x, *(p.default for p in spec.parameters))
+    known = {x.data_ptr(): "x", y.data_ptr(): "y"}
+    names = ", ".join(known.get(t.data_ptr(), "a buffer") for t in found) or "nothing"
+    return names if spec.always_aten else "x", names

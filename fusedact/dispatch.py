@@ -41,8 +41,8 @@ class Path:
 # same time at 2^16 elements, a fifth of ours at 2^8.
 ATEN_TENSORS_BELOW = 2**16
 
-# And below this many a CPU tensor with an activation that the engine writes. Measured: at 2^20 elements in-cache pieces
-# begin to win; below, what backward computes again costs more than what autograd keeps.
+# And below this many a CPU tensor with an activation whose form for the CPU the engine writes. Measured: at 2^20
+# elements in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
@@ -51,7 +51,7 @@ FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
 FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced, down to plain operators")
 FORMULA_META = Path("formula", "a meta tensor holds no values")
 FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
-ATEN_CPU = Path("aten", "PyTorch has this activation fused on the CPU")
+ATEN_CPU = Path("aten", "on the CPU PyTorch's own operator is the fastest there is")
 ATEN_FORCED = Path("aten", "the eager backend is forced, and PyTorch has this activation fused")
 ATEN_ALWAYS = Path("aten", "no kernel can be better than PyTorch's own operator")
 ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is launched sooner")
@@ -132,7 +132,8 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
         return FORMULA_COMPILING
     forced = _backend.get()
     # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
-    if numbers and spec.aten is not None and x.is_cpu and forced == "auto" and not compat.interpreting:
+    plainly = x.is_cpu and forced == "auto" and not compat.interpreting
+    if plainly and numbers and spec.aten is not None and not (spec.pieces_from and x.numel() >= spec.pieces_from):
         return ATEN_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
     if forced == "triton" and path.kind != "triton":
@@ -167,12 +168,12 @@ def _choose_plain(
         return FORMULA_RECORDING
     if x.layout is not torch.strided or x.is_nested:
         return FORMULA_LAYOUT
-    aten = numbers and spec.aten is not None
+    aten = numbers and spec.aten is not None and not spec.composite
     if x.is_cpu and forced == "auto" and not compat.interpreting:
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        return FORMULA_SMALL if spec.build is not None and x.numel() < FORMULA_BELOW else PIECES_CPU
+        return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
     if x.is_meta:
@@ -217,7 +218,7 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
         TypeError: if `activation` is none of these, a parameter is unknown, or x is not a floating-point tensor.
 
     >>> print(fusedact.explain("elu", torch.zeros(8)))
-    aten: PyTorch has this activation fused on the CPU
+    aten: on the CPU PyTorch's own operator is the fastest there is
     """
     spec = get(activation, "fusedact.explain") if isinstance(activation, str) else getattr(activation, "spec", None)
     if not isinstance(spec, ActivationSpec):

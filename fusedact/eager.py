@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from . import compat
@@ -293,7 +294,8 @@ def operand(p: Parameter, x: Tensor, channel: int | None, dtype: torch.dtype) ->
 
 def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], channel: int | None = None) -> Tensor:
     """The definition on any tensor, differentiable to any order; halves are computed in fp32 and rounded once."""
-    if spec.aten is not None and not any(isinstance(p, Tensor) for p in params):
+    numbers = not any(isinstance(p, Tensor) for p in params)
+    if spec.aten is not None and numbers and not (spec.compiled == "formula" and is_compiling()):
         return spec.aten(x, *params)
     beside = () if spec.table is None else spec.table.beside(x)
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype

@@ -133,6 +133,7 @@ def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
         device=name,
         lean_forward=lean.compiled(made.name, "forward", n, [made.value]),
         lean_backward=lean.Backward(made.name, n, made.gradients),
+        lean_by_engine=True,
         build=_Build(name, codegen.safe_name(made.name), text),
         build_double=_BuildDouble(made),
     )
@@ -146,6 +147,7 @@ def generated(spec: ActivationSpec) -> ActivationSpec:
         device=f"{spec.name}_generated",
         lean_forward=spec.lean_forward or later.lean_forward,
         lean_backward=spec.lean_backward or later.lean_backward,
+        lean_by_engine=spec.lean_backward is None,
         build=later.build,
         build_double=later.build_double,
     )

@@ -48,7 +48,8 @@ def _define(spec: ActivationSpec) -> Any:
     name, x = spec.name, spec.input_name
     values = "".join(f"{p.name}, " for p in spec.parameters)
     options = "".join(f"{o.name}, " for o in spec.options)
-    record = f"chosen({options})" if options else "spec"
+    usual = " and ".join(f"{o.name} == {o.default!r}" for o in spec.options)
+    record = f"spec if {usual} else chosen({options})" if options else "spec"
     channel, by_name = (", channel_dim", ", channel_dim=channel_dim") if spec.learnable else ("", "")
     # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
     source = (

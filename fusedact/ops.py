@@ -38,14 +38,14 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
             params, channel = check_parameters(spec, x, params, channel_dim)
             numbers = eager.numeric(params)
             break
-    if numbers and spec.refuses is not None:
-        check_accepted(owner(spec), spec, params)
+    if numbers and spec.refuses is not None and spec.refuses(*params):
+        check_accepted("", spec, params)
     if spec.autocast:
         x, params = _autocast(x, params)
     path = choose(spec, x, params, numbers)
     if path.kind == "aten" and not inplace:
         if numbers and spec.aten is not None:
-            return spec.aten(x, *params)
+            return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
         if spec.aten_tensors is not None:
             return spec.aten_tensors(x, *params, channel=channel)
     call = Call(spec, path, channel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -110,6 +111,12 @@ class ActivationSpec:
     twin: str = ""
     aten: Callable[..., Tensor] | None = None
     aten_inplace: Callable[..., Tensor] | None = None
+    # The twin is a composition of operators, never faster than one kernel.
+    composite: bool = False
+    # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin. 0 for never.
+    pieces_from: int = 0
+    # What torch.compile sees of numeric parameters: the "twin", or the "formula" where a compiler makes more of that.
+    compiled: str = "twin"
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
@@ -121,8 +128,9 @@ class ActivationSpec:
     # Of an activation of one's own: its first argument's name, and how its operator finds it.
     first: str | None = None
     key: str | None = None
-    # Of one that the engine wrote: what makes its device functions before a launch, build(device), and what gives that
-    # of second derivatives, if any: see engine.py.
+    # Of one that the engine wrote: whether its lean forms, too; what makes its device functions before a launch,
+    # build(device), and what gives that of second derivatives, if any: see engine.py.
+    lean_by_engine: bool = False
     build: Any = None
     build_double: Any = None
 
@@ -130,6 +138,11 @@ class ActivationSpec:
     def input_name(self) -> str:
         """The first argument's name: the twin's where there is one."""
         return self.first or ("input" if self.twin else "x")
+
+    @cached_property
+    def usual(self) -> tuple[float | None, ...] | None:
+        """The twin's defaults, if it has them: PyTorch takes as long to read two numbers as to compute with them."""
+        return None if any(p.required for p in self.parameters) else tuple(p.default for p in self.parameters)
 
     @property
     def learnable(self) -> tuple[ParameterSpec, ...]:

@@ -1,8 +1,9 @@
-"""Loads modules of bench/, which is no part of the package."""
+"""Loads modules of bench/ and docs/, which are no part of the package."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -16,3 +17,12 @@ def load(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         return importlib.import_module(f"bench.{name}")
+
+
+def documents() -> ModuleType:
+    """docs/make.py."""
+    spec = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made

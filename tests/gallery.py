@@ -111,17 +111,9 @@ def _gelu(x: Tensor) -> Tensor:
 # Nag, Bhattacharyya 2021, arXiv:2108.09598.
 @shown(defined=False, kept=lambda x: x > -88, exact=lambda x: x * torch.erf(_softplus(x)))
 @fusedact.activation
-def serf(x):
+def serf_by_hand(x):
     """A gate of softplus in the error function."""
     return x * torch.erf(torch.log(1 + torch.exp(x)))
-
-
-# Fernandez, Mali 2024, arXiv:2412.20269; as TanhExp: Liu, Di 2020, arXiv:2003.09855.
-@shown(defined=False, exact=lambda x: x * _tanh(torch.exp(x.clamp(max=30.0))))
-@fusedact.activation
-def telu(x):
-    """x tanh(exp(x))."""
-    return x * torch.tanh(torch.exp(x))
 
 
 # Misra 2019, arXiv:1908.08681, as it stands there.
@@ -278,21 +270,6 @@ def flatten_t_swish(x, t=-0.2):
 # ----- algebra
 
 
-# Barron 2021, arXiv:2112.11687.
-@shown(
-    (4.0,),
-    (0.1,),
-    defined=False,
-    exact=lambda x, b: torch.where(
-        x > 0, (x + torch.sqrt(x**2 + b)) / 2, b / 2 / (torch.sqrt(x**2 + b) - x.clamp(max=0.0))
-    ),
-)
-@fusedact.activation
-def squareplus(x, b=4.0):
-    """A softplus without exponentials."""
-    return (x + torch.sqrt(x**2 + b)) / 2
-
-
 def _bent_identity(x: Tensor) -> Tensor:
     # Far out nothing cancels.
     return torch.where(x.abs() > 1e8, (torch.sqrt(x**2 + 1) - 1) / 2, x**2 / (torch.sqrt(x**2 + 1) + 1) / 2) + x
@@ -308,7 +285,7 @@ def bent_identity(x):
 # Bergstra, Desjardins, Lamblin, Bengio 2009; with a slope.
 @shown((1.0,), (0.3,), exact=lambda x, s: _softsign(x, s))
 @fusedact.activation
-def softsign(x, s=1.0):
+def sloped_softsign(x, s=1.0):
     """x / (1 + s |x|)."""
     return x / (1 + s * x.abs())
 
@@ -372,14 +349,6 @@ def nlrelu(x, beta=1.0):
     return torch.log(beta * torch.relu(x) + 1)
 
 
-# Yu, Si, Zhou, Luo, Zhou, Feng, Yan, Wang 2022, arXiv:2210.13452.
-@shown((0.8944, -0.4472), (1.5, 0.25))
-@fusedact.activation
-def star_relu(x, s=0.8944, b=-0.4472):
-    """s relu(x)^2 + b."""
-    return s * F.relu(x) ** 2 + b
-
-
 # A power on both sides of 0.
 @shown((1.5,), (0.75,), kinks=lambda a: (0.0,))
 @fusedact.activation
@@ -402,7 +371,7 @@ def hermite(x, c0=0.25, c1=1.0, c2=0.5, c3=-0.125):
 # Ziyin, Hartwig, Ueda 2020, arXiv:2006.08195.
 @shown((1.0,), (0.5,), (3.0,))
 @fusedact.activation
-def snake(x, a=1.0):
+def snake_by_hand(x, a=1.0):
     """x + sin(a x)^2 / a."""
     return x + torch.sin(a * x) ** 2 / a
 
@@ -484,19 +453,19 @@ def staircase(x, slope=0.1):
 def _made_with(eps: float) -> Callable[..., Tensor]:
     # Huang, Schlag 2024, arXiv:2411.13010.
     @fusedact.activation
-    def xielu(x, alpha_p=0.8, alpha_n=0.8, beta=0.5):
+    def xielu_by_hand(x, alpha_p=0.8, alpha_n=0.8, beta=0.5):
         """An integral of an ELU, with eps from outside."""
         positive = F.softplus(alpha_p) * x * x + beta * x
         negative = (beta + F.softplus(alpha_n)) * (torch.expm1(torch.clamp(x, max=eps)) - x) + beta * x
         return torch.where(x > 0, positive, negative)
 
     # As if it stood outside, so that it is found by name.
-    xielu.__qualname__ = "xielu"
-    return xielu
+    xielu_by_hand.__qualname__ = "xielu_by_hand"
+    return xielu_by_hand
 
 
 EPS = -1e-6
-xielu = shown((0.8, 0.8, 0.5), (-1.0, 0.5, 1.5), kinks=lambda *_: (EPS, 0.0))(_made_with(EPS))
+xielu_by_hand = shown((0.8, 0.8, 0.5), (-1.0, 0.5, 1.5), kinks=lambda *_: (EPS, 0.0))(_made_with(EPS))
 
 
 # ----- made of other activations
@@ -513,9 +482,9 @@ def _nested(x: Tensor, t: Tensor, beta: Tensor) -> Tensor:
 @fusedact.activation
 def nested(x, t=0.1, beta=1.3):
     """Of the catalog, and of the gallery itself."""
-    return 0.5 * snake(FF.relu_sigmoid(x, t)) + FF.swish(-x, beta)
+    return 0.5 * snake_by_hand(FF.relu_sigmoid(x, t)) + FF.swish(-x, beta)
 
 
 # What takes longer is tested with these: a gate that overflows, three parameters, a wave, a kink that moves, ties, and
 # a nest.
-CHOSEN = ("serf", "aptx", "snake", "fence", "xielu", "nested")
+CHOSEN = ("serf_by_hand", "aptx", "snake_by_hand", "fence", "xielu_by_hand", "nested")

@@ -14,104 +14,39 @@ on the way, the library may overflow too: see `formula` in `assert_accurate`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from gallery import CHOSEN, GALLERY
 from torch import Tensor
 from torch.nn import functional as F
+from truths import TRUTHS
 
 from fusedact import functional, modules, registry
 from fusedact.registry import ActivationSpec
 
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
-
 WINDOW = 65
 FEW = 16
 
-# ----- truth, in float64
-
-
-def _relu_sigmoid(x: Tensor, t: float) -> Tensor:
-    return torch.where(x > t, (x - t) * torch.sigmoid(x), torch.where(x.isnan(), x, 0.0))
-
-
-def _relu_sigmoid_slope(x: Tensor, t: float) -> Tensor:
-    # At +inf the second term is inf * 0, whose limit is 0.
-    s, complement = torch.sigmoid(x), torch.sigmoid(-x)
-    slope = s * (1 + torch.where(x == torch.inf, 0.0, (x - t) * complement))
-    return torch.where(x <= t, 0.0, slope)
-
-
-def _scaled(x: Tensor, beta: float | Tensor) -> Tensor:
-    """beta * x, with 0 * inf = 0."""
-    return beta * torch.where(x.isinf() & (torch.as_tensor(beta) == 0), 0.0, x)
-
-
-def _swish(x: Tensor, beta: float) -> Tensor:
-    s = torch.sigmoid(_scaled(x, beta))
-    return torch.where((s == 0) & x.isinf(), 0.0, x * s)
-
-
-def _swish_slope(x: Tensor, beta: float) -> Tensor:
-    z = _scaled(x, beta)
-    return torch.sigmoid(z) + torch.where(z.isinf(), 0.0, z * torch.sigmoid(z) * torch.sigmoid(-z))
-
-
-def _swish_parameter_slope(x: Tensor, beta: float) -> Tensor:
-    z = _scaled(x, beta)
-    return torch.where(z.isinf(), 0.0, x * x * torch.sigmoid(z) * torch.sigmoid(-z))
-
-
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "relu_sigmoid": _relu_sigmoid,
-    "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.expm1(x), x),
-    "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.expm1(x), x),
-    "prelu": lambda x, w: torch.where(x > 0, x, w * x),
-    "swish": _swish,
+# What PyTorch has for a limit that exists is NaN, at these inputs: of the value, and of the gradient. Where its own
+# operator serves a call, as it does on the CPU, this NaN stands; kernels, and what PyTorch composes, give the limit.
+LIMITS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "gelu": (Tensor.isinf, Tensor.isinf),
+    "gelu_tanh": (Tensor.isneginf, lambda x: x.double().abs() > 1.8e19),
+    "silu": (Tensor.isneginf, Tensor.isinf),
+    "mish": (Tensor.isneginf, Tensor.isinf),
+    "hardswish": (Tensor.isneginf, lambda x: torch.zeros_like(x, dtype=torch.bool)),
 }
 
-SLOPES: dict[str, Callable[..., Tensor]] = {
-    "relu_sigmoid": _relu_sigmoid_slope,
-    "elu": lambda x, alpha: torch.where(x <= 0, alpha * torch.exp(x), 1.0),
-    "selu": lambda x: SELU_SCALE * torch.where(x <= 0, SELU_ALPHA * torch.exp(x), 1.0),
-    "prelu": lambda x, w: torch.where(x > 0, 1.0, torch.full_like(x, w)),
-    "swish": _swish_slope,
-}
-
-PARAMETER_SLOPES: dict[str, tuple[Callable[..., Tensor], ...]] = {
-    "relu_sigmoid": (lambda x, t: torch.where(x <= t, 0.0, -torch.sigmoid(x)),),
-    "elu": (lambda x, alpha: torch.where(x > 0, 0.0, torch.expm1(x)),),
-    "selu": (),
-    "prelu": (lambda x, w: torch.where(x > 0, 0.0, x),),
-    "swish": (_swish_parameter_slope,),
-}
-
-COMPOSITIONS: dict[str, Callable[..., Tensor]] = {
-    "relu_sigmoid": lambda x, t: torch.relu(x - t) * torch.sigmoid(x),
-    "elu": F.elu,
-    "selu": F.selu,
-    "prelu": F.leaky_relu,
-    "swish": lambda x, beta: x * torch.sigmoid(beta * x),
-}
-
-# The formulas in operators that all transforms serve, for parameters that are tensors too.
-PLAIN: dict[str, Callable[..., Tensor]] = {
-    "relu_sigmoid": lambda x, t=0.1: torch.relu(x - t) * torch.sigmoid(x),
-    "elu": lambda x, alpha=0.7: torch.where(x > 0, x, alpha * torch.expm1(x)),
-    "selu": F.selu,
-    "prelu": lambda x, w=0.3: torch.where(x > 0, x, w * x),
-    "swish": lambda x, beta=1.3: x * torch.sigmoid(beta * x),
-}
-
-PARAMETERS: dict[str, list[tuple[float, ...]]] = {
-    "relu_sigmoid": [(0.0,), (0.1,), (0.5,), (-1.5,), (-5.0,)],
-    "elu": [(1.0,), (0.3,), (-0.7,)],
-    "selu": [()],
-    "prelu": [(0.25,), (-0.5,), (1.5,)],
-    "swish": [(1.0,), (1.702,), (0.3,), (-1.3,), (0.0,)],
-}
+# The catalog's truth, by name: see truths.Truth.
+FUNCTIONS = {name: truth.value for name, truth in TRUTHS.items()}
+SLOPES = {name: truth.slope for name, truth in TRUTHS.items()}
+# Of the parameters that have gradients.
+PARAMETER_SLOPES = {name: truth.parameters for name, truth in TRUTHS.items()}
+COMPOSITIONS = {name: truth.composition for name, truth in TRUTHS.items()}
+PLAIN: dict[str, Callable[..., Tensor]] = {name: truth.plain or truth.composition for name, truth in TRUTHS.items()}
+PARAMETERS = {name: list(truth.sweep) for name, truth in TRUTHS.items()}
 
 # Every (name, parameters) of the catalog, of the gallery, and of those chosen out of the gallery; and ids for them.
 CASES = [(name, params) for name, sweep in PARAMETERS.items() for params in sweep]
@@ -159,11 +94,19 @@ def defaults(name: str) -> tuple[float, ...]:
     return tuple(p.default for p in spec(name).parameters)
 
 
+def given(
+    name: str, params: Sequence[float], dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (), **options: Any
+) -> list[float | Tensor]:
+    """The parameters as tensors, where they may be."""
+    specs = spec(name).parameters
+    return [p if s.fixed else torch.full(shape, p, dtype=dtype, **options) for s, p in zip(specs, params, strict=True)]
+
+
 def kinks(name: str, params: Sequence[float]) -> tuple[float, ...]:
     """Where the derivative jumps."""
     if name in GALLERY:
         return GALLERY[name].kinks(*params)
-    return (params[0],) if name == "relu_sigmoid" else () if name == "swish" else (0.0,)
+    return TRUTHS[name].kinks(*params)
 
 
 def function(name: str) -> Callable[..., Tensor]:
@@ -225,13 +168,17 @@ def value(name: str, x: Tensor, params: Sequence[float]) -> Tensor:
 
 
 def gradient(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> Tensor:
-    """The gradient of x in float64: g times the slope, but 0 on the dead side of a ReLU, whatever g."""
+    """The gradient of x in float64: g times the slope, but 0 on the dead side of a ReLU, whatever g.
+
+    A g that is not finite meets the slope as float32 has it, which may be 0.
+    """
     if name in GALLERY:
         function, wide, values = _true(name, x, params)
         return torch.autograd.grad(function(wide.requires_grad_(), *values), wide, g.double())[0]
     values = rounded(params, x.dtype)
-    dx = g.double() * SLOPES[name](x.double(), *values)
-    return torch.where(x.double() <= values[0], 0.0, dx) if name == "relu_sigmoid" else dx
+    wide, slope = x.double(), SLOPES[name](x.double(), *values)
+    dx = g.double() * torch.where(g.isfinite() | (x.dtype == torch.float64), slope, slope.float().double())
+    return torch.where(TRUTHS[name].dead(wide, *values), 0.0, dx)
 
 
 def parameter_terms(name: str, g: Tensor, x: Tensor, params: Sequence[float]) -> list[Tensor]:
@@ -311,14 +258,16 @@ def assert_accurate(
     formula: Tensor | None = None,
     nearby: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     approximate: float = 0.0,
+    limits: Tensor | None = None,
 ) -> None:
     """Raise unless everywhere |ours - truth| <= 2 |yard - truth| + ulp / 2, naming the worst input.
 
     Infinities must agree. Where the truth is finite, an infinity counts as the number after the dtype's largest, and
-    a truth beyond that as this number. NaN must stand exactly where the truth has it, or, at a NaN of x, where PyTorch
-    has it: its ELU's gradient there is NaN on the CPU where vector instructions compute it, and finite in what
-    remains of a tensor. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating`
-    allows one unit more, for Triton's interpreter, which truncates float32 to bfloat16.
+    a truth beyond that as this number. NaN must stand exactly where the truth has it; at a NaN of x what PyTorch has is
+    right too: its ELU's gradient there is NaN on the CPU where vector instructions compute it, and 1 in what remains of
+    a tensor. Where the yardstick is not finite and the truth is, the bound is 2.5 units. `truncating` allows one unit
+    more, for Triton's interpreter, which truncates float32 to bfloat16. `limits` are where a NaN of PyTorch's may stand
+    for a limit that exists.
 
     `formula` is what a formula of one's own gives in float32, in which kernels compute. For halves it is a yardstick
     too, with the worst error among the WINDOW inputs nearest. Where it is NaN or infinite and the truth is neither, or
@@ -358,12 +307,14 @@ def assert_accurate(
     wrong = torch.where(reached.isinf() | truth64.isinf(), ours64 != truth64, wrong)
     wrong = torch.where(truth64.isnan() | ours64.isnan(), truth64.isnan() != ours64.isnan(), wrong)
     if x64 is not None:
-        wrong &= ~(x64.isnan() & ours64.isnan() & yard64.isnan())
+        wrong &= ~(x64.isnan() & ((ours64.isnan() & yard64.isnan()) | (ours64 == yard64)))
         if formula is not None:
             lost = formula.detach().double().flatten()
             same = (lost.isnan() & ours64.isnan()) | (lost.isinf() & (ours64 == lost))
             wrong &= ~(same & ~truth64.isnan() & ~x64.isnan())
             wrong &= ~(lost.isnan() & truth64.isnan() & ~x64.isnan())
+    if limits is not None:
+        wrong &= ~(limits.flatten() & ours64.isnan() & yard64.isnan())
     at = wrong.nonzero().flatten()
     if nearby is not None and 0 < at.numel() <= FEW:
         around, found = nearby(at)
@@ -396,7 +347,8 @@ def assert_value(
 
     truth, yard = value(name, x, params), yardstick(name, x, params)
     found, near, lost = formula(name, x, params), nearby if name in GALLERY else None, _lost(name, x, kernel)
-    assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost)
+    limits = None if kernel or name not in LIMITS else LIMITS[name][0](x)
+    assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost, limits=limits)
 
 
 def assert_gradient(
@@ -419,7 +371,8 @@ def assert_gradient(
     truth, yard = gradient(name, g, x, params), yardstick_gradient(name, g, x, params)
     found = formula_gradient(name, g, x, params)
     near, lost = nearby if name in GALLERY else None, _lost(name, x, kernel)
-    assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost)
+    limits = None if kernel or name not in LIMITS else LIMITS[name][1](x)
+    assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost, limits=limits)
 
 
 # Device functions are good to 2^-16 of a half's value, and to half a unit more of float32 than PyTorch's.

@@ -22,7 +22,7 @@ ORDER = [
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "catalog", "pieces", "execution", "operators", "ops"),
-    *("describe", "piecewise", "functional", "modules", "pairs", "custom"),
+    *("describe", "piecewise", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 

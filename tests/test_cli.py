@@ -7,13 +7,62 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import cli, demo, plotting
+from fusedact import cli, demo, describe, plotting, registry
 
 
-def test_list_names_every_activation(capsys):
+def listed(capsys):
+    """The lines that `list` prints, and for each activation its lines as rows of cells."""
     assert cli.main(["list"]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in fusedact.names("elementwise"))
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = (line for line in lines if "module" in line and "kernel" in line)
+    starts = [head.index(title) for title in ("name", "module", "formula", "in PyTorch", "kernel", "kept")]
+    rows = {}
+    for line in lines[lines.index(head) + 2 :]:
+        if not line.strip():
+            break
+        cells = [line[low:high].strip() for low, high in zip(starts, [*starts[1:], None], strict=True)]
+        if cells[1]:
+            found = rows.setdefault(cells[0], [])
+        found.append(cells)
+    return lines, rows
+
+
+def test_list_shows_every_activation_whole(capsys):
+    lines, rows = listed(capsys)
+    assert max(map(len, lines)) <= 110
+    assert list(rows) == list(fusedact.names())
+    for name, cells in rows.items():
+        spec = registry.get(name)
+        assert cells[0][1] == spec.module
+        assert [row[0] for row in cells[1:] if row[0]] == [f"({alias})" for alias in spec.aliases]
+        told = " ".join(row[2] for row in cells).strip().replace("- ", "-")
+        numbers = ", ".join(f"{p}{'' if p.fixed else '*'}" for p in spec.parameters)
+        numbers += "".join(f"{o.name}={o.default!r}" for o in spec.options)
+        assert told.replace(" ", "") == (spec.formula + numbers).replace(" ", "")
+        assert not any("…" in cell for row in cells for cell in row)
+
+
+def test_list_tells_twins_kernels_and_what_is_kept(capsys):
+    _, rows = listed(capsys)
+    cells = {name: [" ".join(filter(None, (row[i] for row in rows[name]))) for i in (3, 4, 5)] for name in rows}
+    assert cells["elu"] == ["F.elu", "hand-written", "x"]
+    assert cells["gelu_tanh"][0] == "F.gelu ('tanh')"
+    assert cells["relu"][2] == "x; y"
+    assert cells["identity"] == ["nn.Identity", "none", "nothing"]
+    assert cells["swish"] == ["", "hand-written", "x"]
+    assert cells["serf"] == ["", "generated", "x"]
+
+
+@pytest.mark.parametrize("name", fusedact.names("elementwise"))
+def test_what_is_said_to_be_kept_is(name):
+    """By bytes beyond the output: PyTorch's operator where there is one, else pieces, which serve this size."""
+    spec = registry.get(name)
+    values = [p.default for p in spec.parameters if p.required_by_module]
+    module = getattr(fusedact, spec.module)(*values)
+    ours, torchs = describe.kept(spec)
+    said = [word for word in (torchs or ours).split(", ") if word not in ("y", "nothing")]
+    assert fusedact.explain(module, torch.zeros(2**20)).kind == ("aten" if torchs and name != "prelu" else "pieces")
+    assert demo.bytes_kept(module, 2**20) == 4 * len(said)
 
 
 def test_doctor_tells_versions_and_paths(capsys):

@@ -79,7 +79,7 @@ def test_compile_a_learnable_module():
 
 
 def test_compile_learnable_modules_of_ones_own():
-    module, x = oracles.module("xielu", learnable=True, num_parameters=7), torch.randn(6, 7)
+    module, x = oracles.module("xielu_by_hand", learnable=True, num_parameters=7), torch.randn(6, 7)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(
         *(torch.autograd.grad(m(x).sum(), list(module.parameters())) for m in (compiled, module))

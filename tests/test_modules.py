@@ -387,6 +387,7 @@ DOCUMENTED = [
     *[getattr(modules, name) for name in modules.__all__],
     dispatch.backend,
     dispatch.explain,
+    fusedact.gain,
 ]
 
 
