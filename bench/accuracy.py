@@ -192,7 +192,9 @@ def texts(result: dict[str, Any]) -> dict[Path, str]:
         raise ValueError(f"bench.accuracy: {README.name} must hold {BEGIN} and {END}, once each")
     before, after = readme[: readme.index(BEGIN)], readme[readme.index(END) :]
     shown = _table(rows, [n for n in SHOWN if n in names])
-    middle = f"{BEGIN}\n\n{_caption(result)} {meaning}\n\n{shown}\n\nAll of them: [docs/accuracy.md](docs/accuracy.md).\n\n"
+    middle = (
+        f"{BEGIN}\n\n{_caption(result)} {meaning}\n\n{shown}\n\nAll of them: [docs/accuracy.md](docs/accuracy.md).\n\n"
+    )
     return {PAGE: page, README: before + middle + after}
 
 
@@ -227,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = texts(json.loads(RESULTS.read_text()))
     old = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if options.check and old:
-        sys.exit(f"bench.accuracy: not current: {', '.join(p.name for p in old)}; run python -m bench.accuracy --tables")
+        sys.exit(
+            f"bench.accuracy: not current: {', '.join(p.name for p in old)}; run python -m bench.accuracy --tables"
+        )
     if not options.check:
         for path, text in wanted.items():
             path.write_text(text)
