@@ -128,7 +128,8 @@ def _laplace(x: Tensor, mu: float | Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def _xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor, beta: float, eps: float) -> Tensor:
-    p, n = (torch.nn.functional.softplus(torch.as_tensor(a, dtype=x.dtype, device=x.device)) for a in (alpha_p, alpha_n))
+    alphas = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (alpha_p, alpha_n))
+    p, n = map(torch.nn.functional.softplus, alphas)
     below = (torch.expm1(x.clamp(max=eps)) - x) * (beta + n) + beta * x
     return torch.where(x > 0, p * x * x + beta * x, below)
 

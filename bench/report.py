@@ -100,8 +100,8 @@ def losses_sentence(result: Result, page: str) -> str:
     cases = comparisons(result.records)
     lost = {id(loss.case) for loss in losses(cases, result.on_gpu)}
     return (
-        f"In {len(lost)} of {len(cases)} cases, of all sizes and dtypes, another way takes less than {LOST} of fusedact's "
-        f"time: [all figures, and every loss]({page})."
+        f"In {len(lost)} of {len(cases)} cases, of all sizes and dtypes, another way takes less than {LOST} of "
+        f"fusedact's time: [all figures, and every loss]({page})."
     )
 
 
