@@ -169,8 +169,8 @@ MEANING = (
     "Largest error in units in the last place against float64: kernels / CPU path / PyTorch's own operator, or the "
     "composition that a user would write, in the same dtype. 0.5 is correct rounding. All finite inputs of the half "
     "types, and {points:,} of float32 over all exponents; parameters are the defaults. Where a gradient crosses zero "
-    "its unit is small, and an error of many units is still a small error. `NaN`: some finite input gives NaN or another "
-    "infinity."
+    "its unit is small, and an error of many units is still a small error. `NaN`: some finite input gives NaN or "
+    "another infinity."
 )
 
 
