@@ -61,8 +61,6 @@ Needed = Sequence[bool] | None
 Gradients = tuple[Tensor | None, ...]
 
 # Resolved once: looking an overload up costs more than a small tensor's operation.
-_gelu = torch.ops.aten.gelu.out
-_gelu_backward = torch.ops.aten.gelu_backward.grad_input
 _softplus_out = torch.ops.aten.softplus.out
 _elu_backward = torch.ops.aten.elu_backward.grad_input
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
@@ -243,13 +241,14 @@ def mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def mish_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (n / d + x 4 e (e + 1) / d^2) where d = n + 2."""
-    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
+    """g (n + 4 x e (e + 1) / d) / d where d = n + 2: g (u + 1 + 4 x / s) e / (u s) where u = e + 1, s = u + 1 / u."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max / 8, 20.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
-    n = torch.add(e, 2.0, out=spare(2)).mul_(e)
-    d = torch.add(n, 2.0, out=spare(3))
-    rise = bounded.mul_(e).div_(d).mul_(e.add_(1.0)).div_(d)
-    return (torch.add(n.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+    u = torch.add(e, 1.0, out=spare(2))
+    s = torch.reciprocal(u, out=spare(3)).add_(u)
+    rise = bounded.div_(s).mul_(4.0)
+    slope = rise.add_(u).add_(1.0).mul_(e)
+    return (torch.div(slope, u.mul_(s), out=out).mul_(g),)
 
 
 def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -270,7 +269,7 @@ def clipped_gelu_lean(
     """gelu(x) between the bounds."""
     largest = torch.finfo(x.dtype).max
     bounded = torch.clamp(x, -largest, largest, out=spare(0))
-    y = _gelu(bounded, out=_new(x, out))
+    y = _phi(bounded, out).mul_(bounded)
     return y.clamp_min_(min_val).clamp_max_(max_val)
 
 
@@ -286,10 +285,14 @@ def clipped_gelu_backward_lean(
     """g times gelu's slope where gelu is neither below min_val nor above max_val, whose gradients are g there."""
     largest = torch.finfo(x.dtype).max
     bounded = torch.clamp(x, -largest, largest, out=spare(0))
-    y = _gelu(bounded, out=_new(x, spare(1)))
+    gate = _phi(bounded, spare(1))
+    y = torch.mul(bounded, gate, out=spare(4))
     below = torch.lt(y, min_val, out=_new(x, spare(2)))
     above = torch.gt(y, max_val, out=_new(x, spare(3)))
-    dx = _gelu_backward(g, bounded, grad_input=_new(x, spare(4)))
+    # Where the density is 0, a number finite with any g.
+    density = torch.clamp(bounded, -40.0, 40.0, out=bounded)
+    rise = torch.square(density, out=spare(5)).mul_(-0.5).exp_().mul_(density)
+    dx = gate.add_(rise, alpha=1.0 / math.sqrt(2.0 * math.pi)).mul_(g)
     # What is lost at a bound must be finite, or 0 times it would not be 0.
     outside = torch.add(below, above, out=y)
     dx = torch.addcmul(dx, dx, outside, value=-1.0, out=_new(x, out))
@@ -340,8 +343,8 @@ def xielu_backward_lean(
         # Below 0 the one, above the other: each is finite where the other counts.
         slope.sub_(torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(n))
         slope.add_(torch.mul(above, beta, out=_new(x, spare(3)))).mul_(g)
-        # By g first, so that nothing overflows that need not.
-        dx = torch.mul(positive, g, out=out).mul_(2.0 * p).add_(slope)
+        # In halves, so that nothing overflows that need not.
+        dx = torch.mul(positive, p, out=out).mul_(g).add_(slope, alpha=0.5).mul_(2.0)
     if p_needed:
         parts[0] = positive.square_().mul_(g).mul_(_sigmoid(alpha_p))
     if n_needed:
@@ -396,8 +399,8 @@ def squareplus_backward_lean(
     dx: Tensor | None = None
     if x_needed:
         q = torch.div(half, root, out=spare(2))
-        t = half.neg_().add_(root).reciprocal_().mul_(0.125 * b).div_(root)
-        # Where nothing cancels the first form, which is the more exact; elsewhere b / 8 / (r (r - x / 2)).
+        # Where nothing cancels the first form, which is the more exact; elsewhere b / 8 / (r (r + |x / 2|)).
+        t = half.abs_().add_(root).reciprocal_().mul_(0.125 * b).div_(root)
         plain = torch.gt(q, -0.5, out=_new(x, spare(3)))
         dx = torch.lerp(t, q.mul_(0.5).add_(0.5), plain, out=_new(x, out)).mul_(g)
     return (dx, root.reciprocal_().mul_(0.125).mul_(g)) if b_needed else (dx,)
@@ -453,13 +456,14 @@ def telu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def telu_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m q, q = 1 / (m + 2), 1 - t^2 = 4 q (1 - q)."""
+    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m / d, 1 - t^2 = (1 - t) (2 - (1 - t)), 1 - t = 2 / d."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 3.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
     m = torch.mul(e, 2.0, out=spare(2)).expm1_()
-    q = torch.add(m, 2.0, out=spare(3)).reciprocal_()
-    rise = bounded.mul_(e).mul_(q).mul_(torch.sub(constant(1.0, x.dtype, x.device), q, out=e))
-    return (torch.add(m.mul_(q), rise, alpha=4.0, out=out).mul_(g),)
+    d = torch.add(m, 2.0, out=spare(3))
+    gate, rest = m.div_(d), d.reciprocal_().mul_(2.0)
+    rise = bounded.mul_(e).mul_(rest).mul_(torch.sub(constant(2.0, x.dtype, x.device), rest, out=e))
+    return (torch.add(gate, rise, out=out).mul_(g),)
 
 
 def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -471,12 +475,13 @@ def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def serf_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (erf(s) + x exp(x - s - s^2) 2 / sqrt(pi)) where s = softplus(x)."""
+    """g (erf(s) + x (1 - exp(-s)) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x)."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
     s = _softplus_out(bounded, 1.0, 40.0, out=_new(x, spare(1)))
-    # The sigmoid is exp(x - s).
-    rise = torch.sub(bounded, s, out=spare(2)).sub_(torch.square(s, out=spare(3))).exp_().mul_(bounded)
-    return (torch.add(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
+    density = torch.square(s, out=spare(2)).neg_().exp_()
+    # The sigmoid negated: PyTorch's own is 0 below -88.
+    rise = torch.neg(s, out=spare(3)).expm1_().mul_(bounded).mul_(density)
+    return (torch.sub(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
 
 
 def _far(x: Tensor) -> bool:
@@ -486,6 +491,11 @@ def _far(x: Tensor) -> bool:
     least, largest = torch.aminmax(x)
     bound = 0.5 * torch.finfo(x.dtype).max
     return not (least.item() >= -bound and largest.item() <= bound)
+
+
+def _phi(x: Tensor, out: Tensor | None) -> Tensor:
+    """The distribution function of a normal variable, without what PyTorch's GELU of float32 loses below 0."""
+    return torch.mul(x, -math.sqrt(0.5), out=out).erfc_().mul_(0.5)
 
 
 def _softplus(p: Parameter) -> Parameter:

@@ -12,9 +12,10 @@ import fusedact
 
 ARGUMENTS = {"relu_sigmoid": (0.1,), "elu": (0.7,), "selu": (), "prelu": (0.3,), "swish": (1.3,)}
 NAMES = (*oracles.NAMES, *oracles.CHOSEN)
-ARGUMENTS |= {name: oracles.sweep(name)[-1] for name in oracles.CHOSEN}
+ARGUMENTS = {name: oracles.sweep(name)[-1] for name in NAMES} | ARGUMENTS
 names = pytest.mark.parametrize("name", NAMES)
-learnable = pytest.mark.parametrize("name", [n for n in NAMES if ARGUMENTS[n]])
+LEARNABLE = [n for n in NAMES if oracles.spec(n).learnable]
+learnable = pytest.mark.parametrize("name", LEARNABLE)
 backends = pytest.mark.parametrize("backend", ["auto", "eager"])
 
 

