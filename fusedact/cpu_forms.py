@@ -241,14 +241,15 @@ def mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def mish_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (n + 4 x e (e + 1) / d) / d where d = n + 2: g (u + 1 + 4 x / s) e / (u s) where u = e + 1, s = u + 1 / u."""
+    """g e (e + 2 + 4 x / s) / d where e = exp(x), d = e (e + 2) + 2, s = u + 1 / u, u = e + 1."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max / 8, 20.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
     u = torch.add(e, 1.0, out=spare(2))
     s = torch.reciprocal(u, out=spare(3)).add_(u)
     rise = bounded.div_(s).mul_(4.0)
-    slope = rise.add_(u).add_(1.0).mul_(e)
-    return (torch.div(slope, u.mul_(s), out=out).mul_(g),)
+    above = torch.add(e, 2.0, out=u)
+    slope = rise.add_(above).mul_(e)
+    return (torch.div(slope, above.mul_(e).add_(2.0), out=out).mul_(g),)
 
 
 def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -475,13 +476,14 @@ def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def serf_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (erf(s) + x (1 - exp(-s)) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x)."""
+    """g (erf(s) + x e / (1 + e) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x), e = exp(x)."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
     s = _softplus_out(bounded, 1.0, 40.0, out=_new(x, spare(1)))
     density = torch.square(s, out=spare(2)).neg_().exp_()
-    # The sigmoid negated: PyTorch's own is 0 below -88.
-    rise = torch.neg(s, out=spare(3)).expm1_().mul_(bounded).mul_(density)
-    return (torch.sub(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
+    # PyTorch's sigmoid is 0 below -88; e / (1 + e) is not.
+    e = torch.exp(bounded, out=spare(3))
+    rise = bounded.mul_(e).div_(e.add_(1.0)).mul_(density)
+    return (torch.add(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
 
 
 def _far(x: Tensor) -> bool:

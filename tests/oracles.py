@@ -132,9 +132,16 @@ def function(name: str) -> Callable[..., Tensor]:
     return filled
 
 
+def required(name: str) -> dict[str, float]:
+    """What a module has no default for."""
+    return {p.name: p.default for p in spec(name).parameters if p.required_by_module}
+
+
 def module(name: str, **arguments: object) -> torch.nn.Module:
     """A module."""
-    return GALLERY[name].activation.module(**arguments) if name in GALLERY else modules.create(name, **arguments)
+    if name in GALLERY:
+        return GALLERY[name].activation.module(**arguments)
+    return modules.create(name, **required(name), **arguments)
 
 
 def rounded(params: Sequence[float], dtype: torch.dtype) -> tuple[float, ...]:

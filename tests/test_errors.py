@@ -218,7 +218,7 @@ CASES = {
     "beginning with text": (
         lambda: fusedact.PReLU(init="0.25"),
         TypeError,
-        "fusedact.PReLU: weight must be a number, got str",
+        "fusedact.PReLU: init must be a number, got str",
     ),
     "learnable PReLU": (
         lambda: fusedact.PReLU(learnable=True),
@@ -288,7 +288,7 @@ CASES = {
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
-        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid' or 'prelu'?",
+        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid' or 'log_sigmoid' or 'hard_sigmoid'?",
     ),
     "far name": (
         lambda: FF.activate(x, "zzz"),
@@ -318,12 +318,12 @@ CASES = {
     "learnable without such a parameter": (
         lambda: fusedact.ELU(learnable="beta"),
         ValueError,
-        "fusedact.ELU: learnable names 'beta'; the parameters are alpha",
+        "fusedact.ELU: learnable names 'beta'; the parameters that learn are alpha",
     ),
     "learnable without any parameter": (
         lambda: fusedact.Activation("selu", learnable=True),
         ValueError,
-        "fusedact.Activation: learnable=True, but selu has no parameters",
+        "fusedact.Activation: learnable=True, but selu has no parameters that learn",
     ),
     "learnable of another type": (
         lambda: fusedact.ELU(learnable=1),
@@ -359,7 +359,7 @@ CASES = {
     "explaining an unknown name": (
         lambda: fusedact.explain("seluu", x),
         ValueError,
-        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu' or 'prelu'?",
+        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu' or 'telu'?",
     ),
     "explaining no tensor": (
         lambda: fusedact.explain("elu", 1.0),
