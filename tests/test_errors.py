@@ -16,7 +16,7 @@ from fusedact import functional as FF
 x = torch.randn(4)
 NUMBER = "a number or a tensor"
 FLOATS = "float16, bfloat16, float32 or float64"
-KNOWN = "relu_sigmoid, elu, selu, prelu, swish, pwl"
+KNOWN = ", ".join(fusedact.names())
 
 CASES = {
     "integers": (
