@@ -510,6 +510,7 @@ add(
         aten=lambda input: input,
         aten_inplace=lambda input: input,
         always_aten=True,
+        ignores=True,
     )
 )
 

@@ -817,7 +817,9 @@ class Identity(nn.Module):
     It returns the input, not a copy.
 
     Args:
+        args: ignored.
         inplace: overwrite the input.
+        kwargs: ignored.
 
     Shape:
         input and output: any shape; the same.
@@ -831,7 +833,7 @@ class Identity(nn.Module):
     Source: torch.nn.Identity
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    def __init__(self, *args: Any, inplace: bool = False, **kwargs: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLUSquared(nn.Module):
