@@ -711,7 +711,7 @@ class Softshrink(nn.Module):
     At -lambd and lambd the gradient is 0.
 
     Args:
-        lambd: how far; not negative.
+        lambd: how far; finite and not negative.
         inplace: overwrite the input.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
