@@ -74,16 +74,16 @@ def on_cpu(name: str, x: Tensor, params: tuple[float, ...]) -> tuple[Tensor, Ten
 
 
 def by_kernels(name: str, x: Tensor, params: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """The same by the kernels, whose results are rounded here: the interpreter cuts them off."""
+    """The same by the kernels."""
     from fusedact.kernels import launch
 
     spec = registry.get(name)
     if spec.build is not None:
         spec.build(x.device)
-    y, dx = (torch.empty(x.shape, dtype=torch.float32) for _ in range(2))
+    y, dx = (torch.empty_like(x) for _ in range(2))
     launch.forward(spec.device, x, y, params)
     launch.backward(spec.device, torch.ones_like(x), x, dx, params, (False,) * len(params))
-    return y.to(x.dtype), dx.to(x.dtype)
+    return y, dx
 
 
 def units(ours: Tensor, truth: Tensor) -> Tensor:
@@ -168,9 +168,9 @@ def _caption(result: dict[str, Any]) -> str:
 MEANING = (
     "Largest error in units in the last place against float64: kernels / CPU path / PyTorch's own operator, or the "
     "composition that a user would write, in the same dtype. 0.5 is correct rounding. All finite inputs of the half "
-    "types, and {points:,} of float32 over all exponents; parameters are the defaults. Where a gradient crosses zero its "
-    "unit is small, and an error of many units is still a small error. `NaN`: some finite input gives NaN or another "
-    "infinity."
+    "types, and {points:,} of float32 over all exponents; parameters are the defaults. Where a gradient crosses zero "
+    "its unit is small, and an error of many units is still a small error. `NaN`: some finite input gives NaN or "
+    "another infinity."
 )
 
 
@@ -209,6 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     names = options.names or registry.names("elementwise")
     if options.kernels:
+        import arithmetic
+
+        arithmetic.as_hardware(setattr)
         options.kernels.write_text(json.dumps(measure({"kernels": by_kernels}, names, options.points)))
         return
     if not (options.tables or options.check):

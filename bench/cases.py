@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +119,21 @@ def _swish(x: Tensor, beta: float | Tensor) -> Tensor:
     return x * torch.sigmoid(beta * x)
 
 
+def _squareplus(x: Tensor, b: float | Tensor) -> Tensor:
+    return (x + torch.sqrt(x * x + b)) / 2
+
+
+def _laplace(x: Tensor, mu: float | Tensor, sigma: float | Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf((x - mu) / (sigma * 2**0.5)))
+
+
+def _xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor, beta: float, eps: float) -> Tensor:
+    alphas = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (alpha_p, alpha_n))
+    p, n = map(torch.nn.functional.softplus, alphas)
+    below = (torch.expm1(x.clamp(max=eps)) - x) * (beta + n) + beta * x
+    return torch.where(x > 0, p * x * x + beta * x, below)
+
+
 def _pwl(x: Tensor, breakpoints: Tensor, values: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, breakpoints.dtype)
     points, heights = breakpoints.to(wide), values.to(wide)
@@ -134,6 +148,11 @@ def _sine(points: int, device: torch.device) -> Arguments:
     """A table of so many points, evenly spaced over nearly all inputs."""
     breakpoints = torch.linspace(-4.0, 4.0, points, device=device)
     return {"breakpoints": breakpoints, "values": breakpoints.sin()}
+
+
+def _defaults(name: str) -> Callable[[torch.device], Arguments]:
+    """The parameters of a new module."""
+    return lambda device: {p.name: p.default for p in registry.get(name).parameters}
 
 
 def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
@@ -157,10 +176,43 @@ def _own(activation: CustomActivation, *learned: str) -> Subject:
 
 _threshold, _weight, _beta = _number("threshold", 0.1), _number("weight", 0.25), _number("beta", 1.5)
 
-# By the name that the tables show. Every activation with numeric parameters is here, with its defaults; below it stands
+# By the name that the tables show. Every activation with numeric parameters is here, with its defaults; behind stands
 # what needs more: a composition, a table, a default that would make the case easier than it usually is, a parameter
 # that learns.
-SUBJECTS: dict[str, Subject] = {name: Subject(name) for name in registry.names("elementwise")} | {
+SUBJECTS: dict[str, Subject] = {name: Subject(name, _defaults(name)) for name in registry.names("elementwise")} | {
+    # PyTorch makes their gradients of a rounded tanh.
+    "tanh": Subject("tanh", cancelling=1.0),
+    "tanhshrink": Subject("tanhshrink", cancelling=1.0),
+    "relu_squared": Subject("relu_squared", composition=lambda x: torch.relu(x).square()),
+    "star_relu": Subject(
+        "star_relu",
+        _defaults("star_relu"),
+        composition=lambda x, scale, bias: scale * torch.relu(x).square() + bias,
+        rounded=0.5,
+    ),
+    "quick_gelu": Subject("quick_gelu", composition=lambda x: x * torch.sigmoid(1.702 * x), cancelling=0.5),
+    "clipped_gelu": Subject(
+        "clipped_gelu",
+        _defaults("clipped_gelu"),
+        composition=lambda x, low, high: torch.nn.functional.gelu(x).clamp(low, high),
+        cancelling=0.5,
+    ),
+    "laplace": Subject("laplace", _defaults("laplace"), composition=_laplace, rounded=0.5, cancelling=0.1),
+    "xielu": Subject("xielu", _defaults("xielu"), composition=_xielu, rounded=0.5, cancelling=0.5),
+    "snake": Subject(
+        "snake",
+        _defaults("snake"),
+        composition=lambda x, alpha: x + torch.sin(alpha * x).square() / alpha,
+        rounded=1.0,
+        cancelling=1.0,
+    ),
+    "squareplus": Subject("squareplus", _defaults("squareplus"), composition=_squareplus, rounded=1.0, cancelling=0.5),
+    "hard_mish": Subject("hard_mish", composition=lambda x: 0.5 * x * (x + 2).clamp(0, 2), cancelling=0.5),
+    "sqrtsoftplus": Subject("sqrtsoftplus", composition=lambda x: torch.nn.functional.softplus(x).sqrt()),
+    "telu": Subject("telu", composition=lambda x: x * torch.tanh(torch.exp(x)), cancelling=0.5),
+    "serf": Subject(
+        "serf", composition=lambda x: x * torch.erf(torch.nn.functional.softplus(x)), rounded=0.1, cancelling=0.5
+    ),
     "relu_sigmoid": Subject("relu_sigmoid", _threshold, composition=_relu_sigmoid, kinks=("threshold",)),
     "prelu": Subject("prelu", _weight),
     "swish": Subject("swish", _beta, composition=_swish, cancelling=0.5),
@@ -186,16 +238,26 @@ def _bound(function: Callable[..., Tensor], arguments: Arguments) -> Function:
 def _bound_in_order(function: Callable[..., Tensor], s: Subject, device: torch.device) -> Function:
     """The same for a function that may name its arguments otherwise, as F.leaky_relu does."""
     fixed = s.fixed(device)
-    if not fixed:
+    if not fixed or _usual(s, fixed):
         return function
-    names = list(inspect.signature(function).parameters)[1 + len(s.learned) :]
-    return _bound(function, dict(zip(names, fixed.values(), strict=False)))
+    values = tuple(fixed.values())
+
+    def call(*tensors: Tensor) -> Tensor:
+        return function(*tensors, *values)
+
+    return call
+
+
+def _usual(s: Subject, fixed: Arguments) -> bool:
+    """Whether these are the defaults of both functions, which nobody writes out."""
+    return s.twin is not None and registry.get(s.activation).usual == tuple(fixed.values())
 
 
 def fused(subject: str, device: torch.device) -> Function:
     """The activation out of fusedact."""
     s = SUBJECTS[subject]
-    return _bound(s.own or getattr(FF, s.activation), s.fixed(device))
+    fixed = s.fixed(device)
+    return _bound(s.own or getattr(FF, s.activation), {} if _usual(s, fixed) else fixed)
 
 
 def eager(subject: str, device: torch.device) -> Function:

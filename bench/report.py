@@ -28,8 +28,8 @@ from bench.figures import (
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
-# The main table: where the promises begin; the caches of a core and of a GPU; main memory. As far as they were timed.
-MAIN_SIZES = (2**16, 2**20, 2**24, 2**28)
+# The main table: the largest of these that was timed, beyond the caches.
+MAIN_SIZES = (2**20, 2**24, 2**28)
 MAIN_DTYPES = ("float32", "bfloat16")
 
 RATIO = "the ratio is its time over fusedact's, so below 1 fusedact is slower"
@@ -61,37 +61,30 @@ def _spread(case: Comparison, provider: str, clock: str) -> str:
 # ----- main figures
 
 
-def _figures(case: Comparison | None, result: Result, compiled: bool) -> list[str]:
-    """The cells of one direction."""
+def _cell(case: Comparison | None, result: Result) -> str:
+    """The ratio, and what else the main table says of one case."""
     if case is None:
-        return [""] * (3 + compiled + result.on_gpu)
-    cells = [duration(case.time(name)) for name in ("eager", "fusedact")] + [f"{case.ratio():.2f}"]
-    if compiled:
-        over = case.over_compile()
-        cells.append("" if over is None else f"{over:.2f}")
-    if result.on_gpu:
-        cells.append(f"{case.ratio('copy'):.0%}")
-    return cells
+        return ""
+    text = f"{case.ratio():.2f}"
+    over = case.over_compile()
+    if over is not None:
+        text += f" / {over:.2f}"
+    return f"{text} ({case.ratio('copy'):.0%})" if result.on_gpu else text
 
 
 def main_table(result: Result, sizes: Sequence[int] = MAIN_SIZES, dtypes: Sequence[str] = MAIN_DTYPES) -> str:
-    """A line for each activation, dtype and size: the times of both directions, and what is kept for backward."""
-    cases = comparisons(result.records)
-    compiled = any(case.over_compile() is not None for case in cases)
-    headings = ["eager", "fusedact", "ratio", *(["over compile"] * compiled), *(["of copy"] * result.on_gpu)]
-    header = ["activation", "dtype", "elements"]
-    header += [f"{short} {heading}" for short in ("fwd", "fwd+bwd") for heading in headings]
-    header.append("kept B/element, eager / fusedact")
-    lines: dict[tuple[str, str, int], dict[str, Comparison]] = {}
-    for c in cases:
-        if c.size in sizes and c.dtype in dtypes:
-            lines.setdefault((c.activation, c.dtype, c.size), {})[c.direction] = c
+    """A line for each activation, with the ratios at the largest of these sizes that it was timed with."""
+    cases = [c for c in comparisons(result.records) if c.size in sizes and c.dtype in dtypes]
+    header = ["activation", *(f"{dtype} {short}" for dtype in dtypes for short in ("fwd", "fwd+bwd"))]
+    header += ["kept B/element, eager / fusedact", "elements"]
     body = []
-    for (activation, dtype, size), by in lines.items():
-        cells = [cell for d in DIRECTIONS for cell in _figures(by.get(d), result, compiled)]
-        kept = _kept(by[DIRECTIONS[1]]) if DIRECTIONS[1] in by else ""
-        body.append([f"`{activation}`", dtype, elements(size), *cells, kept])
-    return _table(header, body, text_columns=2)
+    for activation in dict.fromkeys(c.activation for c in cases):
+        size = max(c.size for c in cases if c.activation == activation)
+        by = {(c.dtype, c.direction): c for c in cases if (c.activation, c.size) == (activation, size)}
+        kept = next((_kept(by[dtype, DIRECTIONS[1]]) for dtype in dtypes if (dtype, DIRECTIONS[1]) in by), "")
+        cells = [_cell(by.get((dtype, d)), result) for dtype in dtypes for d in DIRECTIONS]
+        body.append([f"`{activation}`", *cells, kept, elements(size)])
+    return _table(header, body, text_columns=1)
 
 
 def _group_line(group: Group, clocks: bool) -> list[str]:
@@ -100,6 +93,16 @@ def _group_line(group: Group, clocks: bool) -> list[str]:
     where = f"{worst.ratio:.2f} (at {elements(c.size)})"
     clock = [worst.clock] if clocks else []
     return [f"`{c.activation}`", c.dtype, c.direction, *clock, worst.family, group.sizes, where]
+
+
+def losses_sentence(result: Result, page: str) -> str:
+    """How many cases are lost, and where they stand."""
+    cases = comparisons(result.records)
+    lost = {id(loss.case) for loss in losses(cases, result.on_gpu)}
+    return (
+        f"In {len(lost)} of {len(cases)} cases, of all sizes and dtypes, another way takes less than {LOST} of "
+        f"fusedact's time: [all figures, and every loss]({page})."
+    )
 
 
 def losses_summary(result: Result) -> str:
@@ -137,9 +140,9 @@ def _meaning(result: Result) -> str:
     if _learned(result):
         text += f" {_learned(result)}"
     if any(case.over_compile() is not None for case in comparisons(result.records)):
-        text += " `over compile` is the best of torch.compile's times over fusedact's."
+        text += " Behind the slash: the best of torch.compile's times over fusedact's."
     if result.on_gpu:
-        text += " Times are the device's; `of copy` is the share of the bandwidth of a copy of as many bytes."
+        text += " Times are the device's; in parentheses the share of the bandwidth of a copy of as many bytes."
     return text
 
 
@@ -150,9 +153,7 @@ def section(result: Result, link: str) -> str:
             f"{caption(result)} {_meaning(result)}",
             f"![PyTorch's time over fusedact's, by size]({link}/{plots.RATIO})",
             main_table(result),
-            f"Where another way is faster, out of all sizes and dtypes (ratio below {LOST}: {RATIO}):",
-            losses_summary(result),
-            f"All sizes, dtypes and providers, and every loss by itself: [{link}]({link}/README.md).",
+            losses_sentence(result, f"{link}/README.md"),
         ]
     )
 
@@ -251,7 +252,7 @@ def page(result: Result) -> str:
     parts += [f"## Where another way is faster\n\nRatio below {LOST}; {RATIO}."]
     if result.on_gpu:
         parts.append("`device` is the device's time; `call` the longer of the device's and the host's.")
-    parts.append(losses_table(result))
+    parts += [losses_summary(result), "Each by itself:", losses_table(result)]
     refused = result.environment.get("refused", {})
     if refused:
         parts += ["## Not timed", "\n".join(f"- {why}" for why in refused.values())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,39 @@ class Approximate:
         monkeypatch.setattr(InterpreterBuilder, "create_sqrt", lambda self, x: unary(self, x, model.sqrt))
         monkeypatch.setattr(InterpreterBuilder, "create_rsqrt", lambda self, x: unary(self, x, model.rsqrt))
         model = self
+
+
+def as_hardware(patch: Callable[[Any, str, Any], None]) -> None:
+    """Arithmetic in the interpreter as hardware does it, in three places where it is not, by a `setattr`.
+
+    Its conversion of fp32 to bf16 cuts off, and garbles subnormals; its fused multiply-add rounds twice; its maximum
+    and minimum hand a NaN on where they should not.
+    """
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def converted(data, source, target, rounding_mode):
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return data.view(np.uint16).astype(np.uint32) << 16
+        if (source, target) == (tl.float32, tl.bfloat16):
+            bits = data.astype(np.float32).view(np.uint32)
+            rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+            return np.where(np.isnan(data), (bits >> 16 | 0x40).astype(np.uint16), rounded)
+        return convert(data, source, target, rounding_mode)
+
+    def fused(self, x, y, z):
+        assert x.data.dtype == np.float32
+        with np.errstate(all="ignore"):
+            exact = x.data.astype(np.float64) * y.data + z.data
+            return interpreter.TensorHandle(exact.astype(np.float32), z.dtype.scalar)
+
+    patch(interpreter, "_convert_float", converted)
+
+    def giving_way(function):
+        return lambda self, a, b: self.binary_op(a, b, function)
+
+    patch(interpreter.InterpreterBuilder, "create_fma", fused)
+    patch(interpreter.InterpreterBuilder, "create_maxnumf", giving_way(np.fmax))
+    patch(interpreter.InterpreterBuilder, "create_minnumf", giving_way(np.fmin))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import arithmetic
-import numpy as np
 import oracles
 import pytest
 import torch
@@ -52,41 +51,10 @@ def launches(monkeypatch) -> Iterator[list[str]]:
 
 @pytest.fixture(autouse=True)
 def _arithmetic(monkeypatch):
-    """Arithmetic as hardware does it, in three places where the interpreter does not.
-
-    Its conversion of fp32 to bf16 cuts off, and garbles subnormals; its fused multiply-add rounds twice; its maximum
-    and minimum hand a NaN on where they should not.
-    """
+    """Arithmetic as hardware does it."""
     if not compat.interpreting:
         return
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    convert = interpreter._convert_float
-
-    def converted(data, source, target, rounding_mode):
-        if (source, target) == (tl.bfloat16, tl.float32):
-            return data.view(np.uint16).astype(np.uint32) << 16
-        if (source, target) == (tl.float32, tl.bfloat16):
-            bits = data.astype(np.float32).view(np.uint32)
-            rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
-            return np.where(np.isnan(data), (bits >> 16 | 0x40).astype(np.uint16), rounded)
-        return convert(data, source, target, rounding_mode)
-
-    def fused(self, x, y, z):
-        assert x.data.dtype == np.float32
-        with np.errstate(all="ignore"):
-            exact = x.data.astype(np.float64) * y.data + z.data
-            return interpreter.TensorHandle(exact.astype(np.float32), z.dtype.scalar)
-
-    monkeypatch.setattr(interpreter, "_convert_float", converted)
-
-    def giving_way(function):
-        return lambda self, a, b: self.binary_op(a, b, function)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fused)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_maxnumf", giving_way(np.fmax))
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_minnumf", giving_way(np.fmin))
+    arithmetic.as_hardware(monkeypatch.setattr)
 
 
 @pytest.fixture(params=[(1, -1), (-1, 1), (0, 0)], ids=str)
