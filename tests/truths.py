@@ -30,7 +30,7 @@ class Truth:
     """An activation; each function takes x and the parameters."""
 
     value: Callable[..., Tensor]
-    # At a NaN it is what PyTorch gives for a single number; its vector instructions may give another.
+    # At a NaN it is what PyTorch gives; where its vector instructions and what remains of a tensor differ, one of them.
     slope: Callable[..., Tensor]
     # What PyTorch has for it, or what a user would write.
     composition: Callable[..., Tensor]
@@ -393,7 +393,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     "hardswish": Truth(
         lambda x: torch.where(x <= -3, 0.0, torch.where(x < 3, x * (x + 3) / 6, x)),
-        lambda x: torch.where(x <= -3, 0.0, torch.where(x < 3, x / 3 + 0.5, 1.0)),
+        lambda x: torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, x / 3 + 0.5)),
         F.hardswish,
         kinks=lambda: (-3.0, 3.0),
         dead=lambda x: x <= -3,
