@@ -1,4 +1,4 @@
-"""Every call that the signatures of PyTorch's twins accept, ours accept: names, order, defaults, and what is refused."""
+"""Every call that the signatures of PyTorch's twins accept, ours accept: names, order, defaults, what is refused."""
 
 from __future__ import annotations
 
