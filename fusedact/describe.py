@@ -234,5 +234,5 @@ def kept(spec: ActivationSpec) -> tuple[str, str]:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = spec.aten(x, *(p.default for p in spec.parameters))
     known = {x.data_ptr(): "x", y.data_ptr(): "y"}
-    names = ", ".join(known.get(t.data_ptr(), "a buffer") for t in found) or "nothing"
+    names = ", ".join(known.get(p, "a buffer") for p in dict.fromkeys(t.data_ptr() for t in found)) or "nothing"
     return names if spec.always_aten else "x", names

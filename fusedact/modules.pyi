@@ -1223,5 +1223,30 @@ class Serf(nn.Module):
     def __init__(self, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class Erf(nn.Module):
+    """The error function, a sigmoid between -1 and 1. The module of `fusedact.functional.erf`.
+
+    2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+
+    At the infinities the value is -1 and 1, and the gradient 0.
+
+    Args:
+        inplace: overwrite the input.
+
+    Shape:
+        input and output: any shape; the same.
+
+    Raises:
+        TypeError: if an argument has another type.
+
+    >>> fusedact.Erf()
+    Erf()
+
+    Source: Williams, 1997, Computing with infinite networks.
+    """
+    inplace: bool
+    def __init__(self, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...
 

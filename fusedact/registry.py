@@ -65,7 +65,7 @@ class Argument:
     doc: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivationSpec:
     """All that the library knows of one elementwise activation; everything else is made from it."""
 
@@ -77,7 +77,7 @@ class ActivationSpec:
     formula: str
     limits: str
     example: str
-    reference: str
+    reference: str = ""
     # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensors that broadcast with x too.
     eager: Callable[..., Tensor]
     # The device functions' name in kernels/activations.py; `<device>_backward` is beside it. Without one they are

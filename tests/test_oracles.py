@@ -316,6 +316,7 @@ EXACT = {
     "sqrtsoftplus": lambda x: mpmath.sqrt(_softplus(x)),
     "telu": lambda x: x * mpmath.tanh(mpmath.exp(x)),
     "serf": lambda x: x * mpmath.erf(_softplus(x)),
+    "erf": mpmath.erf,
 }
 
 

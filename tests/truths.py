@@ -516,4 +516,5 @@ TRUTHS: dict[str, Truth] = {
         _serf_slope,
         lambda x: x * torch.erf(F.softplus(x)),
     ),
+    "erf": Truth(torch.erf, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x * x), torch.erf),
 }
