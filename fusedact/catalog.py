@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 import torch
 from torch.nn import functional as F
@@ -448,8 +449,8 @@ add(
         example=">>> FF.softshrink(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.0000,  1.5000])",
         reference="",
         aliases=("soft_shrink",),
-        parameters=(ParameterSpec("lambd", 0.5, "how far; not negative"),),
-        refuses=lambda lambd: "" if lambd >= 0.0 else f"lambd must not be negative, got {lambd}",
+        parameters=(ParameterSpec("lambd", 0.5, "how far; finite and not negative"),),
+        refuses=lambda lambd: "" if 0.0 <= lambd < inf else f"lambd must be finite and not negative, got {lambd}",
         eager=eager.softshrink,
         twin="torch.nn.functional.softshrink",
         aten=F.softshrink,
@@ -510,6 +511,7 @@ add(
         aten=lambda input: input,
         aten_inplace=lambda input: input,
         always_aten=True,
+        ignores=True,
     )
 )
 

@@ -542,7 +542,7 @@ def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False
 
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
-        lambd: how far; not negative; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
+        lambd: how far; finite and not negative; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
 

@@ -330,6 +330,8 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["self"]
+        if spec.ignores:
+            del values["args"], values["kwargs"]
         nn.Module.__init__(self)
         if spec.arguments:
             values |= _from_arguments(self, spec, values)

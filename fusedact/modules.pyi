@@ -711,7 +711,7 @@ class Softshrink(nn.Module):
     At -lambd and lambd the gradient is 0.
 
     Args:
-        lambd: how far; not negative.
+        lambd: how far; finite and not negative.
         inplace: overwrite the input.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
@@ -817,7 +817,9 @@ class Identity(nn.Module):
     It returns the input, not a copy.
 
     Args:
+        args: ignored.
         inplace: overwrite the input.
+        kwargs: ignored.
 
     Shape:
         input and output: any shape; the same.
@@ -831,7 +833,7 @@ class Identity(nn.Module):
     Source: torch.nn.Identity
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    def __init__(self, *args: Any, inplace: bool = False, **kwargs: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLUSquared(nn.Module):

@@ -98,6 +98,8 @@ class ActivationSpec:
     arguments: tuple[Argument, ...] = ()
     initial: Callable[..., tuple[float, ...]] | None = None
     by_position: tuple[str, ...] = ()
+    # Its module takes any other arguments too, and ignores them.
+    ignores: bool = False
     # Autocast converts its arguments to lower precision, as it does for the twin.
     autocast: bool = False
     # Written out for the CPU path where that measures faster than `eager` and its autograd. They may overwrite `out`,

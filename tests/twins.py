@@ -76,7 +76,7 @@ def places(bends: Bends, dtype: torch.dtype) -> Tensor:
     around = torch.cat([at, zeros])
     rest = torch.tensor([*sides, torch.nan], dtype=torch.float64).to(dtype)
     x = torch.cat([around, torch.nextafter(around, up), torch.nextafter(around, down), rest])
-    return x[~(x.abs() > bends.within)]
+    return x[~(x.double().abs() > bends.within)]
 
 
 def ours(name: str) -> Callable[..., Tensor]:
