@@ -215,6 +215,7 @@ add(
         options=(OptionSpec("approximate", "none", {"none": "gelu", "tanh": "gelu_tanh"}, "how erf is computed"),),
         aliases=("gelu_python",),
         eager=F.gelu,
+        device="gelu",
         twin="torch.nn.functional.gelu",
         aten=F.gelu,
     )
@@ -234,6 +235,7 @@ add(
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         aliases=("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
         eager=eager.gelu_tanh,
+        device="gelu_tanh",
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
     )
@@ -265,6 +267,7 @@ add(
         example=">>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3034,  0.3752,  1.9440])",
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
+        device="mish",
         twin="torch.nn.functional.mish",
         aten=F.mish,
         aten_inplace=partial(F.mish, inplace=True),
@@ -286,6 +289,7 @@ add(
         ),
         refuses=lambda beta, _: "beta must not be 0" if beta == 0.0 else "",
         eager=eager.softplus,
+        device="softplus",
         twin="torch.nn.functional.softplus",
         aten=F.softplus,
     )
@@ -407,6 +411,7 @@ add(
         example=">>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.3333,  0.6667])",
         reference="",
         eager=eager.softsign,
+        device="softsign",
         twin="torch.nn.functional.softsign",
     )
 )
@@ -563,6 +568,7 @@ add(
             f"min_val must not be greater than max_val, got {low} and {high}" if low > high else ""
         ),
         eager=eager.clipped_gelu,
+        device="clipped_gelu",
     )
 )
 
@@ -581,6 +587,7 @@ add(
         ),
         refuses=lambda _, sigma: "sigma must not be 0" if sigma == 0.0 else "",
         eager=eager.laplace,
+        device="laplace",
     )
 )
 
@@ -628,6 +635,7 @@ add(
         parameters=(ParameterSpec("alpha", 1.0, "the frequency; not 0"),),
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
+        device="snake",
     )
 )
 
@@ -643,6 +651,7 @@ add(
         parameters=(ParameterSpec("b", 4.0, "how wide it bends; positive"),),
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
+        device="squareplus",
     )
 )
 
@@ -669,6 +678,7 @@ add(
         example=">>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([0.5597, 0.9870, 1.4584])",
         reference="transformers.",
         eager=eager.sqrtsoftplus,
+        device="sqrtsoftplus",
     )
 )
 
