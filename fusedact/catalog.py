@@ -251,6 +251,7 @@ add(
         example=">>> FF.silu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.2689,  0.3112,  1.7616])",
         reference="Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.",
         eager=F.silu,
+        device="silu",
         twin="torch.nn.functional.silu",
         aten=F.silu,
         aten_inplace=partial(F.silu, inplace=True),
@@ -306,6 +307,7 @@ add(
         reference="",
         aliases=("log_sigmoid",),
         eager=F.logsigmoid,
+        device="logsigmoid",
         twin="torch.nn.functional.logsigmoid",
         aten=F.logsigmoid,
     )
@@ -427,6 +429,7 @@ add(
         reference="",
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
+        device="tanhshrink",
         twin="torch.nn.functional.tanhshrink",
     )
 )
@@ -692,6 +695,7 @@ add(
         example=">>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3521,  0.4643,  2.0000])",
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
+        device="telu",
     )
 )
 
@@ -705,6 +709,7 @@ add(
         example=">>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3422,  0.4158,  1.9947])",
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
+        device="serf",
     )
 )
 

@@ -12,12 +12,18 @@ from .device_math import (
     LOG2_E,
     ROUNDING,
     bounded,
+    exp,
+    exp_nonpositive,
     expm1_reduced,
     power_of_two_of_bits,
     reciprocal_positive,
     sigmoid,
     sigmoid_parts,
+    tanh,
+    tanh_parts,
 )
+from .error_function import erf
+from .logarithms import softplus, softplus_and_sigmoid
 from .normal import (
     DENSITY,
     NEAR,
@@ -211,3 +217,132 @@ def mish_backward(g, x, params, precise: tl.constexpr):
         return g * tl.where(x < -0.3, left, right), ()
     else:
         return g * ((larger * u) * (w * u) * SHRINK_HALVES), ()
+
+
+# ----- silu
+
+
+@triton.jit
+def _sigmoid_parts(x):
+    """e = exp(-|x|), the same 2^32 times larger, and 1 / (1 + e), precise."""
+    a = tl.minimum(tl.abs(x), 110.0, propagate_nan=tl.PropagateNan.ALL)
+    shifted = tl.fma(a, -LOG2_E, ROUNDING)
+    n = shifted - ROUNDING
+    scale = power_of_two_of_bits(shifted, 32)
+    larger = tl.fma(expm1_reduced(tl.fma(n, -LN2_LOW, tl.fma(n, -LN2_HIGH, -a))), scale, scale)
+    e = larger * SHRINK
+    total = 1.0 + e
+    root = tl.rsqrt(total)
+    u = root * root
+    # A Newton step, with what the sum lost.
+    return e, larger, tl.fma(u, tl.fma(-u, e - (total - 1.0), tl.fma(-u, total, 1.0)), u)
+
+
+@triton.jit
+def silu(x, params, precise: tl.constexpr):
+    """x sigmoid(x)."""
+    x = tl.maximum(x, LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    if precise:
+        _, larger, u = _sigmoid_parts(x)
+        negative = x < 0
+        return (tl.where(negative, x * larger, x) * u) * tl.where(negative, SHRINK, 1.0)
+    else:
+        # 2^-16 / (2^-16 + 2^-16 exp(-x)), as in gelu_tanh.
+        u = reciprocal_positive(tl.exp2(tl.fma(x, -LOG2_E, -16.0)) + SHRINK_HALVES, precise)
+        return (x * SHRINK_HALVES) * u
+
+
+@triton.jit
+def silu_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = s + x s (1 - s), s = sigmoid(x)."""
+    x = bounded(x, LOWEST, 120.0)
+    if precise:
+        e, larger, u = _sigmoid_parts(x)
+        # Below 0 s is e u, above it is u.
+        left = (larger * u) * tl.fma(x, u, 1.0) * SHRINK
+        right = tl.fma(e * u, tl.fma(x, u, -1.0), 1.0)
+        return g * tl.where(x < 0, left, right), ()
+    else:
+        # 2^-32 exp(-x) far below: else less, whose argument would lose digits that the root needs.
+        w = x * -LOG2_E
+        far = w > 100.0
+        e = tl.exp2(tl.where(far, w - 32.0, w))
+        u = reciprocal_positive(e + 1.0, precise)
+        # s + (1 - s)(1 + x), of whose terms both have the quotient's error: none at the root of the sum.
+        return g * ((u * tl.where(far, SHRINK, 1.0)) * tl.fma(x + 1.0, e * u, u)), ()
+
+
+# ----- telu
+
+
+@triton.jit
+def telu(x, params, precise: tl.constexpr):
+    """x tanh(exp(x))."""
+    x = tl.maximum(x, LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    return x * tanh(exp(tl.minimum(x, 20.0, propagate_nan=tl.PropagateNan.ALL), precise), precise)
+
+
+@triton.jit
+def telu_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = t + x e (1 - t^2), t = tanh(e), e = exp(x)."""
+    x = bounded(x, LOWEST, 20.0)
+    e = exp(x, precise)
+    t, complement = tanh_parts(e, precise)
+    return g * tl.fma(x * e, complement, t), ()
+
+
+# ----- serf
+
+
+@triton.jit
+def _serf_rest(x):
+    """1 - erf(softplus(x)) for 0 <= x <= 8, within 2^-16.9, for halves."""
+    p = tl.fma(x, 0.012302896939218044, -0.1785067468881607)
+    p = tl.fma(x, p, -0.6618703007698059)
+    p = tl.fma(x, p, -1.5413925647735596)
+    return tl.exp2(tl.fma(x, p, -1.6127835512161255))
+
+
+@triton.jit
+def serf(x, params, precise: tl.constexpr):
+    """x erf(log(1 + exp(x)))."""
+    x = tl.maximum(x, LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    near = tl.minimum(x, 8.0, propagate_nan=tl.PropagateNan.ALL)
+    if precise:
+        return x * erf(softplus(near, precise), precise)
+    else:
+        # Below 0 the gate is exp(x) times a polynomial of that, here 2^16 times larger.
+        e = tl.exp2(tl.fma(near, LOG2_E, 16.0))
+        q = tl.fma(e, -5.213604431822339e-36, 1.5826018987493494e-30)
+        q = tl.fma(e, q, -2.093364931963297e-25)
+        q = tl.fma(e, q, 1.4112328097962602e-20)
+        q = tl.fma(e, q, 1.2409616666787962e-17)
+        q = tl.fma(e, q, -1.3141070176470038e-10)
+        q = tl.fma(e, q, 1.7217733329744078e-05)
+        return x * tl.where(x < 0, e * q, 1.0 - _serf_rest(near))
+
+
+@triton.jit
+def serf_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = erf(p) + x 2 / sqrt(pi) exp(-p^2) sigmoid(x), p = log(1 + exp(x))."""
+    x = bounded(x, LOWEST, 8.0)
+    if precise:
+        p, s = softplus_and_sigmoid(x, precise)
+        return g * tl.fma(x * s, 1.1283791670955126 * exp_nonpositive(-p * p, precise), erf(p, precise)), ()
+    else:
+        # Below 0 exp(x) (q + x r), of which q and r, polynomials of 2^16 exp(x), meet the root together.
+        e = tl.exp2(tl.fma(x, LOG2_E, 16.0))
+        q = tl.fma(e, -5.7093106104183966e-30, -6.20762771585738e-24)
+        q = tl.fma(e, q, 3.442332540160797e-19)
+        q = tl.fma(e, q, 5.9574164991329365e-15)
+        q = tl.fma(e, q, -1.223061651955959e-10)
+        q = tl.fma(e, q, 1.721795524645131e-05)
+        r = tl.fma(e, 3.2689587329930878e-24, 3.220653822863297e-19)
+        r = tl.fma(e, r, 1.8712319410310206e-15)
+        r = tl.fma(e, r, -2.6114507778451923e-10)
+        r = tl.fma(e, r, 1.721771332086064e-05)
+        v = tl.fma(x, -0.009747354313731194, -0.006626853719353676)
+        v = tl.fma(x, v, 0.34849559096824646)
+        v = tl.fma(x, v, 0.9230225682258606)
+        v = tl.fma(x, v, 1.0682977437973022)
+        return g * tl.where(x < 0, e * tl.fma(x, r, q), tl.fma(_serf_rest(x), tl.fma(x, v, -1.0), 1.0)), ()

@@ -16,6 +16,7 @@ from .device_math import (
     expm1_reduced,
     power_of_two_of_bits,
     reciprocal_positive,
+    tanh,
 )
 from .normal import DENSITY, FAR, SHRINK, SHRINK_HALVES, density, density_halves, probability
 from .trigonometry import sin_and_cos
@@ -296,3 +297,53 @@ def snake_backward(g, x, params, precise: tl.constexpr):
     if precise:
         slope = tl.where(slope < 0.25, slope, tl.fma(2.0 * s, c, 1.0))
     return g * slope, (g * (s * inverse) * tl.fma(2.0 * x, c, -(s * inverse)),)
+
+
+@triton.jit
+def tanhshrink(x, params, precise: tl.constexpr):
+    """x - tanh(x); near 0, where it cancels, x^3 p(x^2)."""
+    z = x * x
+    if precise:
+        p = tl.fma(z, 0.00031556133762933314, -0.0014195760013535619)
+        p = tl.fma(z, p, 0.0030258784536272287)
+        p = tl.fma(z, p, -0.005013445857912302)
+        p = tl.fma(z, p, 0.009560411795973778)
+        p = tl.fma(z, p, -0.022054065018892288)
+        p = tl.fma(z, p, 0.05399227514863014)
+        p = tl.fma(z, p, -0.13333453238010406)
+        p = tl.fma(z, p, 0.3333333432674408)
+        return tl.where(z < 1.0, x * z * p, x - tanh(x, precise))
+    else:
+        p = tl.fma(z, -0.01584305241703987, 0.0524861216545105)
+        p = tl.fma(z, p, -0.13321159780025482)
+        p = tl.fma(z, p, 0.33333173394203186)
+        # 1 - 2 / (exp(2 x) + 1) is tanh(x).
+        u = reciprocal_positive(tl.exp2(x * (2.0 * LOG2_E)) + 1.0, precise)
+        return tl.where(z < 0.41, x * z * p, tl.fma(2.0, u, x - 1.0))
+
+
+@triton.jit
+def tanhshrink_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = tanh(x)^2."""
+    t = tanh(x, precise)
+    return g * (t * t), ()
+
+
+@triton.jit
+def logsigmoid(x, params, precise: tl.constexpr):
+    """-log(1 + exp(-x)) = min(x, 0) - log(1 + exp(-|x|))."""
+    _, y, _ = _softplus_parts(x, 1.0, precise)
+    return tl.minimum(x, 0.0) - y
+
+
+@triton.jit
+def logsigmoid_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = 1 / (1 + exp(x))."""
+    if precise:
+        e = _exponential(tl.abs(x), 0.0)
+        share = tl.div_rn(e, 1.0 + e * SHRINK) * SHRINK
+        return g * tl.where(x < 0, 1.0 - share, share), ()
+    else:
+        # 2^-16 / (2^-16 + 2^-16 exp(x)).
+        u = reciprocal_positive(tl.exp2(tl.fma(x, LOG2_E, -16.0)) + SHRINK_HALVES, precise)
+        return g * (u * SHRINK_HALVES), ()
