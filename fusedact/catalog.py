@@ -216,6 +216,7 @@ add(
         options=(OptionSpec("approximate", "none", {"none": "gelu", "tanh": "gelu_tanh"}, "how erf is computed"),),
         aliases=("gelu_python",),
         eager=F.gelu,
+        device="gelu",
         twin="torch.nn.functional.gelu",
         aten=F.gelu,
     )
@@ -235,6 +236,7 @@ add(
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         aliases=("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
         eager=eager.gelu_tanh,
+        device="gelu_tanh",
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
         compiled="formula",
@@ -251,6 +253,7 @@ add(
         example=">>> FF.silu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.2689,  0.3112,  1.7616])",
         reference="Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.",
         eager=F.silu,
+        device="silu",
         twin="torch.nn.functional.silu",
         aten=F.silu,
         aten_inplace=partial(F.silu, inplace=True),
@@ -267,6 +270,7 @@ add(
         example=">>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3034,  0.3752,  1.9440])",
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
+        device="mish",
         lean_forward=cpu_forms.mish_lean,
         lean_backward=cpu_forms.mish_backward_lean,
         twin="torch.nn.functional.mish",
@@ -292,6 +296,7 @@ add(
         ),
         refuses=lambda beta, _: "beta must not be 0" if beta == 0.0 else "",
         eager=eager.softplus,
+        device="softplus",
         twin="torch.nn.functional.softplus",
         aten=F.softplus,
     )
@@ -308,6 +313,7 @@ add(
         reference="",
         aliases=("log_sigmoid",),
         eager=F.logsigmoid,
+        device="logsigmoid",
         twin="torch.nn.functional.logsigmoid",
         aten=F.logsigmoid,
     )
@@ -413,6 +419,7 @@ add(
         example=">>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.3333,  0.6667])",
         reference="",
         eager=eager.softsign,
+        device="softsign",
         lean_forward=cpu_forms.softsign_lean,
         lean_backward=cpu_forms.softsign_backward_lean,
         twin="torch.nn.functional.softsign",
@@ -433,6 +440,7 @@ add(
         reference="",
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
+        device="tanhshrink",
         twin="torch.nn.functional.tanhshrink",
         aten=F.tanhshrink,
         composite=True,
@@ -579,6 +587,7 @@ add(
             f"min_val must not be greater than max_val, got {low} and {high}" if low > high else ""
         ),
         eager=eager.clipped_gelu,
+        device="clipped_gelu",
         lean_forward=cpu_forms.clipped_gelu_lean,
         lean_backward=cpu_forms.clipped_gelu_backward_lean,
     )
@@ -599,6 +608,7 @@ add(
         ),
         refuses=lambda _, sigma: "sigma must not be 0" if sigma == 0.0 else "",
         eager=eager.laplace,
+        device="laplace",
     )
 )
 
@@ -648,6 +658,7 @@ add(
         parameters=(ParameterSpec("alpha", 1.0, "the frequency; not 0"),),
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
+        device="snake",
         lean_forward=cpu_forms.snake_lean,
         lean_backward=cpu_forms.snake_backward_lean,
     )
@@ -665,6 +676,7 @@ add(
         parameters=(ParameterSpec("b", 4.0, "how wide it bends; positive"),),
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
+        device="squareplus",
         lean_forward=cpu_forms.squareplus_lean,
         lean_backward=cpu_forms.squareplus_backward_lean,
     )
@@ -695,6 +707,7 @@ add(
         example=">>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([0.5597, 0.9870, 1.4584])",
         reference="transformers.",
         eager=eager.sqrtsoftplus,
+        device="sqrtsoftplus",
         lean_forward=cpu_forms.sqrtsoftplus_lean,
         lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
     )
@@ -710,6 +723,7 @@ add(
         example=">>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3521,  0.4643,  2.0000])",
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
+        device="telu",
         lean_forward=cpu_forms.telu_lean,
         lean_backward=cpu_forms.telu_backward_lean,
     )
@@ -725,6 +739,7 @@ add(
         example=">>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3422,  0.4158,  1.9947])",
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
+        device="serf",
         lean_forward=cpu_forms.serf_lean,
         lean_backward=cpu_forms.serf_backward_lean,
     )
