@@ -19,8 +19,8 @@ GATED = (
 
 
 def add(spec: ActivationSpec) -> None:
-    """Register a record; without device functions of its own, with what the engine writes of its definition."""
-    register(spec if spec.device else engine.generated(spec))
+    """Register a record, with what the engine writes of its definition where nothing is written by hand."""
+    register(engine.generated(spec))
 
 
 add(
