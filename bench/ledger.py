@@ -45,10 +45,13 @@ TOLERANCE = 0.05
 BANDWIDTH, ISSUE, ISSUE_SHARE, SPECIAL = 4.3e12, 33.45e12, 0.8, 4.18e12
 PREDICTED_FOR = "sm_90"
 
+# Every activation that kernels compute.
+NAMES = tuple(name for name in registry.names("elementwise") if not registry.get(name).always_aten)
+
 # What bf16 on sm_90 must keep to, in instructions per element: what leaves the memory the bound, and less for some.
 BUDGETS = {"forward": 24, "backward": 36}
 LIMITS = {
-    **{(name, direction): BUDGETS[direction] for name in registry.names("elementwise") for direction in DIRECTIONS},
+    **{(name, direction): BUDGETS[direction] for name in NAMES for direction in DIRECTIONS},
     ("relu_sigmoid", "forward"): 14,
     ("relu_sigmoid", "backward"): 22,
     ("elu", "forward"): 20,
@@ -148,9 +151,10 @@ class Kernel:
     targets: tuple[str, ...] = tuple(aot.TARGETS)
 
 
-# What is counted of kernels that the engine wrote, and of those written by hand for more than a few activations.
+# What is counted of kernels that the engine wrote, and of those written by hand for more than a few activations; and
+# of the catalogue's other kernels.
 WRITTEN: dict[str, Any] = {"dtypes": ("bf16", "fp32"), "targets": ("sm_90", "gfx942")}
-BY_HAND: dict[str, Any] = {"dtypes": ("bf16", "fp32"), "targets": ("sm_80", "sm_90", "gfx942")}
+OTHERS: dict[str, Any] = {"dtypes": ("bf16",), "targets": ("sm_90", "gfx942")}
 # Those of which everything is counted, also what the engine would write.
 EVERYTHING = ("relu_sigmoid", "elu", "selu", "prelu", "swish")
 GENERATED = "{} (generated)"
@@ -176,10 +180,10 @@ def _learned(spec: ActivationSpec, entries: int) -> tuple[Any, ...]:
 def kernels() -> dict[str, Kernel]:
     """Every activation, its backward with learned parameters, also per channel; ways to find a segment in a table."""
     found = {}
-    for name in registry.names("elementwise"):
+    for name in NAMES:
         spec = registry.get(name)
-        counted = {} if name in EVERYTHING else WRITTEN
-        forms = counted if spec.build or not counted else BY_HAND
+        counted = {} if name in EVERYTHING else OTHERS
+        forms = counted if spec.build or not counted else WRITTEN
         function = _built(spec) if spec.build else spec.device
         found[name] = Kernel(function, tuple(p.default for p in spec.parameters), **forms)
         if spec.learnable:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fusedact import compat, registry
+from fusedact import compat
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -71,7 +71,7 @@ def test_no_figure_is_worse(name, direction, dtype, target):
 
 def test_every_kernel_is_kept():
     assert [r.key for r in KEPT] == COUNTED
-    assert {name for name, _ in CASES} >= set(registry.names("elementwise"))
+    assert {name for name, _ in CASES} >= set(ledger.NAMES)
 
 
 def test_what_is_kept_is_within_limits():
