@@ -105,10 +105,8 @@ def clipped_gelu(x, params, precise: tl.constexpr):
 def clipped_gelu_backward(g, x, params, precise: tl.constexpr):
     """gelu's derivative within the bounds and at them; beyond, 1 for the bound."""
     y, slope = _gelu_and_slope(x, precise)
-    below, above = y < params[0], y > params[1]
-    inside = (below | above) == 0
-    dlow, dhigh = tl.where(below, g, 0.0), tl.where(above & (below == 0), g, 0.0)
-    return tl.where(inside, g * slope, 0.0), (dlow, dhigh)
+    dx = tl.where(y < params[0], 0.0, tl.where(y > params[1], 0.0, g * slope))
+    return dx, (tl.where(y < params[0], g, 0.0), tl.where(y > params[1], g, 0.0))
 
 
 @triton.jit
