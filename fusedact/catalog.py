@@ -216,6 +216,7 @@ add(
         options=(OptionSpec("approximate", "none", {"none": "gelu", "tanh": "gelu_tanh"}, "how erf is computed"),),
         aliases=("gelu_python",),
         eager=F.gelu,
+        device="gelu",
         twin="torch.nn.functional.gelu",
         aten=F.gelu,
     )
@@ -235,6 +236,7 @@ add(
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         aliases=("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
         eager=eager.gelu_tanh,
+        device="gelu_tanh",
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
         compiled="formula",
@@ -251,6 +253,7 @@ add(
         example=">>> FF.silu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.2689,  0.3112,  1.7616])",
         reference="Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.",
         eager=F.silu,
+        device="silu",
         twin="torch.nn.functional.silu",
         aten=F.silu,
         aten_inplace=partial(F.silu, inplace=True),
@@ -269,6 +272,7 @@ add(
         eager=eager.mish,
         lean_forward=cpu_forms.mish_lean,
         lean_backward=cpu_forms.mish_backward_lean,
+        device="mish",
         twin="torch.nn.functional.mish",
         aten=F.mish,
         pieces_from=2**14,
@@ -292,6 +296,7 @@ add(
         ),
         refuses=lambda beta, _: "beta must not be 0" if beta == 0.0 else "",
         eager=eager.softplus,
+        device="softplus",
         twin="torch.nn.functional.softplus",
         aten=F.softplus,
     )
@@ -308,6 +313,7 @@ add(
         reference="",
         aliases=("log_sigmoid",),
         eager=F.logsigmoid,
+        device="logsigmoid",
         twin="torch.nn.functional.logsigmoid",
         aten=F.logsigmoid,
     )
@@ -397,6 +403,7 @@ add(
         reference="Howard et al., 2019, arXiv:1905.02244.",
         aliases=("hard_swish", "hard_silu"),
         eager=eager.hardswish,
+        device="hardswish",
         twin="torch.nn.functional.hardswish",
         aten=F.hardswish,
         aten_inplace=partial(F.hardswish, inplace=True),
@@ -415,6 +422,7 @@ add(
         eager=eager.softsign,
         lean_forward=cpu_forms.softsign_lean,
         lean_backward=cpu_forms.softsign_backward_lean,
+        device="softsign",
         twin="torch.nn.functional.softsign",
         aten=F.softsign,
         composite=True,
@@ -433,6 +441,7 @@ add(
         reference="",
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
+        device="tanhshrink",
         twin="torch.nn.functional.tanhshrink",
         aten=F.tanhshrink,
         composite=True,
@@ -581,6 +590,7 @@ add(
         eager=eager.clipped_gelu,
         lean_forward=cpu_forms.clipped_gelu_lean,
         lean_backward=cpu_forms.clipped_gelu_backward_lean,
+        device="clipped_gelu",
     )
 )
 
@@ -599,6 +609,7 @@ add(
         ),
         refuses=lambda _, sigma: "sigma must not be 0" if sigma == 0.0 else "",
         eager=eager.laplace,
+        device="laplace",
     )
 )
 
@@ -650,6 +661,7 @@ add(
         eager=eager.snake,
         lean_forward=cpu_forms.snake_lean,
         lean_backward=cpu_forms.snake_backward_lean,
+        device="snake",
     )
 )
 
@@ -667,6 +679,7 @@ add(
         eager=eager.squareplus,
         lean_forward=cpu_forms.squareplus_lean,
         lean_backward=cpu_forms.squareplus_backward_lean,
+        device="squareplus",
     )
 )
 
@@ -697,6 +710,7 @@ add(
         eager=eager.sqrtsoftplus,
         lean_forward=cpu_forms.sqrtsoftplus_lean,
         lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
+        device="sqrtsoftplus",
     )
 )
 
@@ -712,6 +726,7 @@ add(
         eager=eager.telu,
         lean_forward=cpu_forms.telu_lean,
         lean_backward=cpu_forms.telu_backward_lean,
+        device="telu",
     )
 )
 
@@ -740,6 +755,7 @@ add(
         example=">>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.8427,  0.5205,  0.9953])",
         reference="Williams, 1997, Computing with infinite networks.",
         eager=torch.erf,
+        device="serf",
     )
 )
 

@@ -80,7 +80,7 @@ class ActivationSpec:
     reference: str = ""
     # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensors that broadcast with x too.
     eager: Callable[..., Tensor]
-    # The device functions' name in kernels/activations.py; `<device>_backward` is beside it. Without one they are
+    # The device functions' name in kernels/; `<device>_backward` is beside it. Without one they are
     # written by the engine: see `engine.generated`.
     device: str = ""
     parameters: tuple[ParameterSpec, ...] = ()

@@ -11,13 +11,23 @@ from fusedact import functional
 from fusedact.kernels import launch
 
 NAMES = (*oracles.NAMES, *oracles.CHOSEN)
-WITH_PARAMETERS = [n for n in NAMES if oracles.spec(n).parameters]
+WITH_PARAMETERS = [n for n in NAMES if oracles.spec(n).learnable]
 FLAT = ("forward_kernel", "backward_kernel")
 STRIDED = ("forward_strided_kernel", "backward_strided_kernel")
 
 
-def tensors(name, shape=(), dtype=torch.float32, value=0.75):
-    return tuple(torch.full(shape, value, dtype=dtype) for _ in oracles.spec(name).parameters)
+def tensors(name, shape=(), dtype=torch.float32):
+    """Parameters, as tensors where these are accepted; exact in every dtype, and none of another's."""
+    values = [round(16 * p.default + 4) / 16 for p in oracles.spec(name).parameters]
+    return tuple(oracles.given(name, values, dtype, shape))
+
+
+def as_numbers(params):
+    return tuple(float(p) for p in params)
+
+
+def given_tensors(params):
+    return [p for p in params if isinstance(p, torch.Tensor)]
 
 
 def assert_parameter_gradient(got, name, g, x, params):
@@ -27,7 +37,7 @@ def assert_parameter_gradient(got, name, g, x, params):
     # Halves have the approximate exponential in their terms.
     terms = 2**-20 if x.dtype == torch.float32 else 2**-15
     truth, scale = (f(name, g, x, numbers) for f in (oracles.parameter_gradient, oracles.parameter_scale))
-    for ours, exact, size, p in zip(got, truth, scale, params, strict=True):
+    for ours, exact, size, p in zip(got, truth, scale, given_tensors(params), strict=True):
         assert ours.shape == p.shape and ours.dtype == p.dtype
         bound = terms * size + torch.finfo(p.dtype).eps * exact.abs()
         assert (ours.double() - exact).abs() <= bound
@@ -52,7 +62,7 @@ def test_gradients(run, name, x_dtype, p_dtype, shape, device):
         x, g = (3 * torch.randn(n, device=device)).to(x_dtype), torch.randn(n, device=device).to(x_dtype)
         got = run(name, x, params, g)
         assert_parameter_gradient(got.dparams, name, g, x, params)
-        numbers = run(name, x, tuple(float(p) for p in params), g)
+        numbers = run(name, x, as_numbers(params), g)
         # The parameter reaches the kernel as a number or through a pointer; the results are the same.
         assert torch.equal(got.y, numbers.y) and torch.equal(got.dx, numbers.dx)
 
@@ -93,11 +103,11 @@ def test_only_the_parameter_needs_a_gradient(run, name, view, device):
 def test_gradient_of_x_alone(run, launches, name, device):
     """A tensor parameter that needs no gradient costs no sums."""
     x = torch.randn(1000, device=device, requires_grad=True)
-    params = tuple(p.to(device) for p in tensors(name))
+    params = tuple(p.to(device) if isinstance(p, torch.Tensor) else p for p in tensors(name))
     y = oracles.function(name)(x, *params)
     (dx,) = torch.autograd.grad(y, x, torch.ones_like(y))
     assert launches == list(FLAT)
-    numbers = run(name, x, tuple(float(p) for p in params), torch.ones_like(y))
+    numbers = run(name, x, as_numbers(params), torch.ones_like(y))
     assert torch.equal(dx.cpu(), numbers.dx)
 
 
@@ -223,7 +233,7 @@ def test_grad_mode_and_inference_mode(launches, device):
 def test_backends_agree(launches, name, shape, device):
     """The kernel and the path without one, over tensor parameters."""
     x = torch.randn(2000, device=device)
-    params = tuple(p.to(device) for p in tensors(name, shape))
+    params = tuple(p.to(device) if isinstance(p, torch.Tensor) else p for p in tensors(name, shape))
     fused = oracles.function(name)(x, *params)
     assert len(launches) == 1
     with fusedact.backend("eager"):
