@@ -14,7 +14,7 @@ FLAT = ("forward_kernel", "backward_kernel")
 STRIDED = ("forward_strided_kernel", "backward_strided_kernel")
 # One template runs them all: of the catalog those by hand that are strict, some others with and without parameters;
 # and those of one's own. `test_rows_of_every_activation` has the others.
-NAMES = (*oracles.STRICT, "gelu", "hardtanh", "threshold", *oracles.CHOSEN)
+NAMES = (*oracles.STRICT, "gelu", "hardtanh", *oracles.CHOSEN)
 DTYPES = [torch.float32, torch.bfloat16]
 
 
