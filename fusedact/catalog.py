@@ -19,8 +19,8 @@ GATED = (
 
 
 def add(spec: ActivationSpec) -> None:
-    """Register a record; without device functions of its own, with what the engine writes of its definition."""
-    register(spec if spec.device else engine.generated(spec))
+    """Register a record, with what the engine writes of its definition where nothing is written by hand."""
+    register(engine.generated(spec))
 
 
 add(
@@ -270,9 +270,9 @@ add(
         example=">>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3034,  0.3752,  1.9440])",
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
+        device="mish",
         lean_forward=cpu_forms.mish_lean,
         lean_backward=cpu_forms.mish_backward_lean,
-        device="mish",
         twin="torch.nn.functional.mish",
         aten=F.mish,
         pieces_from=2**14,
@@ -420,9 +420,9 @@ add(
         example=">>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.3333,  0.6667])",
         reference="",
         eager=eager.softsign,
+        device="softsign",
         lean_forward=cpu_forms.softsign_lean,
         lean_backward=cpu_forms.softsign_backward_lean,
-        device="softsign",
         twin="torch.nn.functional.softsign",
         aten=F.softsign,
         composite=True,
@@ -588,9 +588,9 @@ add(
             f"min_val must not be greater than max_val, got {low} and {high}" if low > high else ""
         ),
         eager=eager.clipped_gelu,
+        device="clipped_gelu",
         lean_forward=cpu_forms.clipped_gelu_lean,
         lean_backward=cpu_forms.clipped_gelu_backward_lean,
-        device="clipped_gelu",
     )
 )
 
@@ -659,9 +659,9 @@ add(
         parameters=(ParameterSpec("alpha", 1.0, "the frequency; not 0"),),
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
+        device="snake",
         lean_forward=cpu_forms.snake_lean,
         lean_backward=cpu_forms.snake_backward_lean,
-        device="snake",
     )
 )
 
@@ -677,9 +677,9 @@ add(
         parameters=(ParameterSpec("b", 4.0, "how wide it bends; positive"),),
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
+        device="squareplus",
         lean_forward=cpu_forms.squareplus_lean,
         lean_backward=cpu_forms.squareplus_backward_lean,
-        device="squareplus",
     )
 )
 
@@ -708,9 +708,9 @@ add(
         example=">>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([0.5597, 0.9870, 1.4584])",
         reference="transformers.",
         eager=eager.sqrtsoftplus,
+        device="sqrtsoftplus",
         lean_forward=cpu_forms.sqrtsoftplus_lean,
         lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
-        device="sqrtsoftplus",
     )
 )
 
@@ -724,9 +724,9 @@ add(
         example=">>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3521,  0.4643,  2.0000])",
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
+        device="telu",
         lean_forward=cpu_forms.telu_lean,
         lean_backward=cpu_forms.telu_backward_lean,
-        device="telu",
     )
 )
 
@@ -740,6 +740,7 @@ add(
         example=">>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3422,  0.4158,  1.9947])",
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
+        device="serf",
         lean_forward=cpu_forms.serf_lean,
         lean_backward=cpu_forms.serf_backward_lean,
     )
@@ -755,7 +756,6 @@ add(
         example=">>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.8427,  0.5205,  0.9953])",
         reference="Williams, 1997, Computing with infinite networks.",
         eager=torch.erf,
-        device="serf",
     )
 )
 

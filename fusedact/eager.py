@@ -226,7 +226,7 @@ def snake(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
 
 def squareplus(x: Tensor, b: Parameter = 4.0) -> Tensor:
     """(x + sqrt(x^2 + b)) / 2."""
-    # Of two forms the one that does not cancel, x where that is positive and the rest, in halves, which do not overflow.
+    # x where that is positive, and the rest, which does not cancel; in halves, which do not overflow.
     root = torch.hypot(0.5 * _finite(x), _tensor(0.25 * b, x).sqrt())
     return torch.relu(x) + 0.25 * b / (root + torch.where(x > 0, 0.5 * x, -0.5 * x))
 

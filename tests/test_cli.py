@@ -50,7 +50,7 @@ def test_list_tells_twins_kernels_and_what_is_kept(capsys):
     assert cells["relu"][2] == "x; y"
     assert cells["identity"] == ["nn.Identity", "none", "nothing"]
     assert cells["swish"] == ["", "hand-written", "x"]
-    assert cells["serf"] == ["", "generated", "x"]
+    assert cells["erf"] == ["", "generated", "x"]
 
 
 @pytest.mark.parametrize("name", fusedact.names("elementwise"))
