@@ -166,6 +166,8 @@ def hardswish(x, params, precise: tl.constexpr):
 @triton.jit
 def hardswish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = x / 3 + 1 / 2 between -3 and 3, 0 below, 1 beyond."""
-    # Beside the root at -1.5 the sum is all there is.
-    near = g * (tl.fma(x, 2.0, 3.0) * (1.0 / 6.0))
-    return tl.where(x <= -3.0, 0.0, tl.where(x >= 3.0, g, near)), ()
+    # Beside the root at -1.5, where the sum is all there is, it must not round.
+    slope = tl.fma(x, 2.0, 3.0) * (1.0 / 6.0)
+    if precise:
+        slope = tl.where(x < -0.75, slope, tl.fma(x, 1.0 / 3.0, 0.5))
+    return tl.where(x <= -3.0, 0.0, tl.where(x >= 3.0, g, g * slope)), ()
