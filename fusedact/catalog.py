@@ -403,6 +403,7 @@ add(
         reference="Howard et al., 2019, arXiv:1905.02244.",
         aliases=("hard_swish", "hard_silu"),
         eager=eager.hardswish,
+        device="hardswish",
         twin="torch.nn.functional.hardswish",
         aten=F.hardswish,
         aten_inplace=partial(F.hardswish, inplace=True),

@@ -194,8 +194,8 @@ def xielu(
     eps: Parameter = -1e-6,
 ) -> Tensor:
     """p x^2 + beta x where x > 0, else (p' + beta) expm1(min(x, eps)) - p' x, where p, p' = softplus of the alphas."""
-    p, n = (F.softplus(torch.as_tensor(a, dtype=x.dtype, device=x.device)) for a in (alpha_p, alpha_n))
-    below = (n + beta) * torch.expm1(torch.minimum(x, torch.as_tensor(eps, dtype=x.dtype, device=x.device))) - n * x
+    p, n = (F.softplus(_tensor(a, x)) for a in (alpha_p, alpha_n))
+    below = (n + beta) * torch.expm1(torch.minimum(x, _tensor(eps, x))) - n * x
     above = torch.relu(x)
     return torch.where(x > 0, above * (p * above + beta), below)
 
@@ -226,8 +226,8 @@ def snake(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
 
 def squareplus(x: Tensor, b: Parameter = 4.0) -> Tensor:
     """(x + sqrt(x^2 + b)) / 2."""
-    # Of two forms the one that does not cancel, x where that is positive and the rest, in halves, which do not overflow.
-    root = torch.hypot(0.5 * _finite(x), torch.as_tensor(0.25 * b, dtype=x.dtype, device=x.device).sqrt())
+    # x where that is positive, and the rest, which does not cancel; in halves, which do not overflow.
+    root = torch.hypot(0.5 * _finite(x), _tensor(0.25 * b, x).sqrt())
     return torch.relu(x) + 0.25 * b / (root + torch.where(x > 0, 0.5 * x, -0.5 * x))
 
 
@@ -258,6 +258,11 @@ def serf(x: Tensor) -> Tensor:
 def identity(x: Tensor) -> Tensor:
     """x, in memory of its own."""
     return x.clone()
+
+
+def _tensor(p: Parameter, x: Tensor) -> Tensor:
+    """A parameter as a tensor."""
+    return p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device)
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -198,10 +198,14 @@ def squareplus_backward(g, x, params, precise: tl.constexpr):
         far = a > FLAT
         low = tl.div_rn(tl.where(far, rest, 0.5 * b), tl.where(far, root, tl.fma(a, root, square)))
         part = tl.div_rn(0.25, root)
+        # Where nothing cancels (1 + x / root) / 2 is the more exact.
+        share = tl.div_rn(tl.where(far, tl.where(x < 0, -1.0, 1.0), x), tl.where(far, 1.0, root))
+        slope = tl.where(x > -0.5 * root, tl.fma(share, 0.5, 0.5), low)
     else:
         inverse = tl.rsqrt(root)
         low, part = (rest * inverse) * inverse, (0.25 * inverse) * inverse
-    return g * tl.where(x < 0, low, 1.0 - low), (g * part,)
+        slope = tl.where(x < 0, low, 1.0 - low)
+    return g * slope, (g * part,)
 
 
 @triton.jit

@@ -288,7 +288,8 @@ CASES = {
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
-        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid' or 'log_sigmoid' or 'hard_sigmoid'?",
+        "fusedact.create: no activation is named 'relu_sigmod'; "
+        "did you mean 'relu_sigmoid' or 'log_sigmoid' or 'hard_sigmoid'?",
     ),
     "far name": (
         lambda: FF.activate(x, "zzz"),

@@ -148,9 +148,7 @@ EXACT_WAYS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "params", "backend"), [way for way, _ in EXACT_WAYS], ids=[i for _, i in EXACT_WAYS]
-)
+@pytest.mark.parametrize(("name", "params", "backend"), [way for way, _ in EXACT_WAYS], ids=[i for _, i in EXACT_WAYS])
 def test_float64_is_as_exact_as_the_formula(name, params, backend):
     """Both cancel, but by how much is the formula's affair."""
     x = torch.cat(
