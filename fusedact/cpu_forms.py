@@ -241,15 +241,16 @@ def mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def mish_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g e ((e + 2) d + 4 x (e + 1)) / d^2 where d = n + 2."""
-    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
+    """g (n + 4 x e / s) / d where d = n + 2, s = u + 1 / u, u = e + 1."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max / 8, 20.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
-    more = torch.add(e, 2.0, out=spare(2))
-    d = torch.addcmul(constant(2.0, x.dtype, x.device), e, more, out=spare(3))
-    # e first: it is 0 where x may be so large a number that a product of it is infinite.
-    rise = bounded.mul_(e).mul_(torch.add(e, 1.0, out=spare(4)))
-    slope = more.mul_(d).mul_(e).add_(rise, alpha=4.0).div_(d)
-    return (torch.div(slope, d, out=out).mul_(g),)
+    u = torch.add(e, 1.0, out=spare(2))
+    s = torch.reciprocal(u, out=spare(3)).add_(u)
+    rise = bounded.div_(s).mul_(4.0).mul_(e)
+    # What n loses in rounding d loses too.
+    n = torch.add(e, 2.0, out=u).mul_(e)
+    slope = rise.add_(n)
+    return (torch.div(slope, n.add_(2.0), out=out).mul_(g),)
 
 
 def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
