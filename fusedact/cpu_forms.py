@@ -246,11 +246,11 @@ def mish_backward_lean(
     e = torch.exp(bounded, out=spare(1))
     u = torch.add(e, 1.0, out=spare(2))
     s = torch.reciprocal(u, out=spare(3)).add_(u)
-    rise = bounded.div_(s).mul_(4.0).mul_(e)
     # What n loses in rounding d loses too.
     n = torch.add(e, 2.0, out=u).mul_(e)
-    slope = rise.add_(n)
-    return (torch.div(slope, n.add_(2.0), out=out).mul_(g),)
+    rise = bounded.mul_(e).div_(s)
+    d = torch.add(n, 2.0, out=e)
+    return (torch.add(n.div_(d), rise.div_(d), alpha=4.0, out=out).mul_(g),)
 
 
 def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
