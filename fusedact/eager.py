@@ -165,7 +165,9 @@ def mish(x: Tensor) -> Tensor:
     """x * n / (n + 2) = x * tanh(softplus(x)) where n = e * (e + 2) and e = exp(x)."""
     e = torch.exp(x.clamp(max=20.0))
     n = e * (e + 2.0)
-    return _finite_below(x) * (n / (n + 2.0))
+    d = n + 2.0
+    # Of n / d autograd makes a difference that cancels where n is large.
+    return _finite_below(x) * torch.where(x > 0, 1.0 - 2.0 / d, n / d)
 
 
 def relu_squared(x: Tensor) -> Tensor:
