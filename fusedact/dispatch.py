@@ -60,6 +60,7 @@ ATEN_TENSORS = Path(
 )
 FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plain operators take less time")
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
+PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
 TRITON = Path("triton", "the fused kernel")
@@ -136,6 +137,8 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     if plainly and numbers and spec.aten is not None and not (spec.pieces_from and x.numel() >= spec.pieces_from):
         return ATEN_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
+    if path.kind == "pieces" and spec.kind == "rowwise":
+        path = PIECES_ROWS
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
@@ -232,6 +235,10 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
     spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
     if spec.kind == "piecewise":
         return choose(spec, x, (), True)
+    if spec.kind == "rowwise":
+        given = [_given(activation, parameters, p) for p in spec.parameters[-2:]]
+        tensors = [t for t in given if isinstance(t, Tensor)]
+        return choose(spec, x, tensors, not tensors and given[0] == 1.0)
     values = [_given(activation, parameters, p) for p in spec.parameters]
     channel_dim = getattr(activation, "channel_dim", channel_dim)
     checked, _ = check_parameters(spec, x, values, channel_dim)
