@@ -71,7 +71,7 @@ def plain(name: str, dtype: torch.dtype, x: Tensor, g: Tensor, dim: int, tempera
 
 
 def rounded_twice(name: str, x: Tensor, dim: int, temperature: Any, mask: Any) -> Tensor:
-    """By row: what each score may be off by, in fp32, if it is rounded twice, as x times a reciprocal is. 0 if never."""
+    """By row: what a score may be off by in fp32 if it is rounded twice, as x times a reciprocal is; 0 if never."""
     t = temperature.double().item() if isinstance(temperature, Tensor) else temperature
     scores = (x.cpu().double() / t).abs()
     if mask is not None and mask.is_floating_point():
@@ -92,8 +92,8 @@ def assert_rows(
     """Raise unless in every row the worst error is at most twice that of the yardstick, and 1.5 units more.
 
     Units are those of the truth, or of `size`, which is what cancelled on the way. What is not a number, or infinite,
-    must be the same. `scores`, by row, is an absolute error that scores may have, twice: their own, and the maximum's. It
-    is one of a `logarithm`, and else relative to the size.
+    must be the same. `scores`, by row, is an absolute error that scores may have, twice: their own, and the maximum's.
+    It is one of a `logarithm`, and else relative to the size.
     """
     if ours.shape != truth.shape or ours.dtype != yard.dtype:
         raise AssertionError(f"got {ours.dtype} {tuple(ours.shape)}, expected {yard.dtype} {tuple(truth.shape)}")
