@@ -34,6 +34,7 @@ from .modules import ReLU as ReLU
 from .modules import ReLU6 as ReLU6
 from .modules import ReLUSigmoid as ReLUSigmoid
 from .modules import ReLUSquared as ReLUSquared
+from .modules import RReLU as RReLU
 from .modules import Serf as Serf
 from .modules import Sigmoid as Sigmoid
 from .modules import SiLU as SiLU

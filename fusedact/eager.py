@@ -40,6 +40,7 @@ __all__ = [
     "quick_gelu",
     "relu_sigmoid",
     "relu_squared",
+    "rrelu",
     "serf",
     "snake",
     "softplus",
@@ -193,6 +194,13 @@ def xielu(
     p, n = (F.softplus(torch.as_tensor(a, dtype=x.dtype, device=x.device)) for a in (alpha_p, alpha_n))
     below = (n + beta) * torch.expm1(torch.minimum(x, torch.as_tensor(eps, dtype=x.dtype, device=x.device))) - n * x
     return torch.where(x > 0, x * (p * x + beta), below)
+
+
+def rrelu(x: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, *_: object) -> Tensor:
+    """x where x > 0, else x times a slope that is drawn uniformly between lower and upper."""
+    wide = x.float() if x.dtype in HALF_DTYPES else x
+    slopes = lower + (upper - lower) * torch.rand_like(wide)
+    return torch.where(x <= 0, wide * slopes, wide).to(x.dtype)
 
 
 def inverse_softplus(y: float) -> float:

@@ -15,6 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import describe, ops, registry
 from .checks import check_names
 from .piecewise import pwl
+from .randomized import rrelu
 from .registry import ActivationSpec
 from .rowwise import log_softmax, softmax, softmax2d, softmin
 
@@ -22,6 +23,7 @@ __all__ = [
     "activate",
     "log_softmax",
     "pwl",
+    "rrelu",
     "softmax",
     "softmax2d",
     "softmin",
@@ -86,4 +88,4 @@ def _define(spec: ActivationSpec) -> Any:
 # Beside the module's globals, which Dynamo cannot look into.
 _functions = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update(_functions)
-_functions |= {f.spec.name: f for f in (pwl, softmax, log_softmax, softmin, softmax2d)}
+_functions |= {f.spec.name: f for f in (pwl, softmax, log_softmax, softmin, softmax2d, rrelu)}

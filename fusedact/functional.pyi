@@ -2,6 +2,7 @@
 from torch import Tensor
 
 from .piecewise import pwl as pwl
+from .randomized import rrelu as rrelu
 from .rowwise import log_softmax as log_softmax
 from .rowwise import softmax as softmax
 from .rowwise import softmax2d as softmax2d

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
 from .piecewise import PWL
+from .randomized import RReLU
 from .registry import ActivationSpec
 from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
 
@@ -21,6 +22,7 @@ __all__ = [
     "PWL",
     "Activation",
     "LogSoftmax",
+    "RReLU",
     "Softmax",
     "Softmax2d",
     "Softmin",
@@ -349,3 +351,4 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
 _classes: dict[str, type[nn.Module]] = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update({cls.__name__: cls for cls in _classes.values()})
 _classes |= {"pwl": PWL, "softmax": Softmax, "log_softmax": LogSoftmax, "softmin": Softmin, "softmax2d": Softmax2d}
+_classes["rrelu"] = RReLU

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from . import describe, functional, modules, registry
 
-FUNCTIONS = "".join(
+FUNCTIONS = "from .randomized import rrelu as rrelu\n" + "".join(
     f"from .rowwise import {name} as {name}\n" for name in ("log_softmax", "softmax", "softmax2d", "softmin")
 )
-MODULES = "".join(
+MODULES = "from .randomized import RReLU as RReLU\n" + "".join(
     f"from .rowwise import {name} as {name}\n" for name in ("LogSoftmax", "Softmax", "Softmax2d", "Softmin")
 )
 HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"

@@ -5,7 +5,7 @@ import math
 import triton
 import triton.language as tl
 
-from .elementwise import _row_offsets
+from .elementwise import _offsets, _tile
 
 
 def launch_metadata(grid, kernel, args):
@@ -62,3 +62,40 @@ def rrelu_kernel(
         value = tl.load(value_ptr + offs, mask=mask, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32) if BACKWARD else value
         tl.store(out_ptr + offs, tl.where(x <= 0.0, value * slopes, value).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(launch_metadata=launch_metadata)
+def rrelu_strided_kernel(
+    value_ptr,
+    x_ptr,
+    out_ptr,
+    seed_ptr,
+    rows,
+    cols,
+    outer_sizes,
+    value_strides,
+    x_strides,
+    number_strides,
+    out_strides,
+    low,
+    high,
+    BACKWARD: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The same for any strides; those of the elements' numbers make the slopes those of the contiguous tensor."""
+    row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
+    number = _offsets(row, col, outer_sizes, number_strides)
+    zero = number.to(tl.uint32) * 0
+    quarter = number >> 2
+    a, b, c, d = tl.philox(tl.load(seed_ptr), quarter.to(tl.uint32), (quarter >> 32).to(tl.uint32), zero, zero)
+    which = number & 3
+    u = _uniform(tl.where(which == 0, a, tl.where(which == 1, b, tl.where(which == 2, c, d))))
+    slopes = tl.minimum(tl.fma(u, high - low, low), high)
+    value = tl.load(value_ptr + _offsets(row, col, outer_sizes, value_strides), mask=mask, other=0.0).to(tl.float32)
+    x = value
+    if BACKWARD:
+        x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
+    out = tl.where(x <= 0.0, value * slopes, value).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)

@@ -22,7 +22,7 @@ ORDER = [
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
-    *("describe", "piecewise", "rowwise", "functional", "modules", "pairs", "custom", "initialization"),
+    *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 

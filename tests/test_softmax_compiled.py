@@ -65,23 +65,18 @@ def assert_wide(kernel, direction, target, spills=0):
 
 # Several rows to a program, one, one with all threads, and one that is read twice.
 LENGTHS = [64, 1024, 16_384, 65_536]
+KERNELS = [
+    *((n, target, "bf16", False) for n in LENGTHS for target in ("sm_90", "gfx942")),
+    *((n, "sm_90", "fp32", n == 1024) for n in LENGTHS),
+    *((n, target, "bf16", True) for n in (1024, 65_536) for target in ("sm_80", "sm_100")),
+    (1024, "sm_90", "fp16", False),
+    (16_384, "gfx942", "fp32", True),
+]
 
 
 @directions
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize(
-    ("target", "dtype"),
-    [
-        ("sm_80", "bf16"),
-        ("sm_90", "bf16"),
-        ("sm_90", "fp16"),
-        ("sm_90", "fp32"),
-        ("sm_100", "bf16"),
-        ("gfx942", "bf16"),
-    ],
-)
-def test_rows(n, direction, log, target, dtype):
+@pytest.mark.parametrize(("n", "target", "dtype", "log"), KERNELS)
+def test_rows(n, target, dtype, log, direction):
     kernel, launched = compiled(direction, target, dtype, (4096, n), log=log)
     assert_wide(kernel, direction, target)
     assert ("looping" in kernel.name) == (n == 65_536)
