@@ -855,8 +855,8 @@ add(
         summary="Leaky ReLU with a random slope for each element in training, and their mean otherwise.",
         formula="x for x > 0, else slope * x; slope uniform between lower and upper, or (lower + upper) / 2",
         limits=(
-            "At 0 the gradient is the slope, as in PyTorch. At an infinity the value is the limit; a NaN gives NaN, and "
-            "1 as its gradient in training."
+            "At 0 the gradient is the slope, as in PyTorch. At an infinity the value is the limit; a NaN gives NaN, "
+            "and 1 as its gradient in training."
         ),
         example=">>> FF.rrelu(torch.tensor([-2.0, 3.0]), 0.1, 0.3)\ntensor([-0.4000,  3.0000])",
         reference="Xu et al., 2015, arXiv:1505.00853.",

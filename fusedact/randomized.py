@@ -110,6 +110,10 @@ def _drawn(x: Tensor, low: float, high: float, inplace: bool = False) -> Tensor:
     return x.copy_(y) if inplace else y
 
 
+_aten = torch.ops.aten
+_threshold_backward = _aten.threshold_backward.grad_input
+
+
 # ----- below autograd: as an operator where somebody watches, else directly
 
 
@@ -150,6 +154,7 @@ def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, 
     size = min(PIECE, x.numel())
     bits = torch.empty((size + 1) // 2, dtype=torch.int64)
     slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
+    ones = None if value is x or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
     for value_piece, x_piece, out_piece in zip(*(t.view(-1).split(PIECE) for t in (value, x, out)), strict=True):
         count = x_piece.numel()
         drawn = bits[: (count + 1) // 2].random_(-(2**63), None, generator=generator).view(torch.int32)[:count]
@@ -159,6 +164,10 @@ def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, 
             # A half becomes an fp32 first.
             torch.clamp_max(product.copy_(x_piece), 0.0, out=product).mul_(slope)
             torch.add(product, x_piece.clamp_min(0.0), out=out_piece if out.dtype == dtype else product)
+        elif ones is not None:
+            # 0 or 1: without branches, which nothing could foresee.
+            _threshold_backward(ones[:count], product.copy_(x_piece), 0.0, grad_input=product)
+            torch.maximum(slope, product, out=product).mul_(value_piece)
         else:
             torch.mul(slope, value_piece, out=product)
             torch.where(x_piece <= 0, product, value_piece, out=product)
@@ -192,8 +201,8 @@ class _RReLU(Function):
         x, seed = ctx.saved_tensors
         kernel, low, high = ctx.call
         if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
-            # The slopes as a constant: g may be a transform's, and wanted is what follows from it.
-            with torch.no_grad():
+            # The slopes are a constant, which no transform knows of; only g may be one's.
+            with torch.no_grad(), compat.transforms_allowed():
                 x = x.detach()
                 slopes = _run(kernel, torch.ones_like(x), x, seed, low, high)
             return None, None, None, None, g * slopes

@@ -1,4 +1,4 @@
-"""The machine code of softmax's kernels: 16-byte accesses, no spills. Compiled ahead of time; no device is needed."""
+"""The machine code of the kernels of softmax and rrelu: 16-byte accesses, no spills. No device is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if compat.interpreting:
 
 import benches
 
-from fusedact.kernels import launch_softmax
+from fusedact.kernels import launch_rrelu, launch_softmax
 
 aot = benches.load("aot")
 
@@ -153,3 +153,36 @@ def test_offsets_beyond_32_bits():
     assert launch_softmax._wide(sizes, 2**14, strides, 1, 2**14)
     assert not launch_softmax._wide([2**14], 2**14, [(1, 2**14)], 1, 2**14)
     assert launch_softmax._wide([1], 2**14, [(2**18, 0)], 1, 2**14)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [("sm_80", "bf16"), ("sm_90", "bf16"), ("sm_90", "fp32"), ("sm_100", "fp16"), ("gfx942", "bf16")],
+)
+def test_rrelu(target, dtype, backward):
+    x, g = (torch.zeros(1 << 14, dtype=DTYPES[dtype]) for _ in range(2))
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        launch_rrelu.run(g if backward else x, x, torch.empty_like(x), torch.zeros(1, dtype=torch.int64), 0.1, 0.3)
+        (kernel,) = aot._kernels_of(stub.device)
+    if target == "gfx942":
+        counts = aot.amdgcn(kernel)
+        assert counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] >= 1
+        assert not any(aot.amd_metadata(kernel).values())
+        return
+    instructions = aot.sass(kernel)
+    per_thread = 2 if backward else 1
+    assert sum(i.startswith("LDG") and ".128" in i for i in instructions) == 2 * per_thread
+    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == 2
+    used = aot.resources(kernel)
+    assert (used["STACK"], used["LOCAL"]) == (0, 0)
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_strided_rrelu(target):
+    x = torch.zeros(8, 6, 7, 9).transpose(1, 2)[:, :, ::2]
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        launch_rrelu.run(x, x, torch.empty_like(x), torch.zeros(1, dtype=torch.int64), 0.1, 0.3)
+        (kernel,) = aot._kernels_of(stub.device)
+    used = aot.amd_metadata(kernel) if target == "gfx942" else aot.resources(kernel)
+    assert not any(used.get(name, 0) for name in ("STACK", "LOCAL", "vgpr_spill_count"))
