@@ -45,14 +45,24 @@ TOLERANCE = 0.05
 BANDWIDTH, ISSUE, ISSUE_SHARE, SPECIAL = 4.3e12, 33.45e12, 0.8, 4.18e12
 PREDICTED_FOR = "sm_90"
 
-# What bf16 on sm_90 must keep to, in instructions per element.
+# Every activation that kernels compute.
+NAMES = tuple(name for name in registry.names("elementwise") if not registry.get(name).always_aten)
+
+# What bf16 on sm_90 must keep to, in instructions per element: what leaves the memory the bound, and less for some.
+BUDGETS = {"forward": 24, "backward": 36}
 LIMITS = {
+    **{(name, direction): BUDGETS[direction] for name in NAMES for direction in DIRECTIONS},
     ("relu_sigmoid", "forward"): 14,
     ("relu_sigmoid", "backward"): 22,
     ("elu", "forward"): 20,
     ("elu", "backward"): 20,
     ("selu", "forward"): 20,
     ("selu", "backward"): 20,
+    ("tanh", "forward"): 20,
+    ("gelu_tanh", "forward"): 14,
+    ("silu", "forward"): 12,
+    ("mish", "forward"): 15,
+    ("softplus", "forward"): 14,
     ("pwl_uniform", "forward"): 20,
     ("pwl_uniform", "backward"): 24,
     # What leaves the memory the bound.
@@ -62,6 +72,9 @@ LIMITS = {
         for how in ("learned", "per channel, last", "per channel, second")
     },
 }
+# A derivative that is right for every finite bfloat16 takes the sine of numbers up to 2^128: four words of 2 / pi are
+# chosen and multiplied for each element.
+del LIMITS["snake", "backward"]
 
 # Where the channels of parameters per channel are; every size a multiple of what a thread takes.
 PER_CHANNEL = {"last": ((64, 1024), 1), "second": ((8, 64, 1024), 1)}
@@ -138,8 +151,12 @@ class Kernel:
     targets: tuple[str, ...] = tuple(aot.TARGETS)
 
 
-# What is counted of kernels that the engine wrote.
+# What is counted of kernels that the engine wrote, and of those written by hand for more than a few activations; and
+# of the catalogue's other kernels.
 WRITTEN: dict[str, Any] = {"dtypes": ("bf16", "fp32"), "targets": ("sm_90", "gfx942")}
+OTHERS: dict[str, Any] = {"dtypes": ("bf16",), "targets": ("sm_90", "gfx942")}
+# Those of which everything is counted, also what the engine would write.
+EVERYTHING = ("relu_sigmoid", "elu", "selu", "prelu", "swish")
 GENERATED = "{} (generated)"
 
 
@@ -155,19 +172,27 @@ def _built(spec: ActivationSpec) -> str:
     return spec.device
 
 
+def _learned(spec: ActivationSpec, entries: int) -> tuple[Any, ...]:
+    """The parameters' defaults, as tensors of so many entries where they are learned."""
+    return tuple(p.default if p.fixed else torch.full((entries,), p.default) for p in spec.parameters)
+
+
 def kernels() -> dict[str, Kernel]:
     """Every activation, its backward with learned parameters, also per channel; ways to find a segment in a table."""
     found = {}
-    for name in registry.names("elementwise"):
+    for name in NAMES:
         spec = registry.get(name)
-        found[name] = Kernel(spec.device, tuple(p.default for p in spec.parameters))
-        if spec.parameters:
-            learned = tuple(torch.tensor([p.default]) for p in spec.parameters)
-            found[f"{name} (learned)"] = Kernel(spec.device, learned, ("backward",))
-            for where, (shape, dim) in PER_CHANNEL.items():
-                each = tuple(torch.full((shape[dim],), p.default) for p in spec.parameters)
+        counted = {} if name in EVERYTHING else OTHERS
+        forms = counted if spec.build or not counted else WRITTEN
+        function = _built(spec) if spec.build else spec.device
+        found[name] = Kernel(function, tuple(p.default for p in spec.parameters), **forms)
+        if spec.learnable:
+            learned = _learned(spec, 1)
+            found[f"{name} (learned)"] = Kernel(function, learned, ("backward",), **counted)
+            for where, (shape, dim) in PER_CHANNEL.items() if name in EVERYTHING else ():
+                each = _learned(spec, shape[dim])
                 found[f"{name} (per channel, {where})"] = Kernel(
-                    spec.device, each, ("backward",), shape=shape, channel_dim=dim
+                    function, each, ("backward",), shape=shape, channel_dim=dim
                 )
     breakpoints = torch.linspace(-4, 4, BREAKPOINTS)
     for kind in ("uniform", "bucket", "search"):
@@ -175,7 +200,7 @@ def kernels() -> dict[str, Kernel]:
         rows = tables.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
         table = launch.Table(rows, ENTRIES, False)
         found[f"pwl_{kind}"] = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
-    for name in registry.names("elementwise"):
+    for name in EVERYTHING:
         spec = registry.get(name)
         found[GENERATED.format(name)] = replace(found[name], function=_generated(spec), **WRITTEN)
     for name, activation in own.ALL.items():

@@ -1,10 +1,12 @@
-"""Writes docs/catalogue.md and docs/operators.md from the library's tables: `python docs/make.py`."""
+"""Writes docs/catalogue.md, docs/operators.md and README.md's list from the library's tables: `python docs/make.py`."""
 
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +16,8 @@ from fusedact.dispatch import ATEN_BELOW
 from fusedact.registry import ActivationSpec
 
 FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+BEGIN, END = "<!-- activations:begin -->", "<!-- activations:end -->"
 
 OPERATORS = """# What an activation of one's own may be made of
 
@@ -42,35 +46,18 @@ is `fusedact.gain(name)`: weights of standard deviation gain / sqrt(fan_in) keep
 |---|---|---|---|---|---:|
 """
 
-LIMITS = f"""
+WHERE = f"""What PyTorch's operator computes, where that serves a call, stands: on a CPU, under `torch.compile`, and on
+a GPU below 2^{ATEN_BELOW.bit_length() - 1} elements, save as the last column says. The kernels give the limit. What
+PyTorch has no function for gives its own on every path. In float32, where max is the largest number:"""
+
+LIMITS = """
 ## Where PyTorch's own limit is wrong
 
-On a CPU and under `torch.compile`, PyTorch's operator computes what has one, and its answer stands. The kernels give
-the limit: on a GPU from the size on where they serve, 2^{ATEN_BELOW.bit_length() - 1} elements. So does everything that
-PyTorch has no operator for, on every path; softsign is among that, as PyTorch composes it. In float32, on x86:
+{where}
 
-| activation | input | PyTorch: value, gradient | limit: value, gradient | given by |
-|---|---|---|---|---|
+| activation | input x | of | PyTorch | limit | given by |
+|---|---|---|---|---|---|
 """
-
-INF, NAN = math.inf, math.nan
-# (name, input): value and gradient as PyTorch's operator has them, and their limits. tests/test_docs.py runs the first,
-# tests/kernels/test_limits.py the second.
-WRONG: dict[tuple[str, float], tuple[tuple[float, float], tuple[float, float]]] = {
-    ("gelu", -INF): ((NAN, NAN), (0.0, 0.0)),
-    ("gelu", INF): ((NAN, NAN), (INF, 1.0)),
-    ("gelu_tanh", -INF): ((NAN, NAN), (0.0, 0.0)),
-    ("gelu_tanh", -2e19): ((0.0, NAN), (0.0, 0.0)),
-    ("gelu_tanh", 2e19): ((2e19, NAN), (2e19, 1.0)),
-    ("gelu_tanh", INF): ((INF, NAN), (INF, 1.0)),
-    ("silu", -INF): ((NAN, NAN), (0.0, 0.0)),
-    ("silu", INF): ((INF, NAN), (INF, 1.0)),
-    ("mish", -INF): ((NAN, NAN), (0.0, 0.0)),
-    ("mish", INF): ((INF, NAN), (INF, 1.0)),
-    ("hardswish", -INF): ((NAN, 0.0), (0.0, 0.0)),
-    ("softsign", -INF): ((NAN, NAN), (-1.0, 0.0)),
-    ("softsign", INF): ((NAN, NAN), (1.0, 0.0)),
-}
 
 
 def _place(name: str) -> tuple[str, str]:
@@ -135,14 +122,38 @@ def _section(spec: ActivationSpec) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:g}" if math.isfinite(value) else {INF: "+inf", -INF: "-inf"}.get(value, "NaN")
+    return f"{value:g}" if math.isfinite(value) else {math.inf: "+inf", -math.inf: "-inf"}.get(value, "NaN")
 
 
-def _wrong(name: str, x: float) -> str:
-    theirs, limit = WRONG[name, x]
-    where = "kernels" if registry.get(name).aten is not None else "all paths"
-    pairs = [", ".join(map(_number, pair)) for pair in (theirs, limit)]
-    return f"| `{name}` | {_number(x)} | {pairs[0]} | {pairs[1]} | {where} |"
+def _limit(limit: Any) -> str:
+    """A limit, which may depend on the input."""
+    if not callable(limit):
+        return _number(limit)
+    x = torch.tensor([-3e38, 3e38])
+    below, above = limit(x).tolist()
+    return "x" if (below, above) == tuple(x.tolist()) else f"{_number(below)} below 0, {_number(above)} above"
+
+
+def _given(spec: ActivationSpec) -> str:
+    """What gives the limit."""
+    parts = ["kernels of any size" if spec.composite else "kernels"]
+    if spec.pieces_from:
+        parts.append(f"CPU from 2^{spec.pieces_from.bit_length() - 1} elements on")
+    if spec.compiled == "formula":
+        parts.append("torch.compile")
+    return "; ".join(parts)
+
+
+def _wrong() -> list[str]:
+    """The rows of the table of wrong limits, which the tests hold PyTorch and the kernels to."""
+    sys.path.append(str(FOLDER.parent / "tests"))
+    import twins
+
+    rows = []
+    for w in twins.WRONG:
+        cells = [f"`{w.name}`", w.where, w.what, _number(w.has), _limit(w.limit), _given(registry.get(w.name))]
+        rows.append(f"| {' | '.join(cells)} |\n")
+    return rows
 
 
 def catalogue() -> str:
@@ -152,16 +163,29 @@ def catalogue() -> str:
         [
             CATALOGUE.format(kept=_prose(f"Kept for backward: {describe.KEPT}")),
             *(f"{_row(spec)}\n" for spec in specs),
-            LIMITS,
-            *(f"{_wrong(*place)}\n" for place in WRONG),
-            "\nThe gradient of gelu_tanh is NaN from about 1.9e19 on, where the square of the input is infinite.\n",
+            LIMITS.format(where=_prose(WHERE)),
+            *_wrong(),
             "\n## Each of them\n",
             *(f"\n{_section(spec)}" for spec in specs),
         ]
     )
 
 
-FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue}
+def readme() -> str:
+    """README.md, with the names of all activations between its markers."""
+    before, rest = README.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    twins, beyond = [], []
+    for spec in map(registry.get, registry.names()):
+        (twins if spec.twin else beyond).append(_code(spec.name))
+    lists = [
+        f"- With a twin in PyTorch, whose names, order of arguments, defaults and kinks they have: {', '.join(twins)}.",
+        f"- Beyond PyTorch: {', '.join(beyond)}.",
+    ]
+    return f"{before}{BEGIN}\n\n{chr(10).join(_prose(text, '  ') for text in lists)}\n\n{END}{after}"
+
+
+FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue, README: readme}
 
 if __name__ == "__main__":
     for file, text in FILES.items():

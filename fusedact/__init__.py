@@ -16,6 +16,7 @@ from .modules import SELU as SELU
 from .modules import XIELU as XIELU
 from .modules import Activation as Activation
 from .modules import ClippedGELU as ClippedGELU
+from .modules import Erf as Erf
 from .modules import GELUTanh as GELUTanh
 from .modules import HardMish as HardMish
 from .modules import Hardshrink as Hardshrink

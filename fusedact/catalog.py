@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 import torch
 from torch.nn import functional as F
@@ -18,8 +19,8 @@ GATED = (
 
 
 def add(spec: ActivationSpec) -> None:
-    """Register a record; without device functions of its own, with what the engine writes of its definition."""
-    register(spec if spec.device else engine.generated(spec))
+    """Register a record, with what the engine writes of its definition where nothing is written by hand."""
+    register(engine.generated(spec))
 
 
 add(
@@ -215,6 +216,7 @@ add(
         options=(OptionSpec("approximate", "none", {"none": "gelu", "tanh": "gelu_tanh"}, "how erf is computed"),),
         aliases=("gelu_python",),
         eager=F.gelu,
+        device="gelu",
         twin="torch.nn.functional.gelu",
         aten=F.gelu,
     )
@@ -234,6 +236,7 @@ add(
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         aliases=("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
         eager=eager.gelu_tanh,
+        device="gelu_tanh",
         twin="torch.nn.functional.gelu",
         aten=partial(F.gelu, approximate="tanh"),
         compiled="formula",
@@ -250,6 +253,7 @@ add(
         example=">>> FF.silu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.2689,  0.3112,  1.7616])",
         reference="Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.",
         eager=F.silu,
+        device="silu",
         twin="torch.nn.functional.silu",
         aten=F.silu,
         aten_inplace=partial(F.silu, inplace=True),
@@ -266,6 +270,7 @@ add(
         example=">>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3034,  0.3752,  1.9440])",
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
+        device="mish",
         lean_forward=cpu_forms.mish_lean,
         lean_backward=cpu_forms.mish_backward_lean,
         twin="torch.nn.functional.mish",
@@ -291,6 +296,7 @@ add(
         ),
         refuses=lambda beta, _: "beta must not be 0" if beta == 0.0 else "",
         eager=eager.softplus,
+        device="softplus",
         twin="torch.nn.functional.softplus",
         aten=F.softplus,
     )
@@ -307,6 +313,7 @@ add(
         reference="",
         aliases=("log_sigmoid",),
         eager=F.logsigmoid,
+        device="logsigmoid",
         twin="torch.nn.functional.logsigmoid",
         aten=F.logsigmoid,
     )
@@ -396,6 +403,7 @@ add(
         reference="Howard et al., 2019, arXiv:1905.02244.",
         aliases=("hard_swish", "hard_silu"),
         eager=eager.hardswish,
+        device="hardswish",
         twin="torch.nn.functional.hardswish",
         aten=F.hardswish,
         aten_inplace=partial(F.hardswish, inplace=True),
@@ -412,6 +420,7 @@ add(
         example=">>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.3333,  0.6667])",
         reference="",
         eager=eager.softsign,
+        device="softsign",
         lean_forward=cpu_forms.softsign_lean,
         lean_backward=cpu_forms.softsign_backward_lean,
         twin="torch.nn.functional.softsign",
@@ -432,6 +441,7 @@ add(
         reference="",
         aliases=("tanh_shrink",),
         eager=F.tanhshrink,
+        device="tanhshrink",
         twin="torch.nn.functional.tanhshrink",
         aten=F.tanhshrink,
         composite=True,
@@ -448,8 +458,8 @@ add(
         example=">>> FF.softshrink(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.0000,  1.5000])",
         reference="",
         aliases=("soft_shrink",),
-        parameters=(ParameterSpec("lambd", 0.5, "how far; not negative"),),
-        refuses=lambda lambd: "" if lambd >= 0.0 else f"lambd must not be negative, got {lambd}",
+        parameters=(ParameterSpec("lambd", 0.5, "how far; finite and not negative"),),
+        refuses=lambda lambd: "" if 0.0 <= lambd < inf else f"lambd must be finite and not negative, got {lambd}",
         eager=eager.softshrink,
         twin="torch.nn.functional.softshrink",
         aten=F.softshrink,
@@ -510,6 +520,7 @@ add(
         aten=lambda input: input,
         aten_inplace=lambda input: input,
         always_aten=True,
+        ignores=True,
     )
 )
 
@@ -577,6 +588,7 @@ add(
             f"min_val must not be greater than max_val, got {low} and {high}" if low > high else ""
         ),
         eager=eager.clipped_gelu,
+        device="clipped_gelu",
         lean_forward=cpu_forms.clipped_gelu_lean,
         lean_backward=cpu_forms.clipped_gelu_backward_lean,
     )
@@ -597,6 +609,7 @@ add(
         ),
         refuses=lambda _, sigma: "sigma must not be 0" if sigma == 0.0 else "",
         eager=eager.laplace,
+        device="laplace",
     )
 )
 
@@ -646,6 +659,7 @@ add(
         parameters=(ParameterSpec("alpha", 1.0, "the frequency; not 0"),),
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
+        device="snake",
         lean_forward=cpu_forms.snake_lean,
         lean_backward=cpu_forms.snake_backward_lean,
     )
@@ -663,6 +677,7 @@ add(
         parameters=(ParameterSpec("b", 4.0, "how wide it bends; positive"),),
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
+        device="squareplus",
         lean_forward=cpu_forms.squareplus_lean,
         lean_backward=cpu_forms.squareplus_backward_lean,
     )
@@ -693,6 +708,7 @@ add(
         example=">>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([0.5597, 0.9870, 1.4584])",
         reference="transformers.",
         eager=eager.sqrtsoftplus,
+        device="sqrtsoftplus",
         lean_forward=cpu_forms.sqrtsoftplus_lean,
         lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
     )
@@ -708,6 +724,7 @@ add(
         example=">>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3521,  0.4643,  2.0000])",
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
+        device="telu",
         lean_forward=cpu_forms.telu_lean,
         lean_backward=cpu_forms.telu_backward_lean,
     )
@@ -723,8 +740,22 @@ add(
         example=">>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.3422,  0.4158,  1.9947])",
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
+        device="serf",
         lean_forward=cpu_forms.serf_lean,
         lean_backward=cpu_forms.serf_backward_lean,
+    )
+)
+
+add(
+    ActivationSpec(
+        name="erf",
+        module="Erf",
+        summary="The error function, a sigmoid between -1 and 1.",
+        formula="2 / sqrt(pi) * integral of exp(-t^2) from 0 to x",
+        limits="At the infinities the value is -1 and 1, and the gradient 0.",
+        example=">>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.8427,  0.5205,  0.9953])",
+        reference="Williams, 1997, Computing with infinite networks.",
+        eager=torch.erf,
     )
 )
 

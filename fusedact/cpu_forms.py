@@ -61,8 +61,6 @@ Needed = Sequence[bool] | None
 Gradients = tuple[Tensor | None, ...]
 
 # Resolved once: looking an overload up costs more than a small tensor's operation.
-_gelu = torch.ops.aten.gelu.out
-_gelu_backward = torch.ops.aten.gelu_backward.grad_input
 _softplus_out = torch.ops.aten.softplus.out
 _elu_backward = torch.ops.aten.elu_backward.grad_input
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
@@ -243,13 +241,16 @@ def mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def mish_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (n / d + x 4 e (e + 1) / d^2) where d = n + 2."""
-    bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
+    """g (n + 4 x e / s) / d where d = n + 2, s = u + 1 / u, u = e + 1."""
+    bounded = torch.clamp(x, -torch.finfo(x.dtype).max / 8, 20.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
-    n = torch.add(e, 2.0, out=spare(2)).mul_(e)
-    d = torch.add(n, 2.0, out=spare(3))
-    rise = bounded.mul_(e).div_(d).mul_(e.add_(1.0)).div_(d)
-    return (torch.add(n.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+    u = torch.add(e, 1.0, out=spare(2))
+    s = torch.reciprocal(u, out=spare(3)).add_(u)
+    # What n loses in rounding d loses too.
+    n = torch.add(e, 2.0, out=u).mul_(e)
+    rise = bounded.mul_(e).div_(s)
+    d = torch.add(n, 2.0, out=e)
+    return (torch.add(n.div_(d), rise.div_(d), alpha=4.0, out=out).mul_(g),)
 
 
 def quick_gelu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -270,7 +271,7 @@ def clipped_gelu_lean(
     """gelu(x) between the bounds."""
     largest = torch.finfo(x.dtype).max
     bounded = torch.clamp(x, -largest, largest, out=spare(0))
-    y = _gelu(bounded, out=_new(x, out))
+    y = _phi(bounded, out).mul_(bounded)
     return y.clamp_min_(min_val).clamp_max_(max_val)
 
 
@@ -286,10 +287,14 @@ def clipped_gelu_backward_lean(
     """g times gelu's slope where gelu is neither below min_val nor above max_val, whose gradients are g there."""
     largest = torch.finfo(x.dtype).max
     bounded = torch.clamp(x, -largest, largest, out=spare(0))
-    y = _gelu(bounded, out=_new(x, spare(1)))
+    gate = _phi(bounded, spare(1))
+    y = torch.mul(bounded, gate, out=spare(4))
     below = torch.lt(y, min_val, out=_new(x, spare(2)))
     above = torch.gt(y, max_val, out=_new(x, spare(3)))
-    dx = _gelu_backward(g, bounded, grad_input=_new(x, spare(4)))
+    # Where the density is 0, a number finite with any g.
+    density = torch.clamp(bounded, -40.0, 40.0, out=bounded)
+    rise = torch.square(density, out=spare(5)).mul_(-0.5).exp_().mul_(density)
+    dx = gate.add_(rise, alpha=1.0 / math.sqrt(2.0 * math.pi)).mul_(g)
     # What is lost at a bound must be finite, or 0 times it would not be 0.
     outside = torch.add(below, above, out=y)
     dx = torch.addcmul(dx, dx, outside, value=-1.0, out=_new(x, out))
@@ -338,9 +343,10 @@ def xielu_backward_lean(
         bent = torch.lt(x, eps, out=_new(x, spare(3))).add_(torch.le(x, eps, out=_new(x, spare(4)))).mul_(0.5)
         slope = torch.exp(negative, out=spare(4)).mul_(n + beta).mul_(bent)
         # Below 0 the one, above the other: each is finite where the other counts.
-        rest = torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(-n)
-        rising = torch.mul(positive, 2.0 * p, out=_new(x, spare(5))).add_(torch.mul(above, beta, out=_new(x, out)))
-        dx = torch.add(slope, rest, out=out).add_(rising).mul_(g)
+        slope.sub_(torch.sub(constant(1.0, x.dtype, x.device), above, out=spare(3)).mul_(n))
+        slope.add_(torch.mul(above, beta, out=_new(x, spare(3)))).mul_(g)
+        # In halves, so that nothing overflows that need not.
+        dx = torch.mul(positive, p, out=out).mul_(g).add_(slope, alpha=0.5).mul_(2.0)
     if p_needed:
         parts[0] = positive.square_().mul_(g).mul_(_sigmoid(alpha_p))
     if n_needed:
@@ -360,33 +366,46 @@ def snake_backward_lean(
     """g (1 + sin(2 alpha x)); alpha's is g (x sin(2 alpha x) - sin(alpha x)^2 / alpha) / alpha."""
     x_needed, alpha_needed = needed or (True, False)
     angle = torch.mul(x, alpha, out=spare(0))
-    twice = torch.mul(angle, 2.0, out=spare(1)).sin_()
+    if _far(angle):
+        # Twice the angle might overflow.
+        twice = torch.sin(angle, out=spare(1)).mul_(torch.cos(angle, out=spare(2))).mul_(2.0)
+    else:
+        twice = torch.mul(angle, 2.0, out=spare(1)).sin_()
     dx = torch.addcmul(g, g, twice, out=out) if x_needed else None
     if not alpha_needed:
         return (dx,)
     return dx, twice.mul_(x).sub_(angle.sin_().square_().div_(alpha)).div_(alpha).mul_(g)
 
 
+def _squareplus_parts(x: Tensor, b: Parameter, spare: Spare) -> tuple[Tensor, Tensor]:
+    """x and sqrt(x^2 + b), both halved, so that nothing overflows, and finite."""
+    largest = torch.finfo(x.dtype).max
+    half = torch.clamp(x, -largest, largest, out=spare(0)).mul_(0.5)
+    return half, torch.hypot(half, _root(b, x) * 0.5, out=spare(1))
+
+
 def squareplus_lean(x: Tensor, b: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
-    """relu(x) + b / 2 / (sqrt(x^2 + b) + |x|)."""
-    root = torch.hypot(x, _root(b, x), out=spare(0))
-    rest = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b)
+    """relu(x) + b / 4 / (r + |x / 2|) where r = sqrt(x^2 + b) / 2."""
+    half, root = _squareplus_parts(x, b, spare)
+    # At -inf the rest must be 0.
+    rest = torch.mul(x, 0.5, out=half).abs_().add_(root).reciprocal_().mul_(0.25 * b)
     return torch.clamp_min(x, 0.0, out=out).add_(rest)
 
 
 def squareplus_backward_lean(
     g: Tensor, x: Tensor, b: Parameter, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g t where x <= 0, else g (1 - t), t = b / 2 / (s (s + |x|)), s = sqrt(x^2 + b); b's is g / (4 s)."""
+    """g (1 + q) / 2 where q = x / sqrt(x^2 + b), without its cancellation; b's is g / (4 sqrt(x^2 + b))."""
     x_needed, b_needed = needed or (True, False)
-    root = torch.hypot(x, _root(b, x), out=spare(0))
+    half, root = _squareplus_parts(x, b, spare)
     dx: Tensor | None = None
     if x_needed:
-        t = torch.abs(x, out=spare(1)).add_(root).reciprocal_().mul_(0.5 * b).div_(root)
-        above = torch.gt(x, 0.0, out=_new(x, spare(2)))
-        other = torch.sub(constant(1.0, x.dtype, x.device), t, out=spare(3))
-        dx = torch.lerp(t, other, above, out=_new(x, out)).mul_(g)
-    return (dx, root.reciprocal_().mul_(0.25).mul_(g)) if b_needed else (dx,)
+        q = torch.div(half, root, out=spare(2))
+        # Where nothing cancels the first form, which is the more exact; elsewhere b / 8 / (r (r + |x / 2|)).
+        t = half.abs_().add_(root).reciprocal_().mul_(0.125 * b).div_(root)
+        plain = torch.gt(q, -0.5, out=_new(x, spare(3)))
+        dx = torch.lerp(t, q.mul_(0.5).add_(0.5), plain, out=_new(x, out)).mul_(g)
+    return (dx, root.reciprocal_().mul_(0.125).mul_(g)) if b_needed else (dx,)
 
 
 def hard_mish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -439,13 +458,14 @@ def telu_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def telu_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m / d, 1 - t^2 = 4 (m + 1) / d^2, d = m + 2."""
+    """g (t + x e (1 - t^2)) where e = exp(x), t = tanh(e) = m / d, 1 - t^2 = (1 - t) (2 - (1 - t)), 1 - t = 2 / d."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 3.0, out=spare(0))
     e = torch.exp(bounded, out=spare(1))
     m = torch.mul(e, 2.0, out=spare(2)).expm1_()
     d = torch.add(m, 2.0, out=spare(3))
-    rise = bounded.mul_(e).div_(d).mul_(torch.add(m, 1.0, out=e)).div_(d)
-    return (torch.add(m.div_(d), rise, alpha=4.0, out=out).mul_(g),)
+    gate, rest = m.div_(d), d.reciprocal_().mul_(2.0)
+    rise = bounded.mul_(e).mul_(rest).mul_(torch.sub(constant(2.0, x.dtype, x.device), rest, out=e))
+    return (torch.add(gate, rise, out=out).mul_(g),)
 
 
 def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
@@ -457,12 +477,28 @@ def serf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> 
 def serf_backward_lean(
     g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
 ) -> Gradients:
-    """g (erf(s) + x sigmoid(x) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x)."""
+    """g (erf(s) + x e / (1 + e) exp(-s^2) 2 / sqrt(pi)) where s = softplus(x), e = exp(x)."""
     bounded = torch.clamp(x, -torch.finfo(x.dtype).max, 20.0, out=spare(0))
     s = _softplus_out(bounded, 1.0, 40.0, out=_new(x, spare(1)))
     density = torch.square(s, out=spare(2)).neg_().exp_()
-    rise = torch.sigmoid(bounded, out=spare(3)).mul_(bounded).mul_(density)
+    # PyTorch's sigmoid is 0 below -88; e / (1 + e) is not.
+    e = torch.exp(bounded, out=spare(3))
+    rise = bounded.mul_(e).div_(e.add_(1.0)).mul_(density)
     return (torch.add(s.erf_(), rise, alpha=TWO_OVER_ROOT_PI, out=out).mul_(g),)
+
+
+def _far(x: Tensor) -> bool:
+    """Whether it has numbers that cannot be doubled; a NaN hides none."""
+    if x.numel() == 0:
+        return False
+    least, largest = torch.aminmax(x)
+    bound = 0.5 * torch.finfo(x.dtype).max
+    return not (least.item() >= -bound and largest.item() <= bound)
+
+
+def _phi(x: Tensor, out: Tensor | None) -> Tensor:
+    """The distribution function of a normal variable, without what PyTorch's GELU of float32 loses below 0."""
+    return torch.mul(x, -math.sqrt(0.5), out=out).erfc_().mul_(0.5)
 
 
 def _softplus(p: Parameter) -> Parameter:

@@ -121,6 +121,10 @@ def module_signature(spec: ActivationSpec) -> inspect.Signature:
         add("bounds", None, BOUNDS, keyword)
         add("device", None, "Any", keyword)
         add("dtype", None, "torch.dtype | None", keyword)
+    elif spec.ignores:
+        add("args", inspect.Parameter.empty, "Any", inspect.Parameter.VAR_POSITIONAL)
+        add("inplace", False, "bool", keyword)
+        add("kwargs", inspect.Parameter.empty, "Any", inspect.Parameter.VAR_KEYWORD)
     else:
         add("inplace", False, "bool")
     first = [made.pop(name).replace(kind=either) for name in spec.by_position]
@@ -146,6 +150,8 @@ def module_docstring(spec: ActivationSpec) -> str:
             "dtype": "of the learnable parameters.",
         }
     arguments["inplace"] = "overwrite the input."
+    if spec.ignores:
+        arguments |= {"args": "ignored.", "kwargs": "ignored."}
     signature = module_signature(spec).parameters
     listed = "".join(f"    {name}: {arguments[name]}\n" for name in signature if name != "self")
     errors = "    ValueError: if names, counts, numbers or bounds do not fit.\n" if spec.parameters else ""
@@ -230,5 +236,5 @@ def kept(spec: ActivationSpec) -> tuple[str, str]:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = spec.aten(x, *(p.default for p in spec.parameters))
     known = {x.data_ptr(): "x", y.data_ptr(): "y"}
-    names = ", ".join(known.get(t.data_ptr(), "a buffer") for t in found) or "nothing"
+    names = ", ".join(known.get(p, "a buffer") for p in dict.fromkeys(t.data_ptr() for t in found)) or "nothing"
     return names if spec.always_aten else "x", names

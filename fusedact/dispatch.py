@@ -134,7 +134,13 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     forced = _backend.get()
     # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
-    if plainly and numbers and spec.aten is not None and not (spec.pieces_from and x.numel() >= spec.pieces_from):
+    # Under torch.jit.trace sizes are tensors, which warn when compared.
+    if (
+        plainly
+        and numbers
+        and spec.aten is not None
+        and (not spec.pieces_from or compat.tracing() or x.numel() < spec.pieces_from)
+    ):
         return ATEN_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
     if path.kind == "pieces" and spec.kind == "rowwise":

@@ -121,7 +121,7 @@ def hardshrink(x: Tensor, lambd: Parameter = 0.5) -> Tensor:
 
 def softshrink(x: Tensor, lambd: Parameter = 0.5) -> Tensor:
     """x drawn towards 0 by lambd, and 0 where |x| <= lambd."""
-    return torch.where(x > lambd, x - lambd, torch.where(x < -lambd, x + lambd, x * 0.0))
+    return torch.where(x < -lambd, x + lambd, torch.where(x <= lambd, 0.0, x - lambd))
 
 
 def softplus(x: Tensor, beta: Parameter = 1.0, threshold: Parameter = 20.0) -> Tensor:
@@ -138,7 +138,8 @@ def softsign(x: Tensor) -> Tensor:
 
 def hardswish(x: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6."""
-    return torch.where(x <= -3.0, 0.0, torch.where(x < 3.0, x * (x + 3.0) / 6.0, x))
+    near = torch.where(x <= -3.0, -3.0, torch.where(x >= 3.0, 3.0, x))
+    return torch.where(x >= 3.0, x, near * ((near + 3.0) * (1.0 / 6.0)))
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -165,22 +166,27 @@ def mish(x: Tensor) -> Tensor:
     """x * n / (n + 2) = x * tanh(softplus(x)) where n = e * (e + 2) and e = exp(x)."""
     e = torch.exp(x.clamp(max=20.0))
     n = e * (e + 2.0)
-    return _finite_below(x) * (n / (n + 2.0))
+    d = n + 2.0
+    # Of n / d autograd makes a difference that cancels where n is large.
+    return _finite_below(x) * torch.where(x > 0, 1.0 - 2.0 / d, n / d)
 
 
 def relu_squared(x: Tensor) -> Tensor:
     """relu(x)^2."""
-    return torch.square(torch.relu(x))
+    # The slope of `square` is twice its argument, which may overflow.
+    y = torch.relu(x)
+    return y * y
 
 
 def star_relu(x: Tensor, scale: Parameter = 0.8944, bias: Parameter = -0.4472) -> Tensor:
     """scale * relu(x)^2 + bias."""
-    return scale * relu_squared(x) + bias
+    y = torch.relu(x)
+    return scale * y * y + bias
 
 
 def laplace(x: Tensor, mu: Parameter = 0.707107, sigma: Parameter = 0.282095) -> Tensor:
     """(1 + erf((x - mu) / (sigma * sqrt(2)))) / 2, the distribution function of a normal variable."""
-    return 0.5 * torch.erfc((mu - x) / (sigma * math.sqrt(2.0)))
+    return 0.5 * torch.erfc((mu - x) / sigma * math.sqrt(0.5))
 
 
 def xielu(
@@ -191,9 +197,10 @@ def xielu(
     eps: Parameter = -1e-6,
 ) -> Tensor:
     """p x^2 + beta x where x > 0, else (p' + beta) expm1(min(x, eps)) - p' x, where p, p' = softplus of the alphas."""
-    p, n = (F.softplus(torch.as_tensor(a, dtype=x.dtype, device=x.device)) for a in (alpha_p, alpha_n))
-    below = (n + beta) * torch.expm1(torch.minimum(x, torch.as_tensor(eps, dtype=x.dtype, device=x.device))) - n * x
-    return torch.where(x > 0, x * (p * x + beta), below)
+    p, n = (F.softplus(_tensor(a, x)) for a in (alpha_p, alpha_n))
+    below = (n + beta) * torch.expm1(torch.minimum(x, _tensor(eps, x))) - n * x
+    above = torch.relu(x)
+    return torch.where(x > 0, above * (p * above + beta), below)
 
 
 def rrelu(x: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, *_: object) -> Tensor:
@@ -229,21 +236,21 @@ def snake(x: Tensor, alpha: Parameter = 1.0) -> Tensor:
 
 def squareplus(x: Tensor, b: Parameter = 4.0) -> Tensor:
     """(x + sqrt(x^2 + b)) / 2."""
-    # Twice the reciprocal of what does not cancel; one infinite term keeps inf / inf out.
-    near = _finite(x)
-    root = torch.hypot(near, torch.as_tensor(b, dtype=x.dtype, device=x.device).sqrt())
-    return torch.where(x > 0, x + 0.5 * b / (root + near), 0.5 * b / (root - near))
+    # x where that is positive, and the rest, which does not cancel; in halves, which do not overflow.
+    root = torch.hypot(0.5 * _finite(x), _tensor(0.25 * b, x).sqrt())
+    return torch.relu(x) + 0.25 * b / (root + torch.where(x > 0, 0.5 * x, -0.5 * x))
 
 
 def hard_mish(x: Tensor) -> Tensor:
     """x / 2 * min(2, max(0, x + 2))."""
-    return torch.where(x < -2.0, 0.0, torch.where(x > 0.0, x, 0.5 * x * (x + 2.0)))
+    near = torch.where(x < -2.0, -2.0, torch.where(x > 0.0, 0.0, x))
+    return torch.where(x > 0.0, x, 0.5 * near * (near + 2.0))
 
 
 def sqrtsoftplus(x: Tensor) -> Tensor:
     """sqrt(log(1 + exp(x)))."""
     # Where softplus is exp(x) to the last bit, its root does not underflow when it does.
-    root = torch.sqrt(F.softplus(x.clamp(min=-40.0), 1.0, 40.0))
+    root = torch.sqrt(F.softplus(torch.where(x < -40.0, -40.0, x), 1.0, 40.0))
     return torch.where(x < -40.0, torch.exp(0.5 * x.clamp(max=0.0)), root)
 
 
@@ -263,15 +270,26 @@ def identity(x: Tensor) -> Tensor:
     return x.clone()
 
 
+def _tensor(p: Parameter, x: Tensor) -> Tensor:
+    """A parameter as a tensor."""
+    return p if isinstance(p, Tensor) else torch.full((), p, dtype=x.dtype, device=x.device)
+
+
 def _finite(x: Tensor) -> Tensor:
-    """x with the largest number for an infinity, which keeps inf * 0 and inf / inf out."""
+    """x with the largest number for an infinity, which keeps inf * 0 and inf / inf out.
+
+    Unlike a clamp's, the slope at a NaN is 1, and lets a NaN through.
+    """
     largest = torch.finfo(x.dtype).max
-    return x.clamp(-largest, largest)
+    return torch.where(x > largest, largest, torch.where(x < -largest, -largest, x))
 
 
 def _finite_below(x: Tensor) -> Tensor:
-    """x with the smallest number for -inf, where the factor is 0."""
-    return x.clamp(min=-torch.finfo(x.dtype).max)
+    """x where its exponential is not 0 in any dtype, and a number of which it is 0 elsewhere.
+
+    Unlike a clamp's, the slope at a NaN is 1, and lets a NaN through.
+    """
+    return torch.where(x < -1000.0, -1000.0, x)
 
 
 # ----- application to whole tensors

@@ -140,17 +140,18 @@ def completed(spec: ActivationSpec, made: Program) -> ActivationSpec:
 
 
 def generated(spec: ActivationSpec) -> ActivationSpec:
-    """The record of a built-in with what the engine writes of its definition, traced when it is first needed."""
-    later = _Later(spec)
-    return replace(
-        spec,
-        device=f"{spec.name}_generated",
-        lean_forward=spec.lean_forward or later.lean_forward,
-        lean_backward=spec.lean_backward or later.lean_backward,
-        lean_by_engine=spec.lean_backward is None,
-        build=later.build,
-        build_double=later.build_double,
-    )
+    """The record of a built-in, where it has none of its own with kernels and lean forms that the engine writes.
+
+    Its definition is traced when any of them is first needed.
+    """
+    later, written = _Later(spec), spec
+    if not spec.device:
+        written = replace(written, device=f"{spec.name}_generated", build=later.build, build_double=later.build_double)
+    if spec.lean_forward is None and spec.lean_backward is None:
+        written = replace(
+            written, lean_forward=later.lean_forward, lean_backward=later.lean_backward, lean_by_engine=True
+        )
+    return written
 
 
 class _Later:

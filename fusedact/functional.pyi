@@ -547,7 +547,7 @@ def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False
 
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
-        lambd: how far; not negative; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
+        lambd: how far; finite and not negative; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
 
@@ -921,4 +921,26 @@ def serf(x: Tensor, inplace: bool = False) -> Tensor:
     tensor([-0.3422,  0.4158,  1.9947])
 
     Source: Nag, Bhattacharyya, 2021, arXiv:2108.09598.
+    """
+def erf(x: Tensor, inplace: bool = False) -> Tensor:
+    """The error function, a sigmoid between -1 and 1.
+
+    2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+
+    At the infinities the value is -1 and 1, and the gradient 0.
+
+    Args:
+        x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
+        inplace: overwrite the input.
+
+    Returns:
+        tensor of the input's shape, dtype and layout.
+
+    Raises:
+        TypeError: if an argument has another type or dtype.
+
+    >>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))
+    tensor([-0.8427,  0.5205,  0.9953])
+
+    Source: Williams, 1997, Computing with infinite networks.
     """

@@ -131,6 +131,16 @@ class _Elementwise(nn.Module):
             self._within(name, getattr(self, name))
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # Numbers that do not learn are buffers elsewhere: transformers' xIELU has beta and eps.
+        unexpected = args[3]
+        for p in self.spec.parameters:
+            if p.fixed and prefix + p.name in state_dict:
+                setattr(self, p.name, float(state_dict[prefix + p.name]))
+                if prefix + p.name in unexpected:
+                    unexpected.remove(prefix + p.name)
+
     def extra_repr(self) -> str:
         parts = []
         for p in self.spec.parameters:
@@ -333,6 +343,8 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["self"]
+        if spec.ignores:
+            del values["args"], values["kwargs"]
         nn.Module.__init__(self)
         if spec.arguments:
             values |= _from_arguments(self, spec, values)

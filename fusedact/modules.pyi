@@ -716,7 +716,7 @@ class Softshrink(nn.Module):
     At -lambd and lambd the gradient is 0.
 
     Args:
-        lambd: how far; not negative.
+        lambd: how far; finite and not negative.
         inplace: overwrite the input.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
@@ -822,7 +822,9 @@ class Identity(nn.Module):
     It returns the input, not a copy.
 
     Args:
+        args: ignored.
         inplace: overwrite the input.
+        kwargs: ignored.
 
     Shape:
         input and output: any shape; the same.
@@ -836,7 +838,7 @@ class Identity(nn.Module):
     Source: torch.nn.Identity
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    def __init__(self, *args: Any, inplace: bool = False, **kwargs: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLUSquared(nn.Module):
@@ -1221,6 +1223,31 @@ class Serf(nn.Module):
     Serf()
 
     Source: Nag, Bhattacharyya, 2021, arXiv:2108.09598.
+    """
+    inplace: bool
+    def __init__(self, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class Erf(nn.Module):
+    """The error function, a sigmoid between -1 and 1. The module of `fusedact.functional.erf`.
+
+    2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+
+    At the infinities the value is -1 and 1, and the gradient 0.
+
+    Args:
+        inplace: overwrite the input.
+
+    Shape:
+        input and output: any shape; the same.
+
+    Raises:
+        TypeError: if an argument has another type.
+
+    >>> fusedact.Erf()
+    Erf()
+
+    Source: Williams, 1997, Computing with infinite networks.
     """
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...

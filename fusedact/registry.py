@@ -65,7 +65,7 @@ class Argument:
     doc: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivationSpec:
     """All that the library knows of one elementwise activation; everything else is made from it."""
 
@@ -77,10 +77,10 @@ class ActivationSpec:
     formula: str
     limits: str
     example: str
-    reference: str
+    reference: str = ""
     # The definition: eager(x, *parameters), plain differentiable PyTorch, for tensors that broadcast with x too.
     eager: Callable[..., Tensor]
-    # The device functions' name in kernels/activations.py; `<device>_backward` is beside it. Without one they are
+    # The device functions' name in kernels/; `<device>_backward` is beside it. Without one they are
     # written by the engine: see `engine.generated`.
     device: str = ""
     parameters: tuple[ParameterSpec, ...] = ()
@@ -98,6 +98,8 @@ class ActivationSpec:
     arguments: tuple[Argument, ...] = ()
     initial: Callable[..., tuple[float, ...]] | None = None
     by_position: tuple[str, ...] = ()
+    # Its module takes any other arguments too, and ignores them.
+    ignores: bool = False
     # Autocast converts its arguments to lower precision, as it does for the twin.
     autocast: bool = False
     # Written out for the CPU path where that measures faster than `eager` and its autograd. They may overwrite `out`,

@@ -1,4 +1,4 @@
-"""Writes functional.pyi and modules.pyi, which show the functions and modules made from the records to editors.
+"""Writes what names functions and modules made from the records: functional.pyi, modules.pyi, part of __init__.py.
 
 Run `python -m fusedact.stubs` after a change of the catalog; a test keeps the files current.
 """
@@ -18,6 +18,7 @@ FUNCTIONS = "from .randomized import rrelu as rrelu\n" + "".join(
 MODULES = "from .randomized import RReLU as RReLU\n" + "".join(
     f"from .rowwise import {name} as {name}\n" for name in ("LogSoftmax", "Softmax", "Softmax2d", "Softmin")
 )
+FOLDER = Path(__file__).parent
 HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"
 
 
@@ -73,11 +74,23 @@ def modules_stub() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def contents() -> str:
+    """The text of __init__.py: each module's class as an import, in the formatter's order, and the rest as it is."""
+    before, *others = re.split(r"from \.modules import .*\n", (FOLDER / "__init__.py").read_text())
+    names = sorted(
+        ["Activation", *(registry.get(name).module for name in registry.names())],
+        key=lambda name: (not name.isupper(), name.lower()),
+    )
+    return before + "".join(f"from .modules import {name} as {name}\n" for name in [*names, "create"]) + "".join(others)
+
+
+FILES = {"functional.pyi": functional_stub, "modules.pyi": modules_stub, "__init__.py": contents}
+
+
 def write() -> None:
-    """Bring both files up to date."""
-    folder = Path(__file__).parent
-    (folder / "functional.pyi").write_text(functional_stub())
-    (folder / "modules.pyi").write_text(modules_stub())
+    """Bring the files up to date."""
+    for name, text in FILES.items():
+        (FOLDER / name).write_text(text())
 
 
 if __name__ == "__main__":

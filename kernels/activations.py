@@ -154,3 +154,20 @@ def swish_backward(g, x, params, precise: tl.constexpr):
         slope = tl.fma(z, p, s)
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
     return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
+
+
+@triton.jit
+def hardswish(x, params, precise: tl.constexpr):
+    """x relu6(x + 3) / 6."""
+    near = x * ((x + 3.0) * (1.0 / 6.0))
+    return tl.where(x <= -3.0, 0.0, tl.where(x >= 3.0, x, near))
+
+
+@triton.jit
+def hardswish_backward(g, x, params, precise: tl.constexpr):
+    """d/dx = x / 3 + 1 / 2 between -3 and 3, 0 below, 1 beyond."""
+    # Beside the root at -1.5, where the sum is all there is, it must not round.
+    slope = tl.fma(x, 2.0, 3.0) * (1.0 / 6.0)
+    if precise:
+        slope = tl.where(x < -0.75, slope, tl.fma(x, 1.0 / 3.0, 0.5))
+    return tl.where(x <= -3.0, 0.0, tl.where(x >= 3.0, g, g * slope)), ()

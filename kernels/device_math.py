@@ -27,6 +27,12 @@ def power_of_two(n):
 
 
 @triton.jit
+def power_of_two_of_bits(shifted, MORE: tl.constexpr):
+    """2**(n + MORE) from n + ROUNDING, whose lowest bits are n's, for n + MORE in [-126, 127]."""
+    return ((shifted.to(tl.int32, bitcast=True) + (127 + MORE)) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def reduce_exponent(x):
     """n and r with x = n ln 2 + r, n integral, |r| <= ln 2 / 2."""
     n = (x * LOG2_E + ROUNDING) - ROUNDING

@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise, piecewise
+from . import activations, elementwise, gates, piecewise, smooth
 
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
@@ -45,6 +45,13 @@ Parameters = tuple[float | Tensor | Table, ...]
 # The kernels compiled so far. Never emptied: from Triton 3.9 on, a collected kernel unloads its module.
 _compiled: dict[tuple[Any, ...], Any] = {}
 
+# Device functions written by hand, by name: pairs, so not what those modules import.
+_written = {
+    name: function
+    for module in (activations, gates, piecewise, smooth)
+    for name, function in vars(module).items()
+    if hasattr(module, f"{name.removesuffix('_backward')}_backward")
+}
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}
 _registering = threading.Lock()
@@ -175,7 +182,7 @@ def registered(name: str) -> bool:
 
 
 def _device_function(name: str) -> Any:
-    return getattr(activations, name, None) or getattr(piecewise, name, None) or _registered[name]
+    return _written.get(name) or _registered[name]
 
 
 def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:

@@ -22,7 +22,9 @@ import fusedact
 from fusedact import dispatch, pieces, registry
 from fusedact import functional as FF
 
-LEARNED = [n for n in fusedact.names("elementwise") if registry.get(n).parameters]
+# Those with one parameter and all that is written by hand; `others` of the catalog are below.
+LEARNED = ["relu_sigmoid", "elu", "prelu", "swish"]
+OTHERS = [n for n in oracles.NAMES if registry.get(n).learnable and n not in LEARNED]
 names = pytest.mark.parametrize("name", LEARNED)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -501,13 +503,19 @@ def test_meta_and_traced(name):
 # ----- activations of one's own, with several parameters per channel
 
 own = pytest.mark.parametrize("name", [n for n in oracles.CHOSEN if oracles.defaults(n)])
+own_and_others = pytest.mark.parametrize("name", [*(n for n in oracles.CHOSEN if oracles.defaults(n)), *OTHERS])
 paths = pytest.mark.parametrize("backend", oracles.BACKENDS)
 
 
 def own_values(name, dtype):
-    """Around the defaults, for each channel others."""
+    """Around the defaults, for each channel others; numbers where only these are accepted."""
     steps = torch.linspace(0.0, 0.3, 3, dtype=torch.float64)
-    return [(default + steps).to(dtype).requires_grad_() for default in oracles.defaults(name)]
+    specs = oracles.spec(name).parameters
+    return [p.default if p.fixed else (p.default + steps).to(dtype).requires_grad_() for p in specs]
+
+
+def tensors(params):
+    return [p for p in params if isinstance(p, torch.Tensor)]
 
 
 def own_truth(name, x, params, dim, g):
@@ -547,7 +555,34 @@ def test_own_layouts(name, backend, layout, dtype, parameter, cut, cuts):
         assert ((dp.double() - total).abs() <= 2.0**-20 * (size + g.double().abs().sum())).all()
 
 
-@own
+@pytest.mark.parametrize("name", OTHERS)
+@paths
+@pytest.mark.parametrize("layout", ["(N, C, H, W)", "channels_last", "half of the channels"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_layouts_of_the_others(name, backend, layout, dtype, cuts):
+    make, dim = LAYOUTS[layout]
+    x, g = (make(dtype) for _ in range(2))
+    params = own_values(name, torch.float64 if dtype == torch.float64 else torch.float32)
+    cuts(8)
+    x.requires_grad_()
+    with fusedact.backend(backend):
+        y = oracles.function(name)(x, *params, channel_dim=dim)
+        dx, *dparams = torch.autograd.grad(y, (x, *tensors(params)), g)
+    eps = max(torch.finfo(dtype).eps, 1e-14) if dtype == torch.float64 else max(torch.finfo(dtype).eps, 2.0**-19)
+    for channel in range(3):
+        numbers = [p[channel].item() if isinstance(p, torch.Tensor) else p for p in params]
+        part, h, ours, slope = (t.detach().select(dim, channel) for t in (x, g, y, dx))
+        exact = oracles.value(name, part, numbers)
+        assert ((ours - exact).abs() <= eps * (1 + exact.abs())).all()
+        exact = oracles.gradient(name, h, part, numbers)
+        assert ((slope - exact).abs() <= eps * (1 + exact.abs() + h.double().abs())).all()
+        totals, sizes = (f(name, h, part, numbers) for f in (oracles.parameter_gradient, oracles.parameter_scale))
+        for dp, total, size in zip(dparams, totals, sizes, strict=True):
+            bound = (1e-13 if dtype == torch.float64 else 2.0**-20) * (size + h.double().abs().sum())
+            assert (dp[channel].double() - total).abs() <= bound
+
+
+@own_and_others
 @paths
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize(("shape", "dim"), [((4, 3), 1), ((2, 2, 3), -1)], ids=str)
@@ -555,14 +590,16 @@ def test_own_finite_differences(name, shape, dim, backend):
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     params = own_values(name, torch.float64)
 
-    def function(x, *params):
-        return oracles.function(name)(x, *params, channel_dim=dim)
+    def function(x, *given):
+        given = iter(given)
+        values = [next(given) if isinstance(p, torch.Tensor) else p for p in params]
+        return oracles.function(name)(x, *values, channel_dim=dim)
 
     with fusedact.backend(backend):
         modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
-        assert gradcheck(function, (x, *params), **modes)
+        assert gradcheck(function, (x, *tensors(params)), **modes)
         modes = {"check_fwd_over_rev": True, "check_rev_over_rev": True, "check_batched_grad": True}
-        assert gradgradcheck(function, (x, *params), **modes)
+        assert gradgradcheck(function, (x, *tensors(params)), **modes)
 
 
 # ----- the twin

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 import re
 
 import benches
 import pytest
 import torch
+import twins
 
 import fusedact
 from fusedact import functional as FF
@@ -34,44 +34,52 @@ def test_the_catalogue_names_everything():
         assert f"(#{name})" in text
 
 
-def test_the_readme_names_everything():
-    text = (benches.ROOT / "README.md").read_text()
-    assert all(f"`{name}`" in text for name in fusedact.names())
+def test_what_an_activation_takes_is_what_was_written():
+    """The lines that CONTRIBUTING.md shows stand in the files, together, and are few."""
+    text = (benches.ROOT / "CONTRIBUTING.md").read_text()
+    (shown,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+    parts = re.findall(r"^([\w/.]+)\n((?:\+.*\n)+)", shown, re.MULTILINE)
+    assert len(parts) == 3 and "".join(f"{file}\n{lines}" for file, lines in parts) == shown
+    assert shown.count("\n+") <= 15
+    for file, lines in parts:
+        assert re.sub(r"^\+", "", lines, flags=re.MULTILINE) in (benches.ROOT / file).read_text()
 
 
-def answer(function, x):
-    """Value and gradient at a point, which has neighbours: some operators take several at once."""
-    x = torch.full((64,), x, requires_grad=True)
-    y = function(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    assert all(t.isnan().all() or (t == t[0]).all() for t in (y, slope))
-    return y[0].item(), slope[0].item()
+def wrong(condition):
+    """Where PyTorch's limit is wrong at an infinity, of the records for which the condition holds."""
+    found = [w for w in twins.WRONG if w.where in ("-inf", "+inf") and condition(registry.get(w.name))]
+    return pytest.mark.parametrize("wrong", found, ids=lambda w: f"{w.name}-{w.what}-{w.where}")
 
 
-TWINS = [n for n in fusedact.names("elementwise") if registry.get(n).twin.startswith("torch.nn.functional")]
+def gives_the_limit(function, wrong, elements):
+    value, slope = twins.derived(function, torch.full((elements,), float(wrong.where)))
+    assert ((value if wrong.what == "value" else slope) == wrong.limit).all()
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="vectors of other CPUs answer otherwise")
-@pytest.mark.parametrize("name", TWINS)
-def test_where_torch_is_wrong(name):
-    """The list is what PyTorch answers, and has every NaN at these inputs that is no limit."""
-    spec = registry.get(name)
-    function = spec.aten or getattr(torch.nn.functional, name)
-    values = [p.default for p in spec.parameters]
-    for x in (-math.inf, -2e19, 2e19, math.inf):
-        found = answer(lambda t: function(t, *values), x)
-        listed = make.WRONG.get((name, x))
-        assert any(map(math.isnan, found)) == (listed is not None), (x, found)
-        if listed is not None:
-            assert found == pytest.approx(listed[0], rel=1e-6, nan_ok=True)
+@wrong(lambda spec: spec.pieces_from)
+def test_pieces_give_the_limit(wrong):
+    gives_the_limit(getattr(FF, wrong.name), wrong, registry.get(wrong.name).pieces_from)
 
 
-@pytest.mark.parametrize("place", [p for p in make.WRONG if registry.get(p[0]).aten is None], ids=str)
+@wrong(lambda spec: spec.compiled == "formula")
+def test_compiled_calls_give_the_limit(wrong):
+    torch.compiler.reset()
+    # What the compiler is given, without its back end.
+    gives_the_limit(torch.compile(getattr(FF, wrong.name), backend="eager", fullgraph=True), wrong, 8)
+
+
+def tails():
+    """What is no twin, at its infinities."""
+    beyond = [n for n in fusedact.names("elementwise") if not registry.get(n).twin]
+    return [(name, x) for name in beyond for x in (-math.inf, math.inf)]
+
+
 @pytest.mark.parametrize("elements", [1, 2**20])
-def test_composites_give_the_limit(place, elements):
+@pytest.mark.parametrize("place", tails(), ids=str)
+def test_what_has_no_twin_gives_its_limit(place, elements):
+    """A NaN, of value or gradient, only where there is no limit."""
     name, x = place
     x = torch.full((elements,), x, requires_grad=True)
     y = getattr(FF, name)(x)
     y.sum().backward()
-    value, slope = make.WRONG[place][1]
-    assert (y == value).all() and (x.grad == slope).all()
+    assert bool(y.isnan().any() or x.grad.isnan().any()) == (name == "snake")

@@ -16,7 +16,7 @@ from fusedact import functional as FF
 x = torch.randn(4)
 NUMBER = "a number or a tensor"
 FLOATS = "float16, bfloat16, float32 or float64"
-KNOWN = "relu_sigmoid, elu, selu, prelu, swish, pwl"
+KNOWN = ", ".join(fusedact.names())
 
 CASES = {
     "integers": (
@@ -218,7 +218,7 @@ CASES = {
     "beginning with text": (
         lambda: fusedact.PReLU(init="0.25"),
         TypeError,
-        "fusedact.PReLU: weight must be a number, got str",
+        "fusedact.PReLU: init must be a number, got str",
     ),
     "learnable PReLU": (
         lambda: fusedact.PReLU(learnable=True),
@@ -288,7 +288,8 @@ CASES = {
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
-        "fusedact.create: no activation is named 'relu_sigmod'; did you mean 'relu_sigmoid' or 'prelu'?",
+        "fusedact.create: no activation is named 'relu_sigmod'; "
+        "did you mean 'relu_sigmoid' or 'log_sigmoid' or 'hard_sigmoid'?",
     ),
     "far name": (
         lambda: FF.activate(x, "zzz"),
@@ -318,12 +319,12 @@ CASES = {
     "learnable without such a parameter": (
         lambda: fusedact.ELU(learnable="beta"),
         ValueError,
-        "fusedact.ELU: learnable names 'beta'; the parameters are alpha",
+        "fusedact.ELU: learnable names 'beta'; the parameters that learn are alpha",
     ),
     "learnable without any parameter": (
         lambda: fusedact.Activation("selu", learnable=True),
         ValueError,
-        "fusedact.Activation: learnable=True, but selu has no parameters",
+        "fusedact.Activation: learnable=True, but selu has no parameters that learn",
     ),
     "learnable of another type": (
         lambda: fusedact.ELU(learnable=1),
@@ -359,7 +360,7 @@ CASES = {
     "explaining an unknown name": (
         lambda: fusedact.explain("seluu", x),
         ValueError,
-        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu' or 'prelu'?",
+        "fusedact.explain: no activation is named 'seluu'; did you mean 'selu' or 'elu' or 'telu'?",
     ),
     "explaining no tensor": (
         lambda: fusedact.explain("elu", 1.0),
@@ -375,6 +376,101 @@ CASES = {
         lambda: registry.register(registry.get("elu")),
         ValueError,
         "fusedact.registry.register: the name 'elu' is taken",
+    ),
+    "no reciprocal of 0": (
+        lambda: FF.celu(x, 0.0),
+        ValueError,
+        "fusedact.functional.celu: alpha must not be 0",
+    ),
+    "no reciprocal of 0 in a module": (
+        lambda: fusedact.CELU(0),
+        ValueError,
+        "fusedact.CELU: alpha must not be 0",
+    ),
+    "shrinking the wrong way": (
+        lambda: FF.softshrink(x, -0.5),
+        ValueError,
+        "fusedact.functional.softshrink: lambd must be finite and not negative, got -0.5",
+    ),
+    "shrinking without end": (
+        lambda: FF.softshrink(x, float("inf")),
+        ValueError,
+        "fusedact.functional.softshrink: lambd must be finite and not negative, got inf",
+    ),
+    "shrinking by no number": (
+        lambda: fusedact.Softshrink(float("nan")),
+        ValueError,
+        "fusedact.Softshrink: lambd must be finite and not negative, got nan",
+    ),
+    "bounds the wrong way round": (
+        lambda: FF.hardtanh(x, 2.0, 1.0),
+        ValueError,
+        "fusedact.functional.hardtanh: min_val must not be greater than max_val, got 2.0 and 1.0",
+    ),
+    "bounds of a module the wrong way round": (
+        lambda: fusedact.create("hard_tanh", min_val=1, max_val=-1),
+        ValueError,
+        "fusedact.Hardtanh: min_val must not be greater than max_val, got 1.0 and -1.0",
+    ),
+    "another option": (
+        lambda: FF.gelu(x, approximate="x"),
+        ValueError,
+        "fusedact.functional.gelu: approximate must be 'none' or 'tanh', got 'x'",
+    ),
+    "another option of a module": (
+        lambda: fusedact.GELU("sigmoid"),
+        ValueError,
+        "fusedact.GELU: approximate must be 'none' or 'tanh', got 'sigmoid'",
+    ),
+    "an option that is none": (
+        lambda: FF.gelu(x, approximate=True),
+        ValueError,
+        "fusedact.functional.gelu: approximate must be 'none' or 'tanh', got True",
+    ),
+    "no threshold": (
+        lambda: FF.threshold(x),
+        TypeError,
+        "threshold() missing 2 required positional arguments: 'threshold' and 'value'",
+    ),
+    "no threshold of a module": (
+        lambda: fusedact.Threshold(),
+        TypeError,
+        "fusedact.Threshold: missing a required argument: 'threshold'",
+    ),
+    "no threshold by name": (
+        lambda: fusedact.Activation("threshold", threshold=0.1),
+        TypeError,
+        "fusedact.Activation: threshold needs value",
+    ),
+    "tensor where a number belongs": (
+        lambda: FF.softplus(x, 1.0, torch.tensor(20.0)),
+        TypeError,
+        "fusedact.functional.softplus: threshold must be a number, got Tensor",
+    ),
+    "learnable that is fixed": (
+        lambda: fusedact.Threshold(0.1, 20.0, learnable="threshold"),
+        ValueError,
+        "fusedact.Threshold: learnable names 'threshold'; the parameters that learn are value",
+    ),
+    "no bend": (
+        lambda: FF.softplus(x, 0.0),
+        ValueError,
+        "fusedact.functional.softplus: beta must not be 0",
+    ),
+    "no root of a negative number": (
+        lambda: FF.squareplus(x, b=-1.0),
+        ValueError,
+        "fusedact.functional.squareplus: b must be positive, got -1.0",
+    ),
+    "no deviation": (
+        lambda: FF.laplace(x, sigma=0.0),
+        ValueError,
+        "fusedact.functional.laplace: sigma must not be 0",
+    ),
+    "no room for xIELU": (
+        lambda: fusedact.XIELU(alpha_n_init=0.4),
+        ValueError,
+        "fusedact.XIELU: alpha_p_init must be positive and alpha_n_init greater than beta, got 0.8, 0.4 and 0.5",
     ),
 }
 

@@ -10,7 +10,12 @@ import subprocess
 import sys
 
 import benches
+import example_gallery
+import numpy as np
 import pytest
+import torch
+
+import fusedact
 
 
 def test_own_activation(tmp_path):
@@ -76,3 +81,56 @@ def test_the_figures_of_mnist():
             cells.append(f"{mean_accuracy(figures, name):.1%}")
             cells.append(f"{min(slopes):.2f} to {max(slopes):.2f}" if slopes else "")
         assert f"| {name} | {' | '.join(cells)} |" in text
+
+
+def test_gallery(tmp_path):
+    script = [sys.executable, str(benches.ROOT / "examples" / "gallery.py")]
+    options = {"capture_output": True, "text": True, "cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    done = subprocess.run([*script, "--plot", "all.png"], **options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+    for name in example_gallery.ACTIVATIONS:
+        assert f"\n{name}(x" in done.stdout
+    assert len(re.findall(r"2097152 elements take the path pieces: ", done.stdout)) == 5
+    assert re.search(r"  value +0.0000   0.0000   0.0000   0.2500   1.0000   2.0000   3.0000\n", done.stdout)
+    assert "Pelu(a=learnable, b=learnable)" in done.stdout
+    done = subprocess.run([*script, "--source", "rational"], **options)
+    assert "def rational_backward(g, x, params, precise: tl.constexpr):" in done.stdout
+
+
+@pytest.mark.parametrize("name", example_gallery.ACTIVATIONS)
+def test_gallery_has_the_values_of_the_papers(name):
+    x = torch.linspace(-7, 7, 2001, dtype=torch.float64)
+    activation = example_gallery.ACTIVATIONS[name]
+    for params in (activation.spec.usual, example_gallery.PARAMETERS[name]):
+        expected = example_gallery.VALUES[name](x.numpy(), *params)
+        np.testing.assert_allclose(activation(x, *params).numpy(), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("name", example_gallery.ACTIVATIONS)
+def test_gallery_has_the_gradients_of_autograd(name, backend):
+    activation, x = example_gallery.ACTIVATIONS[name], torch.linspace(-9, 9, 1501)
+    with fusedact.backend(backend):
+        for params in (activation.spec.usual, example_gallery.PARAMETERS[name]):
+            example_gallery.assert_derived(name, x, params)
+    # In float64 by finite differences.
+    x = torch.linspace(-4, 4, 13, dtype=torch.float64).requires_grad_() + 0.013
+    params = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in example_gallery.PARAMETERS[name]]
+    with fusedact.backend(backend):
+        assert torch.autograd.gradcheck(activation, (x, *params))
+
+
+def test_gallery_fits_leaky_relu():
+    x = torch.linspace(-4, 4, 801)
+    apart = example_gallery.ACTIVATIONS["rational"](x) - torch.nn.functional.leaky_relu(x)
+    assert apart.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", example_gallery.ACTIVATIONS)
+def test_gallery_is_finite_and_keeps_nan(name):
+    # The rational function is made for numbers up to a million.
+    x = torch.tensor([-1e6, -100.0, -0.0, 0.0, 100.0, 1e6, torch.nan])
+    y, dx, *_ = example_gallery.derived(example_gallery.ACTIVATIONS[name], x, example_gallery.PARAMETERS[name], x.dtype)
+    assert y[:-1].isfinite().all() and dx[:-1].isfinite().all()
+    assert y[-1].isnan()

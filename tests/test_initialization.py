@@ -35,6 +35,7 @@ CLOSED = {
     "prelu": ("prelu", {}, (1 + 0.25**2) / 2),
     "prelu(-2)": ("prelu", {"weight": -2.0}, (1 + 2.0**2) / 2),
     "selu": ("selu", {}, 1.0),
+    "erf": ("erf", {}, 2 / math.pi * math.asin(2 / 3)),
     "relu_squared": ("relu_squared", {}, 3 / 2),
     "squareplus(4)": ("squareplus", {}, 3 / 2),
     "hardshrink(0.3)": ("hardshrink", {"lambd": 0.3}, kept_beyond(0.3)),

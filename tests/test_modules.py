@@ -8,7 +8,6 @@ import inspect
 import io
 import pickle
 import pydoc
-from pathlib import Path
 
 import oracles
 import pytest
@@ -48,11 +47,11 @@ def test_repr_and_state_are_those_of_torch(name):
 
 @names
 def test_module_is_the_function(name):
-    x = torch.randn(20)
-    torch.testing.assert_close(fusedact.create(name)(x), oracles.function(name)(x))
-    torch.testing.assert_close(fusedact.Activation(name)(x), oracles.function(name)(x))
-    required = {p.name: p.default for p in registry.get(name).parameters if p.required}
-    torch.testing.assert_close(FF.activate(x, name, **required), oracles.function(name)(x))
+    x, function = torch.randn(20), oracles.function(name)
+    torch.testing.assert_close(oracles.module(name)(x), function(x))
+    torch.testing.assert_close(fusedact.Activation(name, **oracles.required(name))(x), function(x))
+    values = {p.name: p.default for p in registry.get(name).parameters if p.required}
+    torch.testing.assert_close(FF.activate(x, name, **values), function(x))
 
 
 def test_parameters_by_name():
@@ -232,9 +231,9 @@ def roundtrips():
 @pytest.mark.parametrize("way", roundtrips())
 @names
 def test_copies(name, way):
-    learnable = bool(registry.get(name).parameters)
-    made = [fusedact.create(name), fusedact.Activation(name)]
-    made += [fusedact.create(name, learnable=True)] if learnable and name != "prelu" else []
+    spec = registry.get(name)
+    made = [oracles.module(name), fusedact.Activation(name, **oracles.required(name))]
+    made += [oracles.module(name, learnable=True)] if spec.learnable and not spec.always_learned else []
     for module in made:
         other = roundtrips()[way](module)
         x = torch.randn(9)
@@ -333,11 +332,15 @@ def test_state_dict_round_trip_and_conversion():
     assert fusedact.ReLUSigmoid(learnable=True, dtype=torch.float64).threshold.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", [n for n in fusedact.names("elementwise") if n != "prelu"])
+# What always learns cannot be in place.
+@pytest.mark.parametrize("name", [n for n in oracles.NAMES if not oracles.spec(n).always_learned])
 def test_in_place(name):
     x = torch.randn(20)
     expected = oracles.function(name)(x)
-    for module in (fusedact.create(name, inplace=True), fusedact.Activation(name, inplace=True)):
+    for module in (
+        oracles.module(name, inplace=True),
+        fusedact.Activation(name, **oracles.required(name), inplace=True),
+    ):
         given = x.clone()
         assert module(given) is given
         torch.testing.assert_close(given, expected)
@@ -364,7 +367,7 @@ def test_subclasses():
 
 @names
 def test_they_look_written_by_hand(name):
-    function, cls = getattr(FF, name), fusedact.create(name).__class__
+    function, cls = getattr(FF, name), type(oracles.module(name))
     assert (function.__module__, function.__qualname__) == ("fusedact.functional", name)
     assert (cls.__module__, cls.__qualname__) == ("fusedact.modules", registry.get(name).module)
     assert function.__doc__.startswith(registry.get(name).summary)
@@ -375,11 +378,9 @@ def test_they_look_written_by_hand(name):
     assert getattr(fusedact, cls.__name__) is cls
 
 
-@pytest.mark.parametrize("which", ["functional", "modules"])
-def test_stubs_are_current(which):
-    text = getattr(stubs, f"{which}_stub")()
-    file = Path(stubs.__file__).with_name(f"{which}.pyi")
-    assert file.read_text() == text, "run python -m fusedact.stubs"
+@pytest.mark.parametrize("name", stubs.FILES)
+def test_stubs_are_current(name):
+    assert (stubs.FOLDER / name).read_text() == stubs.FILES[name](), "run python -m fusedact.stubs"
 
 
 DOCUMENTED = [

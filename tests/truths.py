@@ -30,7 +30,7 @@ class Truth:
     """An activation; each function takes x and the parameters."""
 
     value: Callable[..., Tensor]
-    # At a NaN it is what PyTorch gives for a single number; its vector instructions may give another.
+    # At a NaN it is what PyTorch gives; where its vector instructions and what remains of a tensor differ, one of them.
     slope: Callable[..., Tensor]
     # What PyTorch has for it, or what a user would write.
     composition: Callable[..., Tensor]
@@ -149,7 +149,7 @@ def _mish_gate(x: Tensor) -> tuple[Tensor, Tensor]:
     """The gate and its slope."""
     e = torch.exp(x.clamp(max=30.0))
     n = e * (e + 2)
-    return n / (n + 2), 4 * e * (e + 1) / (n + 2) ** 2
+    return n / (n + 2), torch.where(x > 30, 0.0, 4 * e * (e + 1) / (n + 2) ** 2)
 
 
 def _telu_slope(x: Tensor) -> Tensor:
@@ -393,7 +393,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     "hardswish": Truth(
         lambda x: torch.where(x <= -3, 0.0, torch.where(x < 3, x * (x + 3) / 6, x)),
-        lambda x: torch.where(x <= -3, 0.0, torch.where(x < 3, x / 3 + 0.5, 1.0)),
+        lambda x: torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, x / 3 + 0.5)),
         F.hardswish,
         kinks=lambda: (-3.0, 3.0),
         dead=lambda x: x <= -3,
@@ -443,7 +443,7 @@ TRUTHS: dict[str, Truth] = {
         lambda x, scale, bias: scale * _relu_squared(x) + bias,
         lambda x, scale, bias: 2 * scale * torch.relu(x),
         lambda x, scale=0.8944, bias=-0.4472: scale * torch.relu(x) ** 2 + bias,
-        sweep=[(0.8944, -0.4472), (-1.5, 0.25)],
+        sweep=[(0.8944, -0.4472), (-0.75, 0.25)],
         parameters=(lambda x, scale, bias: _relu_squared(x), lambda x, scale, bias: torch.ones_like(x)),
         dead=lambda x, scale, bias: x <= 0,
     ),
@@ -516,4 +516,5 @@ TRUTHS: dict[str, Truth] = {
         _serf_slope,
         lambda x: x * torch.erf(F.softplus(x)),
     ),
+    "erf": Truth(torch.erf, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x * x), torch.erf),
 }

@@ -27,7 +27,7 @@ def test_operator_samples(name, dtype, device, launches):
     count = 0
     for s in OPERATORS[name].sample_inputs("cpu", dtype, requires_grad=True):
         launches.clear()
-        twins.assert_sample(name, OPERATORS[name], s, torchs=False, device=device)
+        twins.assert_sample(name, OPERATORS[name], s, itself=False, device=device)
         assert len(launches) == (2 if s.input.numel() else 0)
         count += 1
     assert count
