@@ -242,7 +242,7 @@ SUBJECTS: dict[str, Subject] = {name: Subject(name, _defaults(name)) for name in
     ),
     **{name: Subject(name, _along_rows, shape=_rows) for name in ("softmax", "softmin")},
     # Its gradient takes a rounded logarithm to the exponential.
-    "log_softmax": Subject("log_softmax", _along_rows, shape=_rows, cancelling=1.0),
+    "log_softmax": Subject("log_softmax", _along_rows, shape=_rows, cancelling=4.0),
     "softmax (temperature)": Subject(
         "softmax",
         lambda device: {"dim": -1, "temperature": 2.0},

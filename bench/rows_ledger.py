@@ -1,7 +1,7 @@
 """Counts what the kernels of softmax and rrelu execute, without a device: `python -m bench.rows_ledger`.
 
 They are straight code, or one loop after another, so that all instructions count: those of a kernel divided by the
-elements of a thread, prologue and reductions included; and of rrelu the path of the last block, which others do not take.
+elements of a thread, prologue and reductions included; and of rrelu the last block's path, which others do not take.
 `--write` keeps the figures in bench/results/rows_ledger.csv, `--check` exits with 1 if one is worse than what is kept.
 """
 
