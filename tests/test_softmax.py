@@ -16,12 +16,27 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
+from fusedact import dispatch
 from fusedact import functional as FF
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 INF, NAN = math.inf, math.nan
 names = pytest.mark.parametrize("name", oracle.NAMES)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _blocks_of_any_size(monkeypatch):
+    """Small tensors take the way of large ones."""
+    monkeypatch.setattr(dispatch, "ROWS_BELOW", 0)
+
+
+def test_few_elements_take_plain_operators(monkeypatch):
+    monkeypatch.setattr(dispatch, "ROWS_BELOW", 2**16)
+    x = torch.randn(3, 4)
+    assert fusedact.explain("softmax", x, temperature=2.0).kind == "formula"
+    assert fusedact.explain("softmax", torch.randn(256, 256), temperature=2.0).kind == "pieces"
+    torch.testing.assert_close(FF.softmax(x, 1, temperature=2.0), torch.softmax(x / 2.0, 1))
 
 
 def masks(shape, generator=None):
