@@ -201,21 +201,21 @@ class Softmax(_Along):
     spec = _SOFTMAX
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return softmax(input, self.dim, 5, temperature=self.temperature, mask=mask)
+        return softmax(input, self.dim, 6, temperature=self.temperature, mask=mask)
 
 
 class LogSoftmax(_Along):
     spec = _LOG_SOFTMAX
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return log_softmax(input, self.dim, 5, temperature=self.temperature, mask=mask)
+        return log_softmax(input, self.dim, 6, temperature=self.temperature, mask=mask)
 
 
 class Softmin(_Along):
     spec = _SOFTMIN
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return softmin(input, self.dim, 5, temperature=self.temperature, mask=mask)
+        return softmin(input, self.dim, 6, temperature=self.temperature, mask=mask)
 
 
 class Softmax2d(_Rowwise):

@@ -53,9 +53,10 @@ def _row_offsets(row, outer_sizes, strides):
 @triton.jit
 def _columns(start, n, BLOCK_N: tl.constexpr, WIDE: tl.constexpr):
     """Indices along a row, and which of them there are."""
-    col = start + tl.arange(0, BLOCK_N)
+    col = tl.arange(0, BLOCK_N)
     if WIDE:
         col = col.to(tl.int64)
+    col += start
     return col[None, :], (col < n)[None, :]
 
 

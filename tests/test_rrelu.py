@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import randomized
+from fusedact import plotting, randomized
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -320,6 +320,8 @@ def test_by_name():
     x = torch.randn(10)
     assert torch.equal(FF.activate(x, "rrelu", lower=0.2, upper=0.4), F.rrelu(x, 0.2, 0.4))
     assert fusedact.names("random") == ("rrelu",)
+    grid, curve, slope = plotting.curves("rrelu", -2.0, 2.0, 5)
+    assert torch.equal(curve, F.rrelu(grid)) and slope[-1] == 1.0
     assert fusedact.explain("rrelu", x).kind == "aten"
     assert fusedact.explain("rrelu", x, training=True).kind == "pieces"
     assert fusedact.explain(fusedact.RReLU(), x).kind == "pieces"

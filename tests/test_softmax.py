@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import dispatch
+from fusedact import dispatch, plotting
 from fusedact import functional as FF
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -478,6 +478,8 @@ def test_by_name():
         fusedact.Activation("softmax")
     with pytest.raises(ValueError, match=r"fusedact.gain: softmax is not elementwise, and has no gain"):
         fusedact.gain("softmax")
+    with pytest.raises(ValueError, match="softmin is not elementwise, and has no curve"):
+        plotting.curves("softmin", -1.0, 1.0)
 
 
 def test_what_is_kept():
@@ -512,8 +514,9 @@ def test_a_dim_that_is_not_given(name):
         torch.testing.assert_close(got, want)
         assert caught[0].filename == __file__
     module = {"softmax": fusedact.Softmax, "log_softmax": fusedact.LogSoftmax, "softmin": fusedact.Softmin}[name]()
-    with pytest.warns(UserWarning, match="dim is not given"):
+    with pytest.warns(UserWarning, match="dim is not given") as caught:
         module(torch.randn(3))
+    assert caught[0].filename == __file__
 
 
 WRONG = [
