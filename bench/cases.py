@@ -59,6 +59,19 @@ def _channels_last(size: int) -> tuple[int, ...]:
     return size // channels, channels
 
 
+def _rows(size: int) -> tuple[int, ...]:
+    """Rows of 1024; a smaller size is one row."""
+    length = min(size, 1024)
+    return size // length, length
+
+
+def _image(size: int) -> tuple[int, ...]:
+    """Images of 64 places with up to 64 channels."""
+    channels = min(size, 64)
+    places = min(size // channels, 64)
+    return size // (channels * places), channels, places, 1
+
+
 @dataclass(frozen=True)
 class Subject:
     """An activation as it is called here, and what people write in PyTorch instead."""
@@ -94,7 +107,7 @@ class Subject:
     @property
     def plain(self) -> Callable[..., Tensor]:
         """It in plain PyTorch: its operator, else the usual composition."""
-        function = self.twin or self.composition
+        function = self.composition or self.twin
         if function is None:
             raise ValueError(f"bench.cases: {self.activation} has no twin in PyTorch and needs a composition")
         return function
@@ -157,6 +170,10 @@ def _defaults(name: str) -> Callable[[torch.device], Arguments]:
 
 def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
     return lambda device: {name: value}
+
+
+def _along_rows(device: torch.device) -> Arguments:
+    return {"dim": -1}
 
 
 def _own(activation: CustomActivation, *learned: str) -> Subject:
@@ -225,6 +242,18 @@ SUBJECTS: dict[str, Subject] = {
     "prelu (per channel)": Subject(
         "prelu", _weight, composition=torch.nn.functional.prelu, learned=("weight",), shape=_channels_last
     ),
+    **{name: Subject(name, _along_rows, shape=_rows) for name in ("softmax", "softmin")},
+    # Its gradient takes a rounded logarithm to the exponential.
+    "log_softmax": Subject("log_softmax", _along_rows, shape=_rows, cancelling=4.0),
+    "softmax (temperature)": Subject(
+        "softmax",
+        lambda device: {"dim": -1, "temperature": 2.0},
+        composition=lambda x, dim, temperature: torch.softmax(x / temperature, dim),
+        shape=_rows,
+    ),
+    "softmax2d": Subject("softmax2d", composition=lambda x: torch.softmax(x, -3), shape=_image),
+    # In evaluation: in training there is no value to compare.
+    "rrelu": Subject("rrelu", composition=torch.nn.functional.rrelu),
     **{f"own {name}": _own(activation) for name, activation in own.ALL.items()},
     "own snake (learned)": _own(own.snake, "a"),
 }

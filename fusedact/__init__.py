@@ -27,6 +27,7 @@ from .modules import Identity as Identity
 from .modules import Laplace as Laplace
 from .modules import LeakyReLU as LeakyReLU
 from .modules import LogSigmoid as LogSigmoid
+from .modules import LogSoftmax as LogSoftmax
 from .modules import Mish as Mish
 from .modules import PReLU as PReLU
 from .modules import QuickGELU as QuickGELU
@@ -34,10 +35,14 @@ from .modules import ReLU as ReLU
 from .modules import ReLU6 as ReLU6
 from .modules import ReLUSigmoid as ReLUSigmoid
 from .modules import ReLUSquared as ReLUSquared
+from .modules import RReLU as RReLU
 from .modules import Serf as Serf
 from .modules import Sigmoid as Sigmoid
 from .modules import SiLU as SiLU
 from .modules import Snake as Snake
+from .modules import Softmax as Softmax
+from .modules import Softmax2d as Softmax2d
+from .modules import Softmin as Softmin
 from .modules import Softplus as Softplus
 from .modules import Softshrink as Softshrink
 from .modules import Softsign as Softsign

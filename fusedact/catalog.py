@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch.nn import functional as F
 
-from . import cpu_forms, eager, engine, tables
+from . import cpu_forms, eager, engine, rows, tables
 from .registry import ActivationSpec, Argument, OptionSpec, ParameterSpec, register
 
 # Of all gates, where PyTorch has one of its own.
@@ -20,7 +20,7 @@ GATED = (
 
 def add(spec: ActivationSpec) -> None:
     """Register a record, with what the engine writes of its definition where nothing is written by hand."""
-    register(engine.generated(spec))
+    register(engine.generated(spec) if spec.kind in ("elementwise", "piecewise") else spec)
 
 
 add(
@@ -782,5 +782,121 @@ register(
         ),
         eager=tables.reference,
         device="pwl",
+    )
+)
+
+# ----- along a dimension
+
+_TEMPERATURE = ParameterSpec("temperature", 1.0, "what the input is divided by: positive; may be a tensor and learns")
+_MASK = ParameterSpec("mask", None, "elements to leave out, where it is False, or numbers to add", fixed=True)
+_ROWS = (
+    ParameterSpec("dim", None, "the dimension that sums go over", fixed=True),
+    ParameterSpec("dtype", None, "of the result", fixed=True),
+    _TEMPERATURE,
+    _MASK,
+)
+_NOT_A_NUMBER = "A row of -inf alone, one that is masked as a whole, and one with +inf or NaN give NaN, as in PyTorch."
+
+add(
+    ActivationSpec(
+        name="softmax",
+        module="Softmax",
+        kind="rowwise",
+        device="softmax",
+        summary="Exponentials along a dimension, divided by their sum.",
+        formula="exp(x_i) / sum_j exp(x_j)",
+        limits=_NOT_A_NUMBER,
+        example=(
+            ">>> FF.softmax(torch.tensor([0.0, 1.0, 2.0]), 0)\n"
+            "tensor([0.0900, 0.2447, 0.6652])\n"
+            ">>> keep = torch.tensor([True, True, False])\n"
+            ">>> FF.softmax(torch.tensor([0.0, 1.0, 2.0]), 0, temperature=2.0, mask=keep)\n"
+            "tensor([0.3775, 0.6225, 0.0000])"
+        ),
+        reference="Bridle, 1990, NIPS 2; with a temperature, Hinton et al., 2015, arXiv:1503.02531.",
+        parameters=_ROWS,
+        eager=rows.softmax,
+        aten=rows.softmax,
+        twin="torch.nn.functional.softmax",
+    )
+)
+
+add(
+    ActivationSpec(
+        name="log_softmax",
+        module="LogSoftmax",
+        kind="rowwise",
+        device="softmax",
+        summary="The logarithm of softmax, without that of a number which has become 0.",
+        formula="x_i - log(sum_j exp(x_j))",
+        limits=_NOT_A_NUMBER,
+        example=">>> FF.log_softmax(torch.tensor([0.0, 1.0, 200.0]), 0)\ntensor([-200., -199.,    0.])",
+        reference="Bridle, 1990, NIPS 2.",
+        parameters=_ROWS,
+        eager=rows.log_softmax,
+        aten=rows.log_softmax,
+        twin="torch.nn.functional.log_softmax",
+    )
+)
+
+add(
+    ActivationSpec(
+        name="softmin",
+        module="Softmin",
+        kind="rowwise",
+        device="softmax",
+        summary="Softmax of the negated input: the smallest element gets most.",
+        formula="exp(-x_i) / sum_j exp(-x_j)",
+        limits="A row of +inf alone, one that is masked as a whole, and one with -inf or NaN give NaN, as in PyTorch.",
+        example=">>> FF.softmin(torch.tensor([0.0, 1.0, 2.0]), 0)\ntensor([0.6652, 0.2447, 0.0900])",
+        reference="Bridle, 1990, NIPS 2.",
+        parameters=_ROWS,
+        eager=rows.softmin,
+        aten=rows.softmin,
+        twin="torch.nn.functional.softmin",
+    )
+)
+
+add(
+    ActivationSpec(
+        name="softmax2d",
+        module="Softmax2d",
+        kind="rowwise",
+        device="softmax",
+        summary="Softmax over the channels of an image, at every place.",
+        formula="exp(x_c) / sum_k exp(x_k)",
+        limits=_NOT_A_NUMBER,
+        example=(">>> FF.softmax2d(torch.tensor([0.0, 1.0]).reshape(2, 1, 1)).flatten()\ntensor([0.2689, 0.7311])"),
+        reference="Bridle, 1990, NIPS 2.",
+        parameters=(_TEMPERATURE, _MASK),
+        eager=rows.softmax,
+        aten=rows.softmax,
+        twin="torch.nn.Softmax2d",
+    )
+)
+
+# ----- random
+
+add(
+    ActivationSpec(
+        name="rrelu",
+        module="RReLU",
+        kind="random",
+        device="rrelu",
+        summary="Leaky ReLU with a random slope for each element in training, and their mean otherwise.",
+        formula="x for x > 0, else slope * x; slope uniform between lower and upper, or (lower + upper) / 2",
+        limits=(
+            "At 0 the gradient is the slope, as in PyTorch. At an infinity the value is the limit; a NaN gives NaN, "
+            "and 1 as its gradient in training."
+        ),
+        example=">>> FF.rrelu(torch.tensor([-2.0, 3.0]), 0.1, 0.3)\ntensor([-0.4000,  3.0000])",
+        reference="Xu et al., 2015, arXiv:1505.00853.",
+        parameters=(
+            ParameterSpec("lower", 1.0 / 8, "the least slope", fixed=True),
+            ParameterSpec("upper", 1.0 / 3, "the largest slope", fixed=True),
+            ParameterSpec("training", None, "whether slopes are drawn; a module knows", fixed=True),
+        ),
+        eager=eager.rrelu,
+        twin="torch.nn.functional.rrelu",
     )
 )

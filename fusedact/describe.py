@@ -221,6 +221,8 @@ def kept(spec: ActivationSpec) -> tuple[str, str]:
 
     Ours keep the input and nothing else. PyTorch's operator is asked.
     """
+    if spec.kind == "rowwise":
+        return "y", "y"
     if spec.aten is None:
         return "x", ""
     found: list[Tensor] = []

@@ -45,6 +45,9 @@ ATEN_TENSORS_BELOW = 2**16
 # elements in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
 
+# And below this many a CPU tensor with softmax of a temperature or mask. Measured: they take the same time at 2^16.
+ROWS_BELOW = 2**16
+
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
 FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
@@ -59,7 +62,9 @@ ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
 )
 FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plain operators take less time")
+FORMULA_FEW = Path("formula", f"below {ROWS_BELOW} elements on the CPU PyTorch's operators take less time")
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
+PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
 TRITON = Path("triton", "the fused kernel")
@@ -142,6 +147,8 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     ):
         return ATEN_CPU
     path = _choose_plain(spec, x, params, numbers, forced)
+    if path.kind == "pieces" and spec.kind == "rowwise":
+        path = PIECES_ROWS
     if forced == "triton" and path.kind != "triton":
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
@@ -179,6 +186,8 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
+        if spec.kind == "rowwise" and x.numel() < ROWS_BELOW:
+            return FORMULA_FEW
         return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
@@ -238,6 +247,13 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
     spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
     if spec.kind == "piecewise":
         return choose(spec, x, (), True)
+    if spec.kind == "random":
+        drawn = _given(activation, parameters, spec.parameters[-1])
+        return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)
+    if spec.kind == "rowwise":
+        given = [_given(activation, parameters, p) for p in spec.parameters[-2:]]
+        tensors = [t for t in given if isinstance(t, Tensor)]
+        return choose(spec, x, tensors, not tensors and given[0] == 1.0)
     values = [_given(activation, parameters, p) for p in spec.parameters]
     channel_dim = getattr(activation, "channel_dim", channel_dim)
     checked, _ = check_parameters(spec, x, values, channel_dim)

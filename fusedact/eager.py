@@ -40,6 +40,7 @@ __all__ = [
     "quick_gelu",
     "relu_sigmoid",
     "relu_squared",
+    "rrelu",
     "serf",
     "snake",
     "softplus",
@@ -200,6 +201,13 @@ def xielu(
     below = (n + beta) * torch.expm1(torch.minimum(x, _tensor(eps, x))) - n * x
     above = torch.relu(x)
     return torch.where(x > 0, above * (p * above + beta), below)
+
+
+def rrelu(x: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, *_: object) -> Tensor:
+    """x where x > 0, else x times a slope that is drawn uniformly between lower and upper."""
+    wide = x.float() if x.dtype in HALF_DTYPES else x
+    slopes = lower + (upper - lower) * torch.rand_like(wide)
+    return torch.where(x <= 0, wide * slopes, wide).to(x.dtype)
 
 
 def inverse_softplus(y: float) -> float:

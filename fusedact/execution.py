@@ -14,7 +14,7 @@ from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward"]
+__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "on_device"]
 
 Parameters = Sequence[float | Tensor]
 
@@ -42,7 +42,7 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
         spec.build(x.device)
     if out is None:
         out = torch.empty_like(x)
-    with _on_device(x):
+    with on_device(x):
         if spec.table is None:
             launch.forward(spec.device, x, out, _in_memory(params), channel)
         else:
@@ -61,7 +61,7 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
     if spec.build is not None:
         spec.build(x.device)
     dx = torch.empty_like(x) if needed[0] else None
-    with _on_device(x):
+    with on_device(x):
         if spec.table is not None:
             launch.backward(spec.device, g, x, dx, (_launched(spec.table),), (False,), spec.table.channel_dim)
             return [dx]
@@ -95,7 +95,7 @@ def double_backward(
     tensors = [isinstance(p, Tensor) for p in params]
     needed = (*tensors, *[False] * len(params))
     values = _in_memory([*params, *given])
-    with _on_device(x):
+    with on_device(x):
         partials = pointwise(double.function, double.name, (ggx, g, x), (dg, dx), values, needed, channel)
     return [dg, dx, *_sums(partials, params, tensors)]
 
@@ -127,7 +127,7 @@ def _launched(table: Table) -> Any:
 _NO_GUARD = nullcontext()
 
 
-def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+def on_device(x: Tensor) -> AbstractContextManager[Any]:
     """Triton launches on the current device: make it x's. Nothing to do in the common case."""
     if x.is_cuda and x.device.index != torch.cuda.current_device():
         return torch.cuda.device(x.device)

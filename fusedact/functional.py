@@ -15,9 +15,20 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import describe, ops, registry
 from .checks import check_names
 from .piecewise import pwl
+from .randomized import rrelu
 from .registry import ActivationSpec
+from .rowwise import log_softmax, softmax, softmax2d, softmin
 
-__all__ = ["activate", "pwl", *registry.names("elementwise")]
+__all__ = [
+    "activate",
+    "log_softmax",
+    "pwl",
+    "rrelu",
+    "softmax",
+    "softmax2d",
+    "softmin",
+    *registry.names("elementwise"),
+]
 
 
 def activate(x: Tensor, activation: str, **parameters: Any) -> Tensor:
@@ -77,4 +88,4 @@ def _define(spec: ActivationSpec) -> Any:
 # Beside the module's globals, which Dynamo cannot look into.
 _functions = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update(_functions)
-_functions["pwl"] = pwl
+_functions |= {f.spec.name: f for f in (pwl, softmax, log_softmax, softmin, softmax2d, rrelu)}

@@ -2,6 +2,11 @@
 from torch import Tensor
 
 from .piecewise import pwl as pwl
+from .randomized import rrelu as rrelu
+from .rowwise import log_softmax as log_softmax
+from .rowwise import softmax as softmax
+from .rowwise import softmax2d as softmax2d
+from .rowwise import softmin as softmin
 
 def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
     """Apply the activation of that name.

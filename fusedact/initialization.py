@@ -73,6 +73,8 @@ def _function(activation: Any, parameters: dict[str, Any]) -> tuple[Callable[[Te
     if isinstance(activation, str):
         spec = registry.get(activation, OWNER)
         check_names(OWNER, spec, parameters)
+        if spec.kind == "rowwise":
+            raise ValueError(f"{OWNER}: {spec.name} is not elementwise, and has no gain")
         # What the function must be given, and the module begins with.
         begins = {p.name: p.default for p in spec.parameters if p.required and not p.required_by_module}
         return lambda z: activate(z, activation, **(begins | parameters)), repr(activation)

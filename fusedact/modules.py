@@ -14,9 +14,21 @@ from torch import Tensor, nn
 from . import describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
 from .piecewise import PWL
+from .randomized import RReLU
 from .registry import ActivationSpec
+from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
 
-__all__ = ["PWL", "Activation", "create", *(registry.get(name).module for name in registry.names("elementwise"))]
+__all__ = [
+    "PWL",
+    "Activation",
+    "LogSoftmax",
+    "RReLU",
+    "Softmax",
+    "Softmax2d",
+    "Softmin",
+    "create",
+    *(registry.get(name).module for name in registry.names("elementwise")),
+]
 
 
 Bound = float | None
@@ -240,7 +252,8 @@ class Activation(_Elementwise):
         super().__init__()
         spec = registry.get(name, "fusedact.Activation")
         if spec.kind != "elementwise":
-            raise ValueError(f"fusedact.Activation: {name!r} takes tables, not numbers; use fusedact.{spec.module}")
+            takes = "tables, not numbers" if spec.kind == "piecewise" else "arguments of its own"
+            raise ValueError(f"fusedact.Activation: {name!r} takes {takes}; use fusedact.{spec.module}")
         values = _complete("fusedact.Activation", spec, parameters)
         self._configure(spec, values, learnable, inplace, num_parameters, channel_dim, bounds, device, dtype)
 
@@ -349,4 +362,5 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
 
 _classes: dict[str, type[nn.Module]] = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update({cls.__name__: cls for cls in _classes.values()})
-_classes["pwl"] = PWL
+_classes |= {"pwl": PWL, "softmax": Softmax, "log_softmax": LogSoftmax, "softmin": Softmin, "softmax2d": Softmax2d}
+_classes["rrelu"] = RReLU

@@ -6,6 +6,11 @@ from torch import Tensor, nn
 
 from .piecewise import PWL as PWL
 from .registry import ActivationSpec
+from .randomized import RReLU as RReLU
+from .rowwise import LogSoftmax as LogSoftmax
+from .rowwise import Softmax as Softmax
+from .rowwise import Softmax2d as Softmax2d
+from .rowwise import Softmin as Softmin
 
 Bound = float | None
 Bounds = tuple[Bound, Bound]

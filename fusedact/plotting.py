@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from .modules import create
+from .registry import ActivationSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +27,17 @@ def curves(
     """Inputs, values and derivatives in float64 on an even grid, with a column per channel if parameters have entries.
 
     Inputs have shape (points,), the others (points,), or (points, channels) if there are several.
+
+    Raises:
+        ValueError: for softmax and its kin, whose elements depend on each other.
     """
     module = create(activation) if isinstance(activation, str) else activation
+    spec: ActivationSpec | None = getattr(module, "spec", None)
+    if spec is not None and spec.kind == "rowwise":
+        raise ValueError(f"fusedact.plotting: {spec.name} is not elementwise, and has no curve")
+    if spec is not None and spec.kind == "random":
+        # The mean of its slopes.
+        module = copy.deepcopy(module).eval()
     grid = torch.linspace(low, high, points, dtype=torch.float64)
     channels: int = getattr(module, "num_parameters", 1)
     if channels == 1:

@@ -90,7 +90,7 @@ class ActivationSpec:
     # Why numbers are no parameters of it; an empty string if they are.
     refuses: Callable[..., str] | None = None
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
-    # and each table has a record of its own, without parameters.
+    # and each table has a record of its own, without parameters. "rowwise": in rowwise.py. "random": in randomized.py.
     kind: str = "elementwise"
     # Its module always learns what is not fixed. It takes these arguments in place of the first parameters, which
     # `initial` makes of them and the fixed ones; and, where they are named, these by position.
@@ -208,7 +208,10 @@ def get_own(key: str) -> ActivationSpec:
 
 
 def names(kind: str | None = None) -> tuple[str, ...]:
-    """The names of all activations, or of those of a kind ("elementwise", "piecewise"), in the catalog's order."""
+    """The names of all activations, or of those of a kind, in the catalog's order.
+
+    Kinds are "elementwise", "piecewise" (tables), "rowwise" (along a dimension) and "random".
+    """
     return tuple(name for name, spec in _records.items() if kind in (None, spec.kind))
 
 

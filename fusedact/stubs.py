@@ -12,6 +12,12 @@ from pathlib import Path
 
 from . import describe, functional, modules, registry
 
+FUNCTIONS = "from .randomized import rrelu as rrelu\n" + "".join(
+    f"from .rowwise import {name} as {name}\n" for name in ("log_softmax", "softmax", "softmax2d", "softmin")
+)
+MODULES = "from .randomized import RReLU as RReLU\n" + "".join(
+    f"from .rowwise import {name} as {name}\n" for name in ("LogSoftmax", "Softmax", "Softmax2d", "Softmin")
+)
 FOLDER = Path(__file__).parent
 HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"
 
@@ -22,7 +28,7 @@ def _documented(text: str | None) -> str:
 
 def functional_stub() -> str:
     """The text of functional.pyi."""
-    parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise import pwl as pwl\n"]
+    parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise import pwl as pwl\n" + FUNCTIONS]
     parts.append(
         "def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:\n"
         + _documented(inspect.getdoc(functional.activate))
@@ -51,7 +57,7 @@ def modules_stub() -> str:
     """The text of modules.pyi."""
     imports = (
         "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\nfrom .piecewise import PWL as PWL\n"
-        "from .registry import ActivationSpec\n"
+        "from .registry import ActivationSpec\n" + MODULES
     )
     parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]
     for cls in (modules.Activation,):

@@ -198,7 +198,7 @@ def _channel_side(strides: list[int], channel_dim: int | None) -> str:
     return "none" if channel_dim is None else "cols" if strides[0] else "rows"
 
 
-def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any) -> None:
+def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any, num_warps: int = NUM_WARPS) -> None:
     """Launch, from the second time on directly through the compiled kernel.
 
     The key names all that Triton specializes the kernel on: dtypes, the pointers' 16-byte alignment, integer widths,
@@ -209,7 +209,7 @@ def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any) -> None:
         compiled[(grid, 1, 1)](*args)
         return
     # enable_fp_fusion: Triton's default changes between versions, and numerics with it.
-    compiled = kernel[(grid,)](*args, num_warps=NUM_WARPS, enable_fp_fusion=True)
+    compiled = kernel[(grid,)](*args, num_warps=num_warps, enable_fp_fusion=True)
     if compiled is not None:
         _compiled[key] = compiled
 

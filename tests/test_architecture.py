@@ -21,8 +21,8 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "catalog", "pieces", "execution", "operators", "ops"),
-    *("describe", "piecewise", "functional", "modules", "pairs", "custom", "initialization"),
+    *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
+    *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 

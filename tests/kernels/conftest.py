@@ -40,9 +40,9 @@ def launches(monkeypatch) -> Iterator[list[str]]:
     names: list[str] = []
     run = launch._run
 
-    def counted(kernel: Any, *args: Any) -> None:
+    def counted(kernel: Any, *args: Any, **options: Any) -> None:
         names.append(kernel.__name__)
-        run(kernel, *args)
+        run(kernel, *args, **options)
 
     monkeypatch.setattr(launch, "_run", counted)
     with fusedact.backend("triton"):

@@ -1,0 +1,246 @@
+"""The activation that draws random numbers: the function rrelu and the module RReLU.
+
+A call draws one seed, a tensor on the input's device, from PyTorch's generator; slopes are made of the seed and an
+element's place in row-major order. So backward makes them again, `torch.manual_seed` repeats them, and neither
+checkpoints nor captured graphs lose them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from . import compat, eager, ops, registry
+from .checks import check_input, check_number
+from .dispatch import choose
+from .eager import HALF_DTYPES
+from .execution import on_device
+
+__all__ = ["RReLU", "rrelu"]
+
+_SPEC = registry.get("rrelu")
+OWNER = "fusedact.functional.rrelu"
+
+# Elements of a piece on the CPU; even, as a random number of 64 bits makes two slopes.
+PIECE = 2**17
+
+
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """Leaky ReLU with a random slope for each element in training, and their mean otherwise.
+
+    x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
+
+    At 0 the gradient is the slope, as in PyTorch. At an infinity the value is the limit; a NaN gives NaN, and 1 as its
+    gradient in training.
+
+    Args:
+        input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
+        lower, upper: numbers, the least and the largest slope.
+        training: draw slopes. One seed is drawn from PyTorch's generator of the input's device; the slopes follow from
+            it and an element's place in row-major order, and are made again in backward. PyTorch draws others for the
+            same torch.manual_seed.
+        inplace: overwrite the input.
+
+    Returns:
+        tensor of the input's shape, dtype and layout.
+
+    Raises:
+        TypeError: if an argument has another type or dtype.
+        ValueError: if lower is above upper, or one is not finite.
+
+    >>> FF.rrelu(torch.tensor([-2.0, 3.0]), 0.1, 0.3)
+    tensor([-0.4000,  3.0000])
+
+    Source: torch.nn.functional.rrelu; Xu et al., 2015, arXiv:1505.00853.
+    """
+    if has_torch_function_unary(input):
+        return handle_torch_function(rrelu, (input,), input, lower, upper, training, inplace)
+    check_input(_SPEC, input)
+    low, high = _bounds(OWNER, lower, upper)
+    if not training:
+        return ops.apply(registry.get("leaky_relu"), input, ((low + high) / 2,), inplace)
+    if inplace and _follows(input):
+        return input.copy_(_drawn(input.clone(), low, high))
+    return _drawn(input, low, high, inplace)
+
+
+rrelu.spec = _SPEC  # type: ignore[attr-defined]
+
+
+def _bounds(owner: str, lower: object, upper: object) -> tuple[float, float]:
+    low, high = (check_number(owner, name, value) for name, value in (("lower", lower), ("upper", upper)))
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"{owner}: lower must be at most upper, both finite, got {low} and {high}")
+    return low, high
+
+
+def _follows(x: Tensor) -> bool:
+    """Whether derivatives of x are under way."""
+    return (torch.is_grad_enabled() and x.requires_grad) or compat.transforms_active()
+
+
+def _drawn(x: Tensor, low: float, high: float, inplace: bool = False) -> Tensor:
+    """With slopes drawn now."""
+    path = choose(_SPEC, x, (), True)
+    # Pieces draw from a generator of the CPU.
+    if path.kind == "formula" or compat.transforms_active() or (path.kind == "pieces" and not x.is_cpu):
+        y = eager.rrelu(x, low, high)
+        return x.copy_(y) if inplace else y
+    kernel = path.kind == "triton"
+    seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=x.device)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _RReLU.apply(kernel, low, high, seed, x)
+    if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
+        _run(kernel, x, x, seed, low, high, x)
+        if not x.is_inference():
+            torch.autograd.graph.increment_version(x)
+        return x
+    y = _applied(kernel, x, x, seed, low, high)
+    return x.copy_(y) if inplace else y
+
+
+_aten = torch.ops.aten
+_threshold_backward = _aten.threshold_backward.grad_input
+
+
+# ----- below autograd: as an operator where somebody watches, else directly
+
+
+def _applied(kernel: bool, value: Tensor, x: Tensor, seed: Tensor, low: float, high: float) -> Tensor:
+    """value where x > 0, else value times the slope: forward of x itself, backward of a gradient."""
+    if compat.dispatch_mode_active():
+        return torch.ops.fusedact.rrelu(value, x, seed, low, high, value is x)
+    return _run(kernel, value, x, seed, low, high)
+
+
+def _run(
+    kernel: bool, value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, out: Tensor | None = None
+) -> Tensor:
+    same = value is x
+    x = compat.materialized(x)
+    value = x if same else compat.materialized(value)
+    out = torch.empty_like(x) if out is None else out
+    if not kernel:
+        _in_pieces(value, x, seed, low, high, out)
+        return out
+    from .kernels import launch_rrelu
+
+    with on_device(x):
+        launch_rrelu.run(value, x, out, seed, low, high)
+    return out
+
+
+def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, out: Tensor) -> None:
+    """The same on the CPU, in row-major order whatever the layout."""
+    if not all(t.is_contiguous() for t in (value, x, out)):
+        made = torch.empty(x.shape, dtype=x.dtype)
+        dense = x.contiguous()
+        _in_pieces(dense if value is x else value.contiguous(), dense, seed, low, high, made)
+        out.copy_(made)
+        return
+    generator = torch.Generator().manual_seed(int(seed.item()))
+    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+    size = min(PIECE, x.numel())
+    bits = torch.empty((size + 1) // 2, dtype=torch.int64)
+    slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
+    ones = None if value is x or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
+    for value_piece, x_piece, out_piece in zip(*(t.view(-1).split(PIECE) for t in (value, x, out)), strict=True):
+        count = x_piece.numel()
+        drawn = bits[: (count + 1) // 2].random_(-(2**63), None, generator=generator).view(torch.int32)[:count]
+        slope, product = slopes[:count], scaled[:count]
+        slope.copy_(drawn).mul_((high - low) * 2.0**-32).add_((low + high) / 2).clamp_(low, high)
+        if value is x:
+            # A half becomes an fp32 first.
+            torch.clamp_max(product.copy_(x_piece), 0.0, out=product).mul_(slope)
+            torch.add(product, x_piece.clamp_min(0.0), out=out_piece if out.dtype == dtype else product)
+        elif ones is not None:
+            # 0 or 1: without branches, which nothing could foresee.
+            _threshold_backward(ones[:count], product.copy_(x_piece), 0.0, grad_input=product)
+            torch.maximum(slope, product, out=product).mul_(value_piece)
+        else:
+            torch.mul(slope, value_piece, out=product)
+            torch.where(x_piece <= 0, product, value_piece, out=product)
+        if value is not x or out.dtype != dtype:
+            out_piece.copy_(product)
+
+
+_library = torch.library.Library("fusedact", "FRAGMENT")
+_library.define("rrelu(Tensor value, Tensor x, Tensor seed, float lower, float upper, bool forward) -> Tensor")
+
+
+def _operator(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, forward: bool) -> Tensor:
+    return _run(choose(_SPEC, x, (), True).kind == "triton", x if forward else value, x, seed, low, high)
+
+
+_library.impl("rrelu", _operator, "CompositeExplicitAutograd")
+torch.library.register_fake("fusedact::rrelu", lambda value, x, *_: torch.empty_like(x), lib=_library)
+
+
+class _RReLU(Function):
+    """Keeps the input, and the seed."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: bool, low: float, high: float, seed: Tensor, x: Tensor) -> Tensor:
+        ctx.call = kernel, low, high
+        ctx.save_for_backward(x, seed)
+        return _applied(kernel, x, x, seed, low, high)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        x, seed = ctx.saved_tensors
+        kernel, low, high = ctx.call
+        if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
+            # The slopes are a constant, which no transform knows of; only g may be one's.
+            with torch.no_grad(), compat.transforms_allowed():
+                x = x.detach()
+                slopes = _run(kernel, torch.ones_like(x), x, seed, low, high)
+            return None, None, None, None, g * slopes
+        return None, None, None, None, _applied(kernel, g, x, seed, low, high)
+
+
+class RReLU(nn.Module):
+    """Leaky ReLU with random slopes in training, and their mean in evaluation. The module of
+    `fusedact.functional.rrelu`.
+
+    x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
+
+    Args:
+        lower, upper: the least and the largest slope.
+        inplace: overwrite the input.
+
+    Shape:
+        input and output: any shape; the same.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if lower is above upper, or one is not finite.
+
+    >>> fusedact.RReLU(0.1, 0.3)
+    RReLU(lower=0.1, upper=0.3)
+
+    Source: torch.nn.RReLU; Xu et al., 2015, arXiv:1505.00853.
+    """
+
+    spec = _SPEC
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower, self.upper = _bounds("fusedact.RReLU", lower, upper)
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
