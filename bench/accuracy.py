@@ -210,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.names or registry.names("elementwise")
     if options.kernels:
         import arithmetic
+
         from fusedact.kernels import launch
 
         arithmetic.as_hardware(setattr)
