@@ -196,7 +196,9 @@ _threshold, _weight, _beta = _number("threshold", 0.1), _number("weight", 0.25),
 # By the name that the tables show. Every activation with numeric parameters is here, with its defaults; behind stands
 # what needs more: a composition, a table, a default that would make the case easier than it usually is, a parameter
 # that learns.
-SUBJECTS: dict[str, Subject] = {name: Subject(name, _defaults(name)) for name in registry.names("elementwise")} | {
+SUBJECTS: dict[str, Subject] = {
+    name: Subject(name, _defaults(name), composition=registry.get(name).eager) for name in registry.names("elementwise")
+} | {
     # PyTorch makes their gradients of a rounded tanh.
     "tanh": Subject("tanh", cancelling=1.0),
     "tanhshrink": Subject("tanhshrink", cancelling=1.0),

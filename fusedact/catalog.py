@@ -759,7 +759,7 @@ add(
     )
 )
 
-add(
+register(
     ActivationSpec(
         name="pwl",
         module="PWL",

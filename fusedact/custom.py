@@ -156,6 +156,7 @@ class CustomActivation:
             parameters=self._parameters,
             first=self._input,
             key=f"{self.__module__}:{self.__qualname__}",
+            lean_by_engine=True,
         )
 
     # ----- what users see

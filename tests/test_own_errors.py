@@ -346,7 +346,7 @@ CALLS = {
     "module's learnable": (
         lambda: snake.module(learnable="b"),
         ValueError,
-        "Snake: learnable names 'b'; the parameters are a",
+        "Snake: learnable names 'b'; the parameters that learn are a",
     ),
     "module's count": (
         lambda: snake.module(num_parameters=2),

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fusedact.kernels import activations, launch
+from fusedact.kernels import launch
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 SENTINEL = 777.0
@@ -215,7 +215,7 @@ def blend_backward(g, x, params, precise: tl.constexpr):
 def test_mixed_parameters(channel_dim, needed, launches, device, monkeypatch):
     """One per channel, a tensor of one element, and a number; gradients of those that need one."""
     for function in (blend, blend_backward):
-        monkeypatch.setattr(activations, function.__name__, function, raising=False)
+        monkeypatch.setitem(launch._written, function.__name__, function)
     x, g = torch.randn(4, 20, 30, device=device), torch.randn(4, 20, 30, device=device)
     a, b, c = parameter(x.shape[channel_dim], device), torch.tensor([0.3], device=device), -0.25
     out, dx = torch.empty_like(x), torch.empty_like(x)
