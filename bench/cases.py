@@ -197,8 +197,11 @@ _threshold, _weight, _beta = _number("threshold", 0.1), _number("weight", 0.25),
 # what needs more: a composition, a table, a default that would make the case easier than it usually is, a parameter
 # that learns.
 SUBJECTS: dict[str, Subject] = {
-    name: Subject(name, _defaults(name), composition=registry.get(name).eager) for name in registry.names("elementwise")
+    spec.name: Subject(spec.name, _defaults(spec.name), composition=None if spec.aten else spec.eager)
+    for spec in map(registry.get, registry.names("elementwise"))
 } | {
+    # Gates: their gradients have a root.
+    **{name: Subject(name, cancelling=0.5) for name in ("gelu", "gelu_tanh", "silu", "mish", "hardswish")},
     # PyTorch makes their gradients of a rounded tanh.
     "tanh": Subject("tanh", cancelling=1.0),
     "tanhshrink": Subject("tanhshrink", cancelling=1.0),
