@@ -155,7 +155,9 @@ def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, 
     bits = torch.empty((size + 1) // 2, dtype=torch.int64)
     slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
     ones = None if value is x or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
-    for value_piece, x_piece, out_piece in zip(*(t.view(-1).split(PIECE) for t in (value, x, out)), strict=True):
+    flat = [t.view(-1) for t in (value, x, out)]
+    pieces = [flat] if x.numel() <= PIECE else zip(*(t.split(PIECE) for t in flat), strict=True)
+    for value_piece, x_piece, out_piece in pieces:
         count = x_piece.numel()
         drawn = bits[: (count + 1) // 2].random_(-(2**63), None, generator=generator).view(torch.int32)[:count]
         slope, product = slopes[:count], scaled[:count]

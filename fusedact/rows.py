@@ -395,12 +395,17 @@ _REPEATED = 4
 
 
 def _addend(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """0 where an element takes part, else -inf, of the expanded mask's shape; None if that would be as large as x."""
-    if mask is None or mask.dtype != torch.bool:
+    """What to add, of the expanded mask's shape: 0 where an element takes part, else -inf; numbers in another dtype.
+
+    None if that would be as large as x, or is the mask itself.
+    """
+    if mask is None or mask.dtype == dtype:
         return None
     small = mask[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in mask.stride())]
     if small.numel() * _REPEATED > mask.numel():
         return None
+    if mask.dtype != torch.bool:
+        return small.to(dtype).expand(mask.shape)
     made = torch.zeros(small.shape, dtype=dtype, device=mask.device)
     return made.masked_fill_(~small, -torch.inf).expand(mask.shape)
 
@@ -429,7 +434,12 @@ def _blocks_forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | N
             _left_out(wide_block, scale, mask_block, out_of, z)
         function(z, call.dim, out=target)
         # What is left out may have been infinite or NaN, which adding does not remove.
-        if addend_block is not None and mask_block is not None and target.sum().isnan():
+        if (
+            addend_block is not None
+            and mask_block is not None
+            and mask_block.dtype == torch.bool
+            and target.sum().isnan()
+        ):
             _left_out(wide_block, scale, mask_block, out_of, z)
             function(z, call.dim, out=target)
         if target is not y_block:
