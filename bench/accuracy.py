@@ -133,6 +133,20 @@ def _kernel_rows(names: Sequence[str], points: int) -> list[dict[str, Any]]:
         return json.loads(out.read_text())
 
 
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old result with new rows in their places.
+
+    Raises:
+        SystemExit: if they were made on another machine or with other versions.
+    """
+    for fact, value in new["environment"].items():
+        if fact != "sources" and old["environment"].get(fact) != value:
+            sys.exit(f"bench.accuracy: {RESULTS.name} was made with another {fact}; measure all activations")
+    found = {tuple(row[k] for k in ("activation", "dtype", "what", "by")): row for r in (old, new) for row in r["rows"]}
+    commands = ", ".join(dict.fromkeys([*old["command"].split(", "), new["command"]]))
+    return new | {"command": commands, "rows": list(found.values())}
+
+
 # ----- tables
 
 
@@ -161,7 +175,7 @@ def _caption(result: dict[str, Any]) -> str:
     e = result["environment"]
     return (
         f"**{e['device']}**, kernels in {result['kernels']}; PyTorch {e['torch']}, Triton {e['triton']}, Python "
-        f"{e['python']}; {result['date']}, `{result['command']}`."
+        f"{e['python']}; {result['date']}, {', '.join(f'`{c}`' for c in result['command'].split(', '))}."
     )
 
 
@@ -201,7 +215,7 @@ def texts(result: dict[str, Any]) -> dict[Path, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
-    parser.add_argument("names", nargs="*", help="activations; all of the catalogue unless given, and then no tables")
+    parser.add_argument("names", nargs="*", help="activations whose rows to measure again; all unless given")
     parser.add_argument("--points", type=int, default=POINTS, help="numbers of float32")
     parser.add_argument("--tables", action="store_true", help="measure nothing, write the tables")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is not current")
@@ -221,9 +235,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (options.tables or options.check):
         rows = measure({"cpu": on_cpu, "torch": by_torch}, names, options.points)
         rows += _kernel_rows(names, options.points)
-        if options.names:
-            print(_table(rows, names))
-            return
         result = {
             "environment": environment.facts(torch.device("cpu")),
             "kernels": "Triton's interpreter",
@@ -231,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "command": shlex.join(["python", "-m", "bench.accuracy", *(arguments or sys.argv[1:])]),
             "rows": rows,
         }
+        if options.names:
+            result = _joined(json.loads(RESULTS.read_text()), result)
         lines = ",\n".join(json.dumps(row) for row in result.pop("rows"))
         RESULTS.write_text(f'{json.dumps(result, indent=1)[:-2]},\n "rows": [\n{lines}\n]}}\n')
     wanted = texts(json.loads(RESULTS.read_text()))

@@ -754,8 +754,8 @@ add(
         formula="2 / sqrt(pi) * integral of exp(-t^2) from 0 to x",
         limits="At the infinities the value is -1 and 1, and the gradient 0.",
         example=">>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.8427,  0.5205,  0.9953])",
-        reference="Williams, 1997, Computing with infinite networks.",
         eager=torch.erf,
+        aten=torch.erf,
     )
 )
 

@@ -942,5 +942,5 @@ def erf(x: Tensor, inplace: bool = False) -> Tensor:
     >>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.8427,  0.5205,  0.9953])
 
-    Source: Williams, 1997, Computing with infinite networks.
+    Source:
     """

@@ -1247,7 +1247,7 @@ class Erf(nn.Module):
     >>> fusedact.Erf()
     Erf()
 
-    Source: Williams, 1997, Computing with infinite networks.
+    Source:
     """
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...
