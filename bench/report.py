@@ -101,7 +101,7 @@ def losses_sentence(result: Result, page: str) -> str:
     lost = {id(loss.case) for loss in losses(cases, result.on_gpu)}
     return (
         f"In {len(lost)} of {len(cases)} cases, of all sizes and dtypes, another way takes less than {LOST} of "
-        f"fusedact's time: [all figures, and every loss]({page})."
+        f"fusedact's time: [all figures, curves by size, and every loss]({page})."
     )
 
 
@@ -151,7 +151,6 @@ def section(result: Result, link: str) -> str:
     return "\n\n".join(
         [
             f"{caption(result)} {_meaning(result)}",
-            f"![PyTorch's time over fusedact's, by size]({link}/{plots.RATIO})",
             main_table(result),
             losses_sentence(result, f"{link}/README.md"),
         ]

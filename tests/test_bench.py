@@ -492,7 +492,7 @@ def test_report_shows_figures_and_losses(made_up_run):
     assert "In 1 of 2 cases" in text
     assert "| `elu` | float32 | forward+backward | eager | 2^20 | 0.50 (at 2^20) |" in page
     assert "| `elu` | float32 | forward |" not in page
-    assert "(results/made_up/README.md)" in text and "(results/made_up/ratio.png)" in text
+    assert "(results/made_up/README.md)" in text and "(ratio.png)" in page
     lost = "| `elu` | float32 | forward+backward | eager | 2^20 | 1.23 ms (90.0 us to 110 us) | 2.47 ms"
     assert lost in page and "| float32 | 2^20 | forward | 100 us | 50.0 us | 40.0 us | 2.00 |" in page
     assert (made.folder / "ratio.png").read_bytes().startswith(b"\x89PNG")
