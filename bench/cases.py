@@ -201,8 +201,12 @@ SUBJECTS: dict[str, Subject] = {
     for spec in map(registry.get, registry.names("elementwise"))
 } | {
     # Gates: their gradients have a root.
-    **{name: Subject(name, cancelling=0.5) for name in ("gelu", "gelu_tanh", "silu", "mish", "hardswish")},
-    # PyTorch makes their gradients of a rounded tanh.
+    **{name: Subject(name, cancelling=0.5) for name in ("gelu_tanh", "silu", "mish", "hardswish")},
+    # PyTorch's erf loses the left tail.
+    "gelu": Subject("gelu", cancelling=0.5, rounded=1.0),
+    # PyTorch makes their gradients of a rounded value.
+    "sigmoid": Subject("sigmoid", cancelling=1.0),
+    "softsign": Subject("softsign", cancelling=1.0),
     "tanh": Subject("tanh", cancelling=1.0),
     "tanhshrink": Subject("tanhshrink", cancelling=1.0),
     "relu_squared": Subject("relu_squared", composition=lambda x: torch.relu(x).square()),
@@ -217,9 +221,10 @@ SUBJECTS: dict[str, Subject] = {
         "clipped_gelu",
         _defaults("clipped_gelu"),
         composition=lambda x, low, high: torch.nn.functional.gelu(x).clamp(low, high),
+        rounded=1.0,
         cancelling=0.5,
     ),
-    "laplace": Subject("laplace", _defaults("laplace"), composition=_laplace, rounded=0.5, cancelling=0.1),
+    "laplace": Subject("laplace", _defaults("laplace"), composition=_laplace, rounded=0.5, cancelling=1.0),
     "xielu": Subject("xielu", _defaults("xielu"), composition=_xielu, rounded=0.5, cancelling=0.5),
     "snake": Subject(
         "snake",
