@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fusedact
 from bench import environment
 from fusedact import registry
 
@@ -258,5 +257,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    assert fusedact.__version__
     main()

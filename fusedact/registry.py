@@ -108,8 +108,8 @@ class ActivationSpec:
     # cpu_forms.Gradients.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
-    # PyTorch's function of which this is the twin, by name; and the operator behind it where that is one fused kernel,
-    # for numeric parameters: aten(input, *parameters), and the same in place.
+    # PyTorch's function of which this is the twin, by name; and the function itself, for numeric parameters:
+    # aten(input, *parameters), and the same in place.
     twin: str = ""
     aten: Callable[..., Tensor] | None = None
     aten_inplace: Callable[..., Tensor] | None = None
