@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import compat, pieces
+from . import compat, pieces, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "on_device"]
+__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "learned_backward", "on_device"]
 
 Parameters = Sequence[float | Tensor]
 
@@ -67,6 +67,24 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
             return [dx]
         partials = launch.backward(spec.device, g, x, dx, _in_memory(params), tuple(needed[1:]), channel)
     return [dx, *_sums(partials, params, needed[1:])]
+
+
+def learned_backward(
+    call: Call, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of x, if needed, and the sums of a table's gradients in float64: see table_sums.backward."""
+    table = call.spec.table
+    if call.path.kind != "triton":
+        return table_sums.backward(table, g, x, dx_needed, wanted, slopes)
+    from .kernels import launch_piecewise
+
+    g, x = compat.materialized(g), compat.materialized(x)
+    dx = torch.empty_like(x) if dx_needed else None
+    with on_device(x):
+        sums = launch_piecewise.backward(
+            g, x, dx, _launched(table), table.how.kind, table.count, wanted, slopes, table.channel_dim
+        )
+    return dx, sums.double()
 
 
 def double_backward(

@@ -29,10 +29,12 @@ __all__ = [
     "as_slope",
     "as_table",
     "channels_of",
+    "check_breakpoints",
     "check_tables",
     "plan",
     "prepare",
     "reference",
+    "rows_of",
 ]
 
 MAX_BREAKPOINTS = 1024
@@ -79,7 +81,7 @@ def as_table(owner: str, name: str, values: Any, device: torch.device | None = N
 
 
 def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor:
-    """An outer slope: a number, or a tensor with one element or one per channel.
+    """An outer slope: a number, or a tensor with one element or one per channel; any number of them beside one table.
 
     Raises:
         TypeError: if it is neither.
@@ -88,8 +90,8 @@ def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor
     if not isinstance(value, Tensor):
         return check_number(owner, name, value, "a number or a tensor")
     check_dtype(owner, name, value)
-    if value.dim() > 1 or value.numel() not in (1, channels):
-        accepted = "shape () or (1,)" if channels == 1 else f"shape (), (1,) or ({channels},)"
+    if value.dim() > 1 or value.numel() < 1 or (channels > 1 and value.numel() not in (1, channels)):
+        accepted = f"shape (), (1,) or ({channels if channels > 1 else 'C'},)"
         raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
     return value
 
@@ -109,6 +111,13 @@ def channels_of(owner: str, breakpoints: Tensor, values: Tensor) -> int:
     return counts.pop() if counts else 1
 
 
+def rows_of(breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> int:
+    """How many channels tables and slopes have that fit each other; 1 for one function."""
+    counts = [t.shape[0] for t in (breakpoints, values) if t.dim() == 2]
+    counts += [s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor)]
+    return max([1, *counts])
+
+
 def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequence[float | Tensor]) -> None:
     """Check the tables' numbers, which waits for their device.
 
@@ -122,6 +131,15 @@ def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequen
     for name, t in tables:
         if not bool(t.detach().isfinite().all()):
             raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
+    check_breakpoints(owner, breakpoints)
+
+
+def check_breakpoints(owner: str, breakpoints: Tensor) -> None:
+    """Check that breakpoints strictly increase, as they are and in float32, which waits for their device.
+
+    Raises:
+        ValueError: if they do not.
+    """
     b = breakpoints.detach()
     for precision in (b.dtype, torch.float32):
         rounded = b.to(precision)
@@ -152,12 +170,23 @@ class Plan:
 SEARCH = Plan("search")
 
 
-def plan(breakpoints: Tensor, values: Tensor) -> Plan:
-    """The cheapest index that finds every segment of these tables exactly; waits for their device."""
-    b, v = (t.detach().to("cpu").float().double().reshape(-1, t.shape[-1]) for t in (breakpoints, values))
+def plan(breakpoints: Tensor, values: Tensor | None = None) -> Plan:
+    """The cheapest index that finds every segment of these tables exactly, or of any values where none are given.
+
+    Waits for their device.
+    """
+    b, v = (
+        None if t is None else t.detach().to("cpu").float().double().reshape(-1, t.shape[-1])
+        for t in (breakpoints, values)
+    )
+    assert b is not None
     count = b.shape[1]
-    intercepts = v[:, 1:] - v.diff() / b.diff() * b[:, 1:]
-    steep = bool((intercepts.abs() > STEEP * v.abs().amax(1, keepdim=True)).any())
+    if v is None:
+        # Between values of at most 1 a slope is at most 2 / gap.
+        intercepts, largest = 1 + 2 / b.diff() * b[:, 1:].abs(), torch.ones_like(b[:, :1])
+    else:
+        intercepts, largest = v[:, 1:] - v.diff() / b.diff() * b[:, 1:], v.abs().amax(1, keepdim=True)
+    steep = bool((intercepts.abs() > STEEP * largest).any())
     if count == 1:
         return Plan("uniform", steep=steep)
     low, high = b[:, :1], b[:, -1:]
@@ -197,7 +226,7 @@ def prepare(
     dtype: torch.dtype,
 ) -> Tensor:
     """The rows (channels, length) in `dtype`, float32 or float64; differentiable, and without waiting for a device."""
-    channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    channels = rows_of(breakpoints, values, left_slope, right_slope)
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
 

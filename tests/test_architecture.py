@@ -21,8 +21,20 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
-    *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
+    *("tables", "pieces", "table_sums", "execution", "rows", "catalog", "operators", "ops", "learned"),
+    *(
+        "describe",
+        "piecewise",
+        "table_parameters",
+        "piecewise_module",
+        "rowwise",
+        "randomized",
+        "functional",
+        "modules",
+        "pairs",
+        "custom",
+        "initialization",
+    ),
     *("stubs", "plotting", "demo", "cli"),
 ]
 
