@@ -22,19 +22,8 @@ ORDER = [
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "table_sums", "execution", "rows", "catalog", "operators", "ops", "learned"),
-    *(
-        "describe",
-        "piecewise",
-        "table_parameters",
-        "piecewise_module",
-        "rowwise",
-        "randomized",
-        "functional",
-        "modules",
-        "pairs",
-        "custom",
-        "initialization",
-    ),
+    *("describe", "piecewise", "table_parameters", "piecewise_module"),
+    *("rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
 ]
 
