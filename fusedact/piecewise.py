@@ -121,7 +121,7 @@ pwl.spec = SPEC  # type: ignore[attr-defined]
 def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> bool:
     """Whether the tables' numbers are there, and may be asked for without waiting or because the caller wants it."""
     # Under FakeTensorMode, and for a meta tensor, what is made of a sequence has no numbers either.
-    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made):
+    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made) or compat.recording_graph():
         return False
     given = [s for s in sources if isinstance(s, Tensor)]
     return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)

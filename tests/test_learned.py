@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 
@@ -53,7 +54,7 @@ def composition(x, b, v, left, right, channel_dim=1):
     # The slope at a breakpoint is the smaller one in magnitude, the right one if both are equal.
     later = slopes[1:].abs() <= slopes[:-1].abs()
     xd, bd = x.detach(), b.detach()
-    at = torch.bucketize(xd, bd, right=True)
+    at = torch.bucketize(xd.contiguous(), bd, right=True)
     on = (at > 0) & (xd == bd[(at - 1).clamp(min=0)])
     at = at - (on & ~later[(at - 1).clamp(min=0)]).long()
     return torch.cat([v[:1], v])[at] + slopes[at] * (x - torch.cat([b[:1], b])[at])
@@ -84,9 +85,9 @@ def rising(b, v, left, right):
 
 
 def assert_sums(found, truth, terms, rtol):
-    """A sum may err by a part of the sum of its absolute terms."""
+    """A sum may err by a part of the sum of its absolute terms; the reference has errors of float64 itself."""
     assert found.shape == truth.shape
-    assert ((found.double() - truth).abs() <= rtol * terms.abs()).all()
+    assert ((found.double() - truth).abs() <= rtol * terms.abs() + 1e-12).all()
 
 
 # ----- values and gradients
@@ -98,17 +99,19 @@ def assert_sums(found, truth, terms, rtol):
 @pytest.mark.parametrize("count", COUNTS)
 def test_all_gradients(count, channels, spacing, dtype):
     points = made(count, spacing, channels)
-    x = inputs(points[0], (300, 3, 4)).to(dtype)
+    # Channels first: the composition takes one at a time.
+    x = inputs(points[0], (3, 300, 4)).to(dtype)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     given = [t.float() if dtype != torch.float64 else t for t in points]
-    y, dx, *found = gradients(FF.pwl, x, given, g)
-    truth_y, truth_dx, *truth = gradients(composition, x.double(), points, g.double())
-    _, _, *terms = gradients(composition, x.double(), rising(*points), g.double().abs())
+    y, dx, *found = gradients(functools.partial(FF.pwl, channel_dim=0), x, given, g)
+    reference = functools.partial(composition, channel_dim=0)
+    truth_y, truth_dx, *truth = gradients(reference, x.double(), points, g.double())
+    _, _, *terms = gradients(reference, x.double(), rising(*points), g.double().abs())
     precision = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}.get(dtype, 1e-5)
     torch.testing.assert_close(y.double(), truth_y, rtol=precision, atol=1e-5)
     torch.testing.assert_close(dx.double(), truth_dx, rtol=precision, atol=1e-5)
     for sums in zip(found, truth, terms, strict=True):
-        assert_sums(*sums, 1e-12 if dtype == torch.float64 else 1e-5)
+        assert_sums(*sums, 1e-10 if dtype == torch.float64 else 1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -281,7 +284,7 @@ def test_dispatch_modes_see_operators():
     called = [str(node.target) for node in graph.graph.nodes]
     assert "fusedact.pwl.default" in called
     assert "fusedact.pwl_learned_backward.default" in called
-    torch.testing.assert_close(graph(x, v), step(x, v))
+    torch.testing.assert_close(graph(x, v.detach()), step(x, v))
 
 
 @pytest.mark.parametrize("wanted", ["values", "lines"])
