@@ -103,7 +103,10 @@ def pwl(
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
     how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)
     if plain or learns:
-        y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
+        if is_compiling():
+            y = learned.compiled(x, points, channel_dim)
+        else:
+            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
         return x.copy_(y) if inplace else y
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):

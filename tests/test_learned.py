@@ -10,9 +10,11 @@ import pickle
 import pwl_oracle
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacfwd, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -265,6 +267,37 @@ def test_compile(backend, channels, learnable):
         with torch.no_grad():
             for p in act.parameters():
                 p.mul_(1.1)
+
+
+# Dynamo's own, when it reads a Function.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize(("channels", "learnable"), [(1, "values"), (3, ALL)], ids=str)
+def test_compiled_graphs_keep_the_operators(learnable, channels, monkeypatch):
+    """Where kernels serve a device; so they do not on this one."""
+    monkeypatch.setattr(learned, "OPERATOR_DEVICES", ("cpu",))
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)
+
+    act = fusedact.PWL.from_function(torch.tanh, -3.0, 3.0, 9, learnable=learnable, num_parameters=channels)
+    x = torch.randn(64, 3, requires_grad=True)
+    leaves = [x, *act.parameters()]
+    inspect_backend = aot_autograd(fw_compiler=backend, bw_compiler=backend)
+    y, z = torch.compile(act, backend=inspect_backend, fullgraph=True)(x), act(x)
+    torch.testing.assert_close(y, z)
+    found, expected = (torch.autograd.grad(t.square().sum(), leaves) for t in (y, z))
+    torch.testing.assert_close(found, expected)
+    assert {"fusedact.pwl.default", "fusedact.pwl_learned_backward.default"} <= set(targets)
+    # Not under transforms.
+    points = [t.detach() for t in (act.breakpoints, act.values)]
+
+    def slope(x, v):
+        return grad(lambda v: FF.pwl(x, points[0], v).sum())(v)
+
+    compiled = torch.compile(slope, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x.detach(), points[1]), slope(x.detach(), points[1]))
 
 
 def test_export():
