@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from . import compat, learned, ops, registry, tables
+from . import compat, learned, ops, registry, table_checks, tables
 from .checks import check_channel_dim, check_input, check_number
 from .learned import Points
 from .piecewise import Numbers, check_channels, pwl
@@ -93,17 +93,17 @@ class PWL(TableParameters):
         chosen = chosen_tables(OWNER, learnable)
         if chosen and inplace:
             raise ValueError(f"{OWNER}: inplace=True cannot be combined with learnable tables")
-        b, v = (tables.as_table(OWNER, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
-        channels = tables.channels_of(OWNER, b, v)
+        b, v = (table_checks.as_table(OWNER, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
+        channels = table_checks.channels_of(OWNER, b, v)
         slopes: list[Tensor] = []
         for name, s in (("left_slope", left_slope), ("right_slope", right_slope)):
             slope = torch.tensor(s, dtype=torch.float64) if isinstance(s, list | tuple) else s
-            slopes.append(torch.as_tensor(tables.as_slope(OWNER, name, slope, channels)).reshape(-1))
+            slopes.append(torch.as_tensor(table_checks.as_slope(OWNER, name, slope, channels)).reshape(-1))
             channels = max(channels, slopes[-1].numel())
         channels = _checked_channels(channels, num_parameters, chosen)
         dtype = dtype or torch.get_default_dtype()
         b, v, left, right = (t.detach().to(dtype) for t in (b, v, *slopes))
-        tables.check_tables(OWNER, b, v, (left, right))
+        table_checks.check_tables(OWNER, b, v, (left, right))
         if "values" in chosen and b.shape[-1] < 2:
             raise ValueError(f"{OWNER}: values learn at two breakpoints or more, got one; its slopes may learn")
         bound = check_number(OWNER, "min_slope", min_slope)
@@ -132,7 +132,9 @@ class PWL(TableParameters):
             ValueError: if there are not K + 1 slopes.
         """
         owner = "fusedact.PWL.from_slopes"
-        b, s = (tables.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes)))
+        b, s = (
+            table_checks.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes))
+        )
         if b.dim() != 1 or s.shape != (len(b) + 1,):
             raise ValueError(
                 f"{owner}: slopes must have one entry more than breakpoints, "
@@ -174,9 +176,9 @@ class PWL(TableParameters):
         owner = "fusedact.PWL.from_function"
         if not low < high:
             raise ValueError(f"{owner}: low must be below high, got {low} and {high}")
-        if not 2 <= num_breakpoints <= tables.MAX_BREAKPOINTS:
+        if not 2 <= num_breakpoints <= table_checks.MAX_BREAKPOINTS:
             raise ValueError(
-                f"{owner}: num_breakpoints must be from 2 to {tables.MAX_BREAKPOINTS}, got {num_breakpoints}"
+                f"{owner}: num_breakpoints must be from 2 to {table_checks.MAX_BREAKPOINTS}, got {num_breakpoints}"
             )
         b = torch.linspace(low, high, num_breakpoints, dtype=torch.float64)
         v = function(b).detach()
@@ -238,7 +240,7 @@ class PWL(TableParameters):
 
     @property
     def _channels(self) -> int:
-        return tables.rows_of(*self._points())
+        return table_checks.rows_of(*self._points())
 
     @property
     def spec(self) -> ActivationSpec:
@@ -254,7 +256,7 @@ class PWL(TableParameters):
             return tables.SEARCH
         version, found = compat.version(self.breakpoints), self._planned
         if found is None or found[1] is not self.breakpoints or found[0] != version:
-            tables.check_breakpoints(OWNER, self.breakpoints)
+            table_checks.check_breakpoints(OWNER, self.breakpoints)
             self._planned = found = version, self.breakpoints, tables.plan(self.breakpoints)
         return found[2]
 
@@ -268,7 +270,7 @@ class PWL(TableParameters):
                 points = self._points()
                 how = tables.SEARCH
                 if not points.breakpoints.is_meta:
-                    tables.check_tables(OWNER, points.breakpoints, points.values, points[2:])
+                    table_checks.check_tables(OWNER, points.breakpoints, points.values, points[2:])
                     how = tables.plan(points.breakpoints, points.values)
                 table = points.table(torch.empty(0, dtype=dtype), how, self.channel_dim)
             if compat.transforms_active():

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .cpu_forms import no_spare
 from .eager import HALF_DTYPES
-from .pieces import Memory, pieces_of
+from .large_pages import empty_like
+from .pieces import TABLE_PIECE, Memory, piece_limit, pieces_of
 from .tables import Table
 
 __all__ = ["backward"]
@@ -20,12 +21,12 @@ __all__ = ["backward"]
 LANES = 8
 # Rows of sums, which threads work on side by side; each takes so many elements before the next.
 ROWS = 8
-LENGTH = 2**14
+LENGTH = TABLE_PIECE // ROWS
 # Of one kind, over lanes and rows.
 MOST_SUMS = 2**14
 
-# Numbers of buffers beyond those of tables.
-_X, _G, _PRODUCT = 100, 101, 102
+# The part of memory for what is widened to float32, behind what tables use and before the products.
+_WIDE = 3
 
 
 class _Moments:
@@ -89,25 +90,23 @@ def backward(
     distance of x from the breakpoint where the segment begins; the first segment's ends at it.
     """
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    dx = torch.empty_like(x) if dx_needed else None
+    dx = empty_like(x) if dx_needed else None
     beside = table.beside(x)
     moments = _Moments(table, x)
-    memory = Memory(x)
-    for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *beside, *moments.beside, x if dx is None else dx):
+    memory, last, limit = Memory(x), x if dx is None else dx, piece_limit(x, table=True)
+    for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *beside, *moments.beside, last, limit=limit):
         memory.piece = x_piece
-        wide = x_piece if x.dtype == dtype else memory.widened(x_piece, _X)
+        wide = x_piece if x.dtype == dtype else memory(0, torch.float32, _WIDE).copy_(x_piece)
         # The buffers of tables are for float32.
         spare = no_spare if dtype == torch.float64 else memory
         index = table.index(wide, cut[: len(beside)], spare)
-        terms = memory(_G, torch.float64).copy_(g_piece)
-        product = memory(_PRODUCT, torch.float64).copy_(x_piece)
-        if dtype == torch.float64:
-            product.sub_(table.starts_at(index))
-        product.mul_(terms)
         if dx is not None:
             slope = table.slopes_at(index, spare)
-            dx_piece.copy_(slope.mul_(g_piece if g.dtype == dtype else memory.widened(g_piece, _G)))
-        moments.add(index, terms, product, *cut[len(beside) :])
+            dx_piece.copy_(slope.mul_(g_piece if g.dtype == dtype else memory(0, torch.float32, _WIDE).copy_(g_piece)))
+        terms, product = memory(0, torch.float64, 0).copy_(g_piece), memory(0, torch.float64, 1).copy_(x_piece)
+        if dtype == torch.float64:
+            product.sub_(table.starts_at(index))
+        moments.add(index, terms, product.mul_(terms), *cut[len(beside) :])
     first, second = moments.result()
     b = table.breakpoints.double()
     if dtype != torch.float64:

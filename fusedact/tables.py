@@ -1,4 +1,4 @@
-"""Piecewise-linear functions with fixed tables: validation, preparation, and evaluation in plain PyTorch.
+"""Piecewise-linear functions with tables: preparation, and evaluation in plain PyTorch.
 
 `prepare` derives from breakpoints, values and outer slopes what an evaluation needs (slopes, the turns that decide the
 segment, an even grid that finds it without a search) and lays it out as the kernels read it; see kernels/piecewise.py.
@@ -16,28 +16,19 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
-from . import compat
-from .checks import check_dtype, check_number
+from . import compat, table_checks
 from .cpu_forms import Gradients, Needed, Spare, no_spare
 from .registry import ActivationSpec, get
 
 __all__ = [
-    "MAX_BREAKPOINTS",
     "SEARCH",
     "Plan",
     "Table",
-    "as_slope",
-    "as_table",
-    "channels_of",
-    "check_breakpoints",
-    "check_tables",
     "plan",
     "prepare",
     "reference",
-    "rows_of",
 ]
 
-MAX_BREAKPOINTS = 1024
 HEADER = 8
 # A grid of at most as many cells, 16 KiB, finds unevenly spaced breakpoints; closer ones are searched for.
 MAX_CELLS = 4096
@@ -54,108 +45,6 @@ FEW = 2**12
 # index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
 # and with indices of 64 bits. Derived from these figures, measured with two threads.
 THREADS_TO_TAKE = 4
-
-
-# ----- validation
-
-
-def as_table(owner: str, name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A table as a tensor: a tensor itself, or a sequence (of sequences) of numbers in float64.
-
-    Raises:
-        TypeError: if it is neither, or of another dtype.
-        ValueError: if it is neither one- nor two-dimensional, empty, or longer than MAX_BREAKPOINTS.
-    """
-    if not isinstance(values, Tensor):
-        try:
-            values = torch.tensor(values, dtype=torch.float64, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"{owner}: {name} must be a tensor or a sequence of numbers, got {type(values).__name__}"
-            ) from None
-    else:
-        check_dtype(owner, name, values)
-    if values.dim() not in (1, 2) or not 1 <= values.shape[-1] <= MAX_BREAKPOINTS or values.shape[0] < 1:
-        raise ValueError(
-            f"{owner}: {name} must have shape (K,) or (C, K) with K from 1 to {MAX_BREAKPOINTS}, "
-            f"got shape {tuple(values.shape)}"
-        )
-    return values
-
-
-def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor:
-    """An outer slope: a number, or a tensor with one element or one per channel; any number of them beside one table.
-
-    Raises:
-        TypeError: if it is neither.
-        ValueError: if the tensor has another shape.
-    """
-    if not isinstance(value, Tensor):
-        return check_number(owner, name, value, "a number or a tensor")
-    check_dtype(owner, name, value)
-    if value.dim() > 1 or value.numel() < 1 or (channels > 1 and value.numel() not in (1, channels)):
-        accepted = f"shape (), (1,) or ({channels if channels > 1 else 'C'},)"
-        raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
-    return value
-
-
-def channels_of(owner: str, breakpoints: Tensor, values: Tensor) -> int:
-    """How many channels the tables have; 1 for one table.
-
-    Raises:
-        ValueError: if the shapes do not fit each other.
-    """
-    counts = {t.shape[0] for t in (breakpoints, values) if t.dim() == 2}
-    if breakpoints.shape[-1] != values.shape[-1] or len(counts) > 1:
-        raise ValueError(
-            f"{owner}: breakpoints and values must have the same shape, "
-            f"got {tuple(breakpoints.shape)} and {tuple(values.shape)}"
-        )
-    return counts.pop() if counts else 1
-
-
-def rows_of(breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> int:
-    """How many channels tables and slopes have that fit each other; 1 for one function."""
-    counts = [t.shape[0] for t in (breakpoints, values) if t.dim() == 2]
-    counts += [s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor)]
-    return max([1, *counts])
-
-
-def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequence[float | Tensor]) -> None:
-    """Check the tables' numbers, which waits for their device.
-
-    Raises:
-        ValueError: if one is not finite, or the breakpoints do not strictly increase, as they are or in float32.
-    """
-    tables = [("breakpoints", breakpoints), ("values", values)]
-    tables += zip(
-        ("left_slope", "right_slope"), (torch.as_tensor(s, device=breakpoints.device) for s in slopes), strict=True
-    )
-    for name, t in tables:
-        if not bool(t.detach().isfinite().all()):
-            raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
-    check_breakpoints(owner, breakpoints)
-
-
-def check_breakpoints(owner: str, breakpoints: Tensor) -> None:
-    """Check that breakpoints strictly increase, as they are and in float32, which waits for their device.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    b = breakpoints.detach()
-    for precision in (b.dtype, torch.float32):
-        rounded = b.to(precision)
-        wrong = rounded[..., 1:] <= rounded[..., :-1]
-        if not bool(wrong.any()):
-            continue
-        at = wrong.nonzero()[0].tolist()
-        pair = b.reshape(-1, b.shape[-1])[at[0] if len(at) > 1 else 0, at[-1] : at[-1] + 2].tolist()
-        after = "" if precision == b.dtype else ", which are the same number in float32"
-        raise ValueError(
-            f"{owner}: breakpoints must be strictly increasing, got {pair[0]!r} before {pair[1]!r} "
-            f"at position {at[-1]}{after}"
-        )
 
 
 # ----- preparation
@@ -236,7 +125,7 @@ def prepare(
     dtype: torch.dtype,
 ) -> Tensor:
     """The rows (channels, length) in `dtype`, float32 or float64; differentiable, and without waiting for a device."""
-    channels = rows_of(breakpoints, values, left_slope, right_slope)
+    channels = table_checks.rows_of(breakpoints, values, left_slope, right_slope)
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
 
@@ -317,23 +206,34 @@ def _readable(data: Tensor) -> bool:
     return data.is_cpu and data.dtype == torch.float32 and not data.requires_grad and not is_compiling()
 
 
-def _even_turns(turns: Tensor) -> tuple[float, float] | None:
-    """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it."""
+def _even_turns(turns: Tensor) -> tuple[float, Tensor] | None:
+    """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it.
+
+    Whether the product is rounded or not, which depends on the processor.
+    """
     count, infinity = len(turns), turns.new_tensor(torch.inf)
     for first in (turns[0], torch.nextafter(turns[0], -infinity)) if count > 1 else ():
         step = turns.new_tensor((turns[-1].item() - first.item()) / (count - 1))
-        points = torch.arange(count, dtype=turns.dtype, device=turns.device).mul_(step).add_(first)
-        if bool(((turns == points) | (turns == torch.nextafter(points, infinity))).all()):
-            return step.item(), first.item()
+        numbers = torch.arange(count, dtype=turns.dtype, device=turns.device)
+        points = numbers.mul(step).add_(first)
+        fused = numbers.double().mul_(step).add_(first).to(turns.dtype)
+        if bool(((points == fused) & ((turns == points) | (turns == torch.nextafter(points, infinity)))).all()):
+            return step.item(), first
     return None
 
 
 def _integers(t: Tensor, spare: Spare) -> Tensor:
-    """t without its fraction."""
+    """t without its fraction; in the memory of t, if that was given, unless they are wider."""
     if spare is no_spare:
         return t.int()
-    integers = spare(0, torch.int64 if torch.get_num_threads() >= THREADS_TO_TAKE else torch.int32)
-    return t.int() if integers is None else integers.copy_(t)
+    if torch.get_num_threads() >= THREADS_TO_TAKE:
+        return cast("Tensor", spare(1, torch.int64)).copy_(t)
+    return t.view(torch.int32).copy_(t)
+
+
+def _scratch(spare: Spare) -> Tensor | None:
+    """Memory that lines, or their sums' terms, will overwrite."""
+    return spare(0, torch.float32, 0)
 
 
 class Table:
@@ -357,9 +257,6 @@ class Table:
         self._last = data[0, 2]
         # Where the grid of one row begins, in steps.
         self._origin = data[0, 1] * self._last
-        self._even = None
-        if how.kind == "uniform" and self.channel_dim is None and _readable(data):
-            self._even = _even_turns(self._turns[:count])
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
 
     @cached_property
@@ -369,6 +266,12 @@ class Table:
         return self._one[0].item() * last, last
 
     @cached_property
+    def _even(self) -> tuple[float, Tensor] | None:
+        if self.how.kind == "uniform" and self.channel_dim is None and _readable(self.data):
+            return _even_turns(self._turns[: self.count])
+        return None
+
+    @cached_property
     def _bounds(self) -> tuple[float, float]:
         """The bounds of x for one row, as numbers."""
         low, high = (t.item() for t in self._one[2:])
@@ -376,9 +279,10 @@ class Table:
 
     @cached_property
     def _lines(self) -> Tensor:
-        """Each segment's slope and its value at the anchor, as one complex number: one gather in place of two."""
-        count = self._values.numel()
-        return torch.complex(self._slopes[:count], self._values)
+        """Each segment's slope, value at the anchor, and anchor, as one complex number: one gather in place of three."""
+        count = self._anchors.numel()
+        slopes, values = self._slopes[:count], self._values[:count]
+        return torch.stack([slopes, values, self._anchors, self._anchors], 1).view(torch.complex128).view(-1)
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -432,10 +336,14 @@ class Table:
             part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
         index = _integers(part, spare)
         if self.how.kind == "bucket":
-            index = _integers(_taken(self._first, index if base is None else index.add_(base), spare(0)), spare)
+            if base is not None:
+                index.add_(base)
+            index.copy_(_taken(self._first, index, _scratch(spare)))
         if base is not None:
             index.add_(base)
-        return index.add_(torch.ge(x, _taken(self._turns, index, spare(0)), out=spare(0, torch.bool)))
+        # A comparison in place takes a third of one that makes bools.
+        turned = _taken(self._turns, index, _scratch(spare)).le_(x)
+        return index.add_(turned.int() if spare is no_spare else turned.view(torch.int32).copy_(turned))
 
     def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
         """The binary search of the kernels, which works for rows per channel too."""
@@ -481,21 +389,24 @@ class Table:
         else:
             index = self.index(x, beside, spare)
         low, high = cast("Any", beside[2:4] if beside else self._bounds)
-        y = torch.clamp(x, low, high, out=out).sub_(_taken(self._anchors, index, spare(0)))
-        line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex64)))
-        return torch.addcmul(line[..., 1], line[..., 0], y, out=y)
+        y = torch.clamp(x, low, high, out=out)
+        if spare is no_spare:
+            y.sub_(_taken(self._anchors, index))
+            return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), y, out=y)
+        line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
+        return torch.addcmul(line[..., 1], line[..., 0], y.sub_(line[..., 2]), out=y)
 
     def _even_index(self, x: Tensor, spare: Spare) -> Tensor:
         """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
-        step, first = cast("tuple[float, float]", self._even)
+        step, first = cast("tuple[float, Tensor]", self._even)
         cells, last = self._grid
         cell = torch.add(self._origin, x, alpha=cells, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
         # A comparison in place takes a third of one that makes bools.
-        return _integers(cell.add_(torch.mul(cell, step, out=spare(1)).add_(first).le_(x)), spare)
+        return _integers(cell.add_(torch.add(first, cell, alpha=step, out=_scratch(spare)).le_(x)), spare)
 
     def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
         """The slopes of segments by their index."""
-        return _taken(self._slopes, index, spare(0))
+        return _taken(self._slopes, index, _scratch(spare))
 
     def starts_at(self, index: Tensor) -> Tensor:
         """The breakpoints where segments begin, by their index; for the first segment, where it ends."""
