@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, ops, registry, tables
+from . import compat, eager, fitting, ops, registry, tables
 from .checks import check_input, check_number
 from .registry import ActivationSpec
 from .tables import Table
@@ -195,8 +195,10 @@ class PWL(nn.Module):
     left_slope: Tensor
     right_slope: Tensor
     inplace: bool
-    # The largest distance from the function that `from_function` was given; None for other tables.
+    # The largest distance from the function that `from_function` was given, and the root of the mean square one; None
+    # for other tables.
     fitting_error: float | None
+    fitting_rms: float | None
 
     def __init__(
         self,
@@ -225,7 +227,7 @@ class PWL(nn.Module):
             self.register_buffer(name, t.to(device, copy=True))
         self.channel_dim = int(check_number(owner, "channel_dim", channel_dim))
         self.inplace = inplace
-        self.fitting_error = None
+        self.fitting_error = self.fitting_rms = None
         self._prepared: tuple[Any, tuple[Tensor, ...], Table] | None = None
 
     # ----- constructors
@@ -259,49 +261,53 @@ class PWL(nn.Module):
     @classmethod
     def from_function(
         cls,
-        function: Callable[[Tensor], Tensor],
+        function: str | nn.Module | Callable[[Tensor], Tensor],
         low: float,
         high: float,
         num_breakpoints: int,
         *,
+        spacing: str = "uniform",
+        outer: str = "match",
+        fit: str = "interpolate",
         left_slope: float | None = None,
         right_slope: float | None = None,
         **arguments: Any,
     ) -> PWL:
-        """The chords of a function between evenly spaced points; `fitting_error` is their distance from it,
-        the largest at 64 points of each chord.
+        """A piecewise-linear fit of a function. `fitting_error` is its largest distance from the function between
+        `low` and `high`, and `fitting_rms` the root of the mean square one, at 64 points of each chord.
 
         Args:
-            function: maps a float64 tensor to one of its shape.
+            function: the name of an activation, a function or module of this library, a torch.nn module, or any
+                elementwise function of a float64 tensor.
             low, high: the first and the last breakpoint.
             num_breakpoints: from 2 to 1024.
-            left_slope, right_slope: the slopes outside; by default the outermost chords go on.
-            arguments: of the class, as keywords.
+            spacing: "uniform"; or "adaptive": kinks are breakpoints, and between them they are dense where the
+                function bends, such that all chords are about as far from it. Evenly spaced ones are found in less
+                time.
+            outer: the slopes outside. "match": of the function's asymptotes. The fit lies on an asymptote that passes
+                the function's end no farther than the chords do; without an asymptote the slope is the function's own
+                just outside. "flat": 0. "extend": the outermost chords go on.
+            fit: "interpolate": the function's values at the breakpoints; or "least_squares": those with the least mean
+                square distance, by which it falls to a sixth where the function is smooth.
+            left_slope, right_slope: numbers in place of what `outer` says.
+            arguments: parameters of an activation that is named, and arguments of the class.
 
         Raises:
-            ValueError: if low is not below high, or the number of breakpoints is out of range.
+            TypeError: if an argument has another type.
+            ValueError: for an unknown name or choice, if low is not below high, if the number of breakpoints is out of
+                range, or if the function is not elementwise or not finite from low to high.
 
-        >>> act = fusedact.PWL.from_function(torch.tanh, -4.0, 4.0, 65, left_slope=0.0, right_slope=0.0)
-        >>> round(act.fitting_error, 4)
-        0.0015
+        >>> act = fusedact.PWL.from_function("gelu", -4.0, 4.0, 32, spacing="adaptive")
+        >>> act, round(act.fitting_error, 4)
+        (PWL(32 breakpoints from -4 to 4, left_slope=0, right_slope=1), 0.001)
         """
         owner = "fusedact.PWL.from_function"
-        if not low < high:
-            raise ValueError(f"{owner}: low must be below high, got {low} and {high}")
-        if not 2 <= num_breakpoints <= tables.MAX_BREAKPOINTS:
-            raise ValueError(
-                f"{owner}: num_breakpoints must be from 2 to {tables.MAX_BREAKPOINTS}, got {num_breakpoints}"
-            )
-        b = torch.linspace(low, high, num_breakpoints, dtype=torch.float64)
-        v = function(b).detach()
-        chords = v.diff() / b.diff()
-        left = chords[0].item() if left_slope is None else left_slope
-        right = chords[-1].item() if right_slope is None else right_slope
-        made = cls(b, v, left, right, **arguments)
-        between = torch.linspace(low, high, 64 * (num_breakpoints - 1) + 1, dtype=torch.float64)
-        with torch.no_grad():
-            error = pwl(between, *(t.detach().cpu().double() for t in made.buffers())) - function(between)
-        made.fitting_error = error.abs().max().item()
+        parameters, arguments = fitting.split(owner, function, arguments)
+        choices: dict[str, Any] = {"spacing": spacing, "outer": outer, "how": fit}
+        choices |= {"left_slope": left_slope, "right_slope": right_slope}
+        found = fitting.fit(owner, function, parameters, low, high, num_breakpoints, **choices)
+        made = cls(found.breakpoints, found.values, found.left_slope, found.right_slope, **arguments)
+        made.fitting_error, made.fitting_rms = found.errors(made.breakpoints, made.values)
         return made
 
     @classmethod
