@@ -52,7 +52,7 @@ def _named(owner: str, activation: str, parameters: dict[str, Any], what: str) -
     if missing:
         raise TypeError(f"{owner}: {spec.name} needs {' and '.join(missing)}")
     # What the function must be given, the module begins with.
-    numbers = [parameters.get(p.name, p.default) for p in spec.parameters]
+    numbers: list[Any] = [parameters.get(p.name, p.default) for p in spec.parameters]
     if spec.kind == "piecewise":
         return _table(owner, *numbers)
     check_accepted(owner, spec, numbers)

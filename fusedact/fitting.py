@@ -153,8 +153,9 @@ def _fitted(
     if how == "least_squares":
         v = _least_squares(function, b, held)
     for side in (0, -1):
-        if held[side] is not None:
-            v[side] = held[side]
+        end_value = held[side]
+        if end_value is not None:
+            v[side] = end_value
     chords = v.diff() / b.diff()
     left, right = (
         slope if slope is not None else 0.0 if outer == "flat" else chords[side].item()

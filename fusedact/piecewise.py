@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.fx import GraphModule
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import compat, eager, fitting, ops, registry, tables
 from .checks import check_input, check_number
+from .drawing import draw_tables
+from .export import plain_module
 from .registry import ActivationSpec
+from .simplification import needed_breakpoints
 from .tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["PWL", "pwl"]
 
@@ -383,6 +391,79 @@ class PWL(nn.Module):
                 return table
             self._prepared = found = key, buffers, table
         return found[2]
+
+    def to_torch(self, method: str | None = None) -> GraphModule:
+        """The same function as it is now, in plain PyTorch: for exporters, and for programs without this library.
+
+        Its tables are buffers, apart from this module's. It is differentiable in its input, and compiles, exports and
+        scripts; a file of `torch.save` is loaded without fusedact.
+
+        Args:
+            method: "where", a comparison for each breakpoint; "bucketize", a search and gathers; None for the faster
+                one. ONNX has no search in a table per channel.
+
+        Returns:
+            a torch.fx.GraphModule, which prints as the Python code that it is.
+
+        Raises:
+            ValueError: for another method.
+
+        >>> fusedact.PWL.hardtanh().to_torch()(torch.tensor([-2.0, 0.5, 3.0]))
+        tensor([-1.0000,  0.5000,  1.0000])
+        """
+        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
+        return plain_module("fusedact.PWL.to_torch", *parts, self.channel_dim, method)
+
+    def plot(
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        initial: bool = True,
+        slopes: bool = True,
+        path: str | PathLike[str] | None = None,
+    ) -> Figure:
+        """Draw the function, with a dot at each breakpoint, over that with which the module began.
+
+        With a table per channel each is a thin line, and their mean a thick one.
+
+        Args:
+            low, high: the ends of the inputs; by default a little outside the breakpoints.
+            initial: draw the function with which the module began, dashed.
+            slopes: draw the slopes beside.
+            path: where to save the figure, if anywhere.
+
+        Returns:
+            a matplotlib Figure.
+
+        Raises:
+            ImportError: without matplotlib.
+            ValueError: if low is not below high.
+        """
+        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
+        began = getattr(self, "initial", None) if initial else None
+        return draw_tables("fusedact.PWL.plot", parts, began, low, high, slopes, path)
+
+    def simplified(self, tolerance: float = 0.0) -> PWL:
+        """A fixed PWL with as few of these breakpoints as serve to stay within `tolerance` of this function everywhere.
+
+        The outer slopes stay. Tables per channel keep the same ones out of their breakpoints.
+
+        Args:
+            tolerance: how far values may move: beyond what rounding does, if it is 0.
+
+        Raises:
+            TypeError: if it is no number.
+            ValueError: if it is negative or not finite.
+
+        >>> fusedact.PWL.from_function("hardtanh", -2.0, 2.0, 17).simplified()
+        PWL(2 breakpoints from -1 to 1, left_slope=0, right_slope=0)
+        """
+        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
+        b, v, left, right = (t.detach() for t in parts)
+        kept = needed_breakpoints("fusedact.PWL.simplified", b, v, left, right, tolerance).to(b.device)
+        place: dict[str, Any] = {"channel_dim": self.channel_dim, "device": b.device, "dtype": b.dtype}
+        return PWL(b[..., kept], v[..., kept], left, right, inplace=self.inplace, **place)
 
     def extra_repr(self) -> str:
         b = self.breakpoints.reshape(-1, self.breakpoints.shape[-1])

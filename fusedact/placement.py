@@ -150,7 +150,8 @@ def _shared(pieces: list[_Piece], chords: int) -> list[int]:
 def _edges(low: float, high: float, count: int, kinks: list[Kink]) -> tuple[list[float], list[bool]]:
     """The ends of the range and the kinks between them, and of each piece whether it climbs a jump."""
     climb = CLIMB * (high - low)
-    room, taken = count - 2, []
+    room = count - 2
+    taken: list[Kink] = []
     for where, change, jump in kinks:
         near = any(abs(where - other) < 2 * climb for other in (low, high, *(t[0] for t in taken)))
         if not near and room > jump:

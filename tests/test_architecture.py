@@ -22,8 +22,10 @@ ORDER = [
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
+    # Around tables.
+    *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
-    *("stubs", "plotting", "demo", "cli"),
+    *("regularization", "stubs", "plotting", "demo", "cli"),
 ]
 
 
