@@ -85,14 +85,14 @@ def draw_tables(
     panels = figure.subplots(1, 2 if slopes else 1, squeeze=False)[0]
     for axes, title in zip(panels, ("value", "slope"), strict=False):
         style(axes, title)
-    if initial is not None:
-        _draw(panels, x, _mean(x, drawn[0])[None], color="0.5", linestyle="--", linewidth=1.5, label="initial")
     y = torch.stack([tables.reference(x, *row) for row in _rows(current)])
     if len(y) > 1:
         thin: dict[str, Any] = {"color": "C0", "linewidth": 0.7, "alpha": max(0.05, min(0.5, 8.0 / len(y)))}
         _draw(panels, x, y, **thin)
     label = f"mean of {len(y)} channels" if len(y) > 1 else "learned" if initial is not None else None
     _draw(panels, x, y.mean(0, keepdim=True), color="C0", linewidth=2.0, label=label)
+    if initial is not None:
+        _draw(panels, x, _mean(x, drawn[0])[None], color="0.15", linestyle="--", linewidth=1.2, label="initial")
     _mark(panels[0], current, low, high)
     if label:
         panels[0].legend(loc="best", frameon=False)

@@ -22,11 +22,11 @@ SPACINGS = ("uniform", "adaptive")
 OUTER = ("match", "flat", "extend")
 FITS = ("interpolate", "least_squares")
 # Samples of a chord that errors are measured at.
-MEASURED = 64
+MEASURED = 256
 # Gauss-Legendre points of a chord, for the integrals of least squares.
-POINTS = 8
-# How far out an asymptote is looked for, in multiples of the range, and from how many powers of ten before that on;
-# nearer only where numbers overflow there.
+POINTS = 16
+# How far out an asymptote is looked for, in multiples of the range, and from how many powers of ten before that on:
+# nearer where numbers overflow there, or are of float32.
 FAR = ((1e8, 2), (1e4, 2), (50.0, 1))
 # How far the function may be from it there, and from a line that it swings about, relative to its size in the range.
 SETTLED, SWINGS = 1e-5, 2.5
@@ -43,13 +43,13 @@ class Fit:
     function: Exact
     breakpoints: Tensor
     values: Tensor
-    left_slope: float = 0.0
-    right_slope: float = 0.0
+    left_slope: Tensor
+    right_slope: Tensor
 
     def errors(self, breakpoints: Tensor, values: Tensor) -> tuple[float, float]:
         """The largest distance of a table from the function, and the root of the mean square one.
 
-        From the first breakpoint to the last, at 64 points of each chord and its end.
+        From the first breakpoint to the last, at 256 points of each chord and its end.
         """
         b, v = (t.detach().to("cpu", torch.float64).reshape(-1, t.shape[-1])[0] for t in (breakpoints, values))
         with torch.no_grad(), torch.device("cpu"), backend("eager"):
@@ -156,11 +156,8 @@ def _fitted(
         end_value = held[side]
         if end_value is not None:
             v[side] = end_value
-    chords = v.diff() / b.diff()
-    left, right = (
-        slope if slope is not None else 0.0 if outer == "flat" else chords[side].item()
-        for side, slope in ((0, found[0]), (-1, found[1]))
-    )
+    ends = (v.diff() / b.diff())[[0, -1]] if outer != "flat" else torch.zeros(2, dtype=torch.float64)
+    left, right = (end if s is None else torch.full_like(end, s) for end, s in zip(ends, found, strict=True))
     return Fit(function, b, v, left, right)
 
 
@@ -174,6 +171,7 @@ def _outside(function: Exact, end: float, sign: int, span: float, values: Tensor
     None where it has none.
     """
     size, height = max(span, abs(end)), values.abs().max().item()
+    swings = None
     for far, decades in FAR:
         # At places that no period divides.
         x = end + sign * far * size * torch.logspace(-decades, 0, 48, dtype=torch.float64)
@@ -188,9 +186,11 @@ def _outside(function: Exact, end: float, sign: int, span: float, values: Tensor
         off = ((y - slope * x - offset).abs() - 2.0**-50 * y.abs()).max().item()
         if off <= SETTLED * height:
             return slope, slope * end + offset
-        if off <= SWINGS * height:
-            return 0.0 if abs(slope) * far * size <= SWINGS * height else slope, None
-        break
+        # Nearby, a root looks like a line.
+        if swings is None and decades > 1 and off <= SWINGS * height:
+            swings = 0.0 if abs(slope) * far * size <= SWINGS * height else slope
+    if swings is not None:
+        return swings, None
     step = STEP * span
     a, b, c = function(end + sign * step * torch.arange(3, dtype=torch.float64)).tolist()
     beside = sign * (4.0 * b - 3.0 * a - c) / (2.0 * step)

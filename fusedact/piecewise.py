@@ -282,7 +282,7 @@ class PWL(nn.Module):
         **arguments: Any,
     ) -> PWL:
         """A piecewise-linear fit of a function. `fitting_error` is its largest distance from the function between
-        `low` and `high`, and `fitting_rms` the root of the mean square one, at 64 points of each chord.
+        `low` and `high`, and `fitting_rms` the root of the mean square one, at 256 points of each chord.
 
         Args:
             function: the name of an activation, a function or module of this library, a torch.nn module, or any

@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["adaptive", "chord_errors"]
 
 # Samples of the range, and inside each chord.
-SAMPLES, INSIDE = 4096, 16
+SAMPLES, INSIDE = 4096, 32
 # A kink is looked for in so many windows, each a tenth of the one before, at so many points.
 ZOOMS, ZOOM, WINDOW = 5, 10.0, 33
 # A kink keeps the slope's change, which a bend divides by 10 each time; a jump multiplies the slope by as much.
@@ -80,8 +80,8 @@ class _Piece:
         x = torch.linspace(low, high, SAMPLES + 1, dtype=torch.float64)
         y = function(x)
         bends = y.diff(n=2)
-        # Differences of rounded numbers.
-        bends[bends.abs() <= 16 * torch.finfo(torch.float64).eps * y.abs().max()] = 0.0
+        self._rounding = 16 * torch.finfo(torch.float64).eps * y.abs().max().item()
+        bends[bends.abs() <= self._rounding] = 0.0
         density = bends.abs().sqrt()
         density = torch.cat([density[:1], (density[1:] + density[:-1]) / 2, density[-1:]])
         self._grid, self._density = x, density
@@ -105,7 +105,7 @@ class _Piece:
         """Breakpoints move to where the roots of the chords' errors are equal; the best ones seen are kept."""
         even = torch.linspace(self.low, self.high, chords + 1, dtype=torch.float64)
         best = (self._errors(even).max().item(), even)
-        if chords == 1:
+        if chords == 1 or best[0] <= self._rounding:
             return best
         least = LEAST * max(abs(self.low), abs(self.high))
         points = _equidistributed(self._grid, self._density, chords)

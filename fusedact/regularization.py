@@ -81,8 +81,7 @@ def _activations(owner: str, module: nn.Module) -> list[PWL]:
 
 def _slopes(act: PWL) -> Tensor:
     """All slopes from left to right, of shape (C, K + 1)."""
-    count = act.breakpoints.shape[-1]
-    chords = (act.values.diff() / act.breakpoints.diff()).reshape(-1, count - 1)
+    chords = torch.atleast_2d(act.values.diff() / act.breakpoints.diff())
     left, right = act.left_slope.reshape(-1, 1), act.right_slope.reshape(-1, 1)
     channels = max(t.shape[0] for t in (chords, left, right))
     return torch.cat([t.expand(channels, -1) for t in (left, chords, right)], 1)
