@@ -395,8 +395,8 @@ class PWL(nn.Module):
     def to_torch(self, method: str | None = None) -> GraphModule:
         """The same function as it is now, in plain PyTorch: for exporters, and for programs without this library.
 
-        Its tables are buffers, apart from this module's. It is differentiable in its input, and compiles, exports and
-        scripts; a file of `torch.save` is loaded without fusedact.
+        Its tables are buffers, apart from this module's. It is differentiable in its input, compiles and exports; what
+        `torch.save` writes of it is loaded without fusedact.
 
         Args:
             method: "where", a comparison for each breakpoint; "bucketize", a search and gathers; None for the faster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -209,6 +210,7 @@ def _kink(function: Exact, middle: float, step: float) -> Kink | None:
     a, b, c, d = function(ends).tolist()
     left, right = (b - a) / half, (d - c) / half
     where = x[0].item() + (c - b - right * 2.0 * half) / (left - right) if left != right else middle
-    grid = step * 2.0**-24
+    # Numbers of few digits are met exactly.
+    grid = 2.0 ** (math.frexp(step)[1] - 25)
     where = round(min(max(where, x[0].item()), x[-1].item()) / grid) * grid
     return where, changes[-1], False
