@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import compat, pieces
+from . import compat, pieces, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "on_device"]
+__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "learned_backward", "on_device"]
 
 Parameters = Sequence[float | Tensor]
 
@@ -69,6 +69,24 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
     return [dx, *_sums(partials, params, needed[1:])]
 
 
+def learned_backward(
+    call: Call, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of x, if needed, and the sums of a table's gradients in float64: see table_sums.backward."""
+    table = call.spec.table
+    if call.path.kind != "triton":
+        return table_sums.backward(table, g, x, dx_needed, wanted, slopes)
+    from .kernels import launch_piecewise
+
+    g, x = compat.materialized(g), compat.materialized(x)
+    dx = torch.empty_like(x) if dx_needed else None
+    with on_device(x):
+        sums = launch_piecewise.backward(
+            g, x, dx, _launched(table), table.how.kind, table.count, wanted, slopes, table.channel_dim
+        )
+    return dx, sums.double()
+
+
 def double_backward(
     call: Call,
     ggs: Sequence[Tensor | None],
@@ -121,7 +139,7 @@ def _launched(table: Table) -> Any:
     """A table as its kernels take it."""
     from .kernels import launch
 
-    return launch.Table(table.data, table.size, table.how.steep)
+    return launch.Table(table.data, table.size, table.how.steep, table.how.even)
 
 
 _NO_GUARD = nullcontext()

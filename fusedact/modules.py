@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
-from .piecewise import PWL
+from .piecewise_module import PWL
 from .randomized import RReLU
 from .registry import ActivationSpec
 from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin

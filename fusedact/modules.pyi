@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .piecewise import PWL as PWL
+from .piecewise_module import PWL as PWL
 from .registry import ActivationSpec
 from .randomized import RReLU as RReLU
 from .rowwise import LogSoftmax as LogSoftmax

@@ -18,7 +18,7 @@ from .execution import Call, Parameters
 from .registry import ActivationSpec
 from .tables import Plan, Table
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "learned_backward"]
 
 _library = torch.library.Library("fusedact", "FRAGMENT")
 
@@ -83,7 +83,10 @@ def _define_for_tensors(spec: ActivationSpec) -> None:
 
 
 def _define_for_tables() -> None:
-    """fusedact::pwl and fusedact::pwl_backward, which take a prepared table and what is known of it."""
+    """fusedact::pwl and its backward operators, which take a prepared table and what is known of it.
+
+    Where tables learn, pwl_learned_backward returns the sums of their gradients too.
+    """
     constants = "Tensor table, int count, str kind, int cells, bool steep, int? channel_dim"
 
     def spec_of(data: Tensor, count: int, kind: str, cells: int, steep: bool, channel_dim: int | None) -> Any:
@@ -96,10 +99,26 @@ def _define_for_tables() -> None:
         dx = execution.backward(_physical(spec_of(*args), x, ()), g, x, (), (True,))[0]
         return x.new_empty(0) if dx is None else dx
 
+    def learned_backward(g: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        *constants, dx_needed, wanted, slopes = args
+        dx, sums = execution.learned_backward(_physical(spec_of(*constants), x, ()), g, x, dx_needed, wanted, slopes)
+        return x.new_empty(0) if dx is None else dx, sums
+
+    def fake_learned_backward(g: Tensor, x: Tensor, data: Tensor, count: int, *args: Any) -> tuple[Tensor, Tensor]:
+        dx_needed, wanted, _ = args[-3:]
+        shape = (count + 2,) if wanted == "values" else (2, count + 1)
+        sums = data.new_empty((data.shape[0], *shape), dtype=torch.float64)
+        return torch.empty_like(x) if dx_needed else x.new_empty(0), sums
+
     _library.define(f"pwl(Tensor x, {constants}) -> Tensor")
     _library.define(f"pwl_backward(Tensor grad, Tensor x, {constants}) -> Tensor")
+    _library.define(
+        f"pwl_learned_backward(Tensor grad, Tensor x, {constants}, bool dx_needed, str wanted, bool slopes)"
+        " -> (Tensor, Tensor)"
+    )
     _implement("pwl", forward, lambda x, *_: torch.empty_like(x))
     _implement("pwl_backward", backward, lambda g, x, *_: torch.empty_like(x))
+    _implement("pwl_learned_backward", learned_backward, fake_learned_backward)
 
 
 def _define_own() -> None:
@@ -171,6 +190,15 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
         return [packet.default(g, x, *params), *(None for _ in params)]
     grads = packet.tensor(g, x, *_wrapped(params), list(needed), channel=call.channel)
     return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
+
+
+def learned_backward(
+    call: Call, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of x, if needed, and the sums of those of the tables, by the operator."""
+    constants = call.spec.table.constants
+    dx, sums = torch.ops.fusedact.pwl_learned_backward(g, x, *constants, dx_needed, wanted, slopes)
+    return dx if dx_needed else None, sums
 
 
 for _name in registry.names("elementwise"):

@@ -1,31 +1,23 @@
-"""Piecewise-linear activations: the function `pwl`, the module `PWL`, and its constructors."""
+"""The function `pwl`: piecewise-linear activations of tables that are handed in."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from os import PathLike
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
-from torch.fx import GraphModule
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, fitting, ops, registry, tables
-from .checks import check_input, check_number
-from .drawing import draw_tables
-from .export import plain_module
-from .registry import ActivationSpec
-from .simplification import needed_breakpoints
-from .tables import Table
+from . import compat, learned, ops, registry, tables
+from .checks import check_input
+from .learned import Points
+from .tables import Plan, Table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["PWL", "pwl"]
+__all__ = ["Numbers", "check_channels", "pwl"]
 
 Numbers = Sequence[float] | Sequence[Sequence[float]] | Tensor
 
@@ -71,7 +63,7 @@ def pwl(
         inplace: overwrite x.
 
     Returns:
-        tensor of x's shape, dtype and layout. Where a table requires a gradient, plain PyTorch operators compute it.
+        tensor of x's shape, dtype and layout. Tables that require a gradient get theirs in the same pass as x.
 
     Raises:
         TypeError: if an argument has another type or dtype.
@@ -91,27 +83,32 @@ def pwl(
     if key is not None:
         found = _cache.get(key)
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
-            _check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
+            check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
             return ops.apply(found[1].spec, x, (), inplace)
     b, v = (tables.as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
     channels = tables.channels_of(OWNER, b, v)
     left = tables.as_slope(OWNER, "left_slope", left_slope, channels)
+    channels = max(channels, left.numel()) if isinstance(left, Tensor) else channels
     right = tables.as_slope(OWNER, "right_slope", right_slope, channels)
+    channels = tables.rows_of(b, v, left, right)
     for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
         if isinstance(t, Tensor) and t.device != x.device:
             raise ValueError(f"{OWNER}: {name} must be on the device of x, {x.device}, got a tensor on {t.device}")
-    _check_channels(OWNER, x, channels, channel_dim)
+    check_channels(OWNER, x, channels, channel_dim)
     plain = is_compiling() or compat.transforms_active()
     known = not is_compiling() and _may_check((b, v), sources, check)
     if known:
         tables.check_tables(OWNER, b, v, (left, right))
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    learned = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (b, v, left, right))
-    how = tables.plan(b, v) if known and not plain and not learned else tables.SEARCH
-    table = Table(tables.prepare(b, v, left, right, how, dtype), b.shape[-1], how, channel_dim)
-    if plain or learned:
-        y = _formula(table, x)
+    points = Points(b, v, left, right)
+    learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
+    how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)
+    if plain or learns:
+        if is_compiling():
+            y = learned.compiled(x, points, channel_dim)
+        else:
+            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
         return x.copy_(y) if inplace else y
+    table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
         with _lock:
@@ -127,17 +124,38 @@ pwl.spec = SPEC  # type: ignore[attr-defined]
 def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> bool:
     """Whether the tables' numbers are there, and may be asked for without waiting or because the caller wants it."""
     # Under FakeTensorMode, and for a meta tensor, what is made of a sequence has no numbers either.
-    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made):
+    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made) or compat.recording_graph():
         return False
     given = [s for s in sources if isinstance(s, Tensor)]
     return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)
 
 
-def _formula(table: Table, x: Tensor) -> Tensor:
-    """The function in plain operators, halves in float32."""
-    if x.dtype in eager.HALF_DTYPES:
-        return table.value(x.float(), *table.beside(x)).to(x.dtype)
-    return table.value(x, *table.beside(x))
+# Plans for breakpoints beside which values learn, by what they were made of; a weak reference, where that is a tensor.
+_plans: dict[Any, tuple[Any, Plan]] = {}
+
+
+def _plan(source: Numbers, breakpoints: Tensor) -> Plan:
+    """How the segments of a learned table are found: its values change, so whatever they are."""
+    if breakpoints.requires_grad:
+        return tables.SEARCH
+    key = _plan_key(source)
+    found = _plans.get(key) if key is not None else None
+    if found is None or (found[0] is not None and found[0]() is not source):
+        found = weakref.ref(source) if isinstance(source, Tensor) else None, tables.plan(breakpoints)
+        if key is not None:
+            with _lock:
+                if len(_plans) >= _CACHED:
+                    del _plans[next(iter(_plans))]
+                _plans[key] = found
+    return found[1]
+
+
+def _plan_key(source: Numbers) -> Any:
+    """What a plan depends on; None if it cannot be told."""
+    if isinstance(source, Tensor):
+        version = compat.version(source)
+        return None if version is None else (id(source), version)
+    return tuple(tuple(row) if isinstance(row, list | tuple) else row for row in source)
 
 
 def _key(x: Tensor, channel_dim: int, sources: Sequence[Any]) -> Any:
@@ -160,7 +178,7 @@ def _key(x: Tensor, channel_dim: int, sources: Sequence[Any]) -> Any:
     return key
 
 
-def _check_channels(owner: str, x: Tensor, channels: int, channel_dim: int) -> None:
+def check_channels(owner: str, x: Tensor, channels: int, channel_dim: int) -> None:
     """Raise ValueError unless x has a dimension for the channels."""
     if channels == 1:
         return
@@ -168,316 +186,3 @@ def _check_channels(owner: str, x: Tensor, channels: int, channel_dim: int) -> N
         raise ValueError(
             f"{owner}: x must have {channels} channels in dimension {channel_dim}, got shape {tuple(x.shape)}"
         )
-
-
-class PWL(nn.Module):
-    """Piecewise-linear function with fixed tables. The module of `fusedact.functional.pwl`.
-
-    Linear between the points (breakpoint, value), with the given slopes outside. At a breakpoint the gradient is the
-    adjacent slope of smaller magnitude, the right one if both are equal.
-
-    Args:
-        breakpoints: K from 1 to 1024 strictly increasing numbers, of shape (K,) for one table or (C, K) for one per
-            channel.
-        values: the function at the breakpoints, in the same shape; one of both may be (K,) for all channels.
-        left_slope, right_slope: the slopes outside: numbers, or one per channel.
-        channel_dim: the input's dimension that has C entries, if there is a table per channel.
-        inplace: overwrite the input.
-        device, dtype: of the tables, which are buffers.
-
-    Shape:
-        input and output: any shape; the same.
-
-    Raises:
-        TypeError: if a table is not made of numbers.
-        ValueError: if tables do not fit each other, are not finite or do not increase.
-
-    >>> fusedact.PWL([0.0, 1.0], [0.0, 2.0], right_slope=1.0)
-    PWL(2 breakpoints from 0 to 1, left_slope=0, right_slope=1)
-
-    Source: numpy.interp, with slopes outside; as an activation, Zhou et al., 2021, arXiv:2104.03693.
-    """
-
-    breakpoints: Tensor
-    values: Tensor
-    left_slope: Tensor
-    right_slope: Tensor
-    inplace: bool
-    # The largest distance from the function that `from_function` was given, and the root of the mean square one; None
-    # for other tables.
-    fitting_error: float | None
-    fitting_rms: float | None
-
-    def __init__(
-        self,
-        breakpoints: Numbers,
-        values: Numbers,
-        left_slope: float | Sequence[float] | Tensor = 0.0,
-        right_slope: float | Sequence[float] | Tensor = 0.0,
-        *,
-        channel_dim: int = 1,
-        inplace: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        owner = "fusedact.PWL"
-        b, v = (tables.as_table(owner, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
-        channels = tables.channels_of(owner, b, v)
-        slopes = []
-        for name, s in (("left_slope", left_slope), ("right_slope", right_slope)):
-            slope = torch.tensor(s, dtype=torch.float64) if isinstance(s, list | tuple) else s
-            slopes.append(torch.as_tensor(tables.as_slope(owner, name, slope, channels)).reshape(-1))
-        dtype = dtype or torch.get_default_dtype()
-        b, v, left, right = (t.detach().to(dtype) for t in (b, v, *slopes))
-        tables.check_tables(owner, b, v, (left, right))
-        for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
-            self.register_buffer(name, t.to(device, copy=True))
-        self.channel_dim = int(check_number(owner, "channel_dim", channel_dim))
-        self.inplace = inplace
-        self.fitting_error = self.fitting_rms = None
-        self._prepared: tuple[Any, tuple[Tensor, ...], Table] | None = None
-
-    # ----- constructors
-
-    @classmethod
-    def from_slopes(
-        cls, breakpoints: Sequence[float], slopes: Sequence[float], value_at_first: float = 0.0, **arguments: Any
-    ) -> PWL:
-        """The function with these slopes: before the first breakpoint, between breakpoints, after the last.
-
-        Args:
-            breakpoints: K strictly increasing numbers.
-            slopes: K + 1 numbers.
-            value_at_first: the function at the first breakpoint.
-            arguments: of the class, as keywords.
-
-        Raises:
-            ValueError: if there are not K + 1 slopes.
-        """
-        owner = "fusedact.PWL.from_slopes"
-        b, s = (tables.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes)))
-        if b.dim() != 1 or s.shape != (len(b) + 1,):
-            raise ValueError(
-                f"{owner}: slopes must have one entry more than breakpoints, "
-                f"got {tuple(s.shape)} for breakpoints {tuple(b.shape)}"
-            )
-        first = check_number(owner, "value_at_first", value_at_first)
-        steps = torch.cat([b.new_tensor([first]), s[1:-1] * b.diff()])
-        return cls(b, steps.cumsum(0), s[0].item(), s[-1].item(), **arguments)
-
-    @classmethod
-    def from_function(
-        cls,
-        function: str | nn.Module | Callable[[Tensor], Tensor],
-        low: float,
-        high: float,
-        num_breakpoints: int,
-        *,
-        spacing: str = "uniform",
-        outer: str = "match",
-        fit: str = "interpolate",
-        left_slope: float | None = None,
-        right_slope: float | None = None,
-        **arguments: Any,
-    ) -> PWL:
-        """A piecewise-linear fit of a function. `fitting_error` is its largest distance from the function between
-        `low` and `high`, and `fitting_rms` the root of the mean square one, at 256 points of each chord.
-
-        Args:
-            function: the name of an activation, a function or module of this library, a torch.nn module, or any
-                elementwise function of a float64 tensor.
-            low, high: the first and the last breakpoint.
-            num_breakpoints: from 2 to 1024.
-            spacing: "uniform"; or "adaptive": kinks are breakpoints, and between them they are dense where the
-                function bends, such that all chords are about as far from it. Evenly spaced ones are found in less
-                time.
-            outer: the slopes outside. "match": of the function's asymptotes. The fit lies on an asymptote that passes
-                the function's end no farther than the chords do; without an asymptote the slope is the function's own
-                just outside. "flat": 0. "extend": the outermost chords go on.
-            fit: "interpolate": the function's values at the breakpoints; or "least_squares": those with the least mean
-                square distance, by which it falls to a sixth where the function is smooth.
-            left_slope, right_slope: numbers in place of what `outer` says.
-            arguments: parameters of an activation that is named, and arguments of the class.
-
-        Raises:
-            TypeError: if an argument has another type.
-            ValueError: for an unknown name or choice, if low is not below high, if the number of breakpoints is out of
-                range, or if the function is not elementwise or not finite from low to high.
-
-        >>> act = fusedact.PWL.from_function("gelu", -4.0, 4.0, 32, spacing="adaptive")
-        >>> act, round(act.fitting_error, 4)
-        (PWL(32 breakpoints from -4 to 4, left_slope=0, right_slope=1), 0.001)
-        """
-        owner = "fusedact.PWL.from_function"
-        parameters, arguments = fitting.split(owner, function, arguments)
-        choices: dict[str, Any] = {"spacing": spacing, "outer": outer, "how": fit}
-        choices |= {"left_slope": left_slope, "right_slope": right_slope}
-        found = fitting.fit(owner, function, parameters, low, high, num_breakpoints, **choices)
-        made = cls(found.breakpoints, found.values, found.left_slope, found.right_slope, **arguments)
-        made.fitting_error, made.fitting_rms = found.errors(made.breakpoints, made.values)
-        return made
-
-    @classmethod
-    def identity(cls, **arguments: Any) -> PWL:
-        """x."""
-        return cls([0.0], [0.0], 1.0, 1.0, **arguments)
-
-    @classmethod
-    def relu(cls, **arguments: Any) -> PWL:
-        """max(x, 0), as torch.nn.ReLU."""
-        return cls([0.0], [0.0], 0.0, 1.0, **arguments)
-
-    @classmethod
-    def leaky_relu(cls, slope: float = 0.01, **arguments: Any) -> PWL:
-        """x where x > 0, else slope * x, as torch.nn.LeakyReLU; at 0 the gradient is the slope, if it is at most 1."""
-        return cls([0.0], [0.0], slope, 1.0, **arguments)
-
-    @classmethod
-    def hardtanh(cls, low: float = -1.0, high: float = 1.0, **arguments: Any) -> PWL:
-        """min(max(x, low), high), as torch.nn.Hardtanh."""
-        return cls([low, high], [low, high], **arguments)
-
-    @classmethod
-    def hardsigmoid(cls, **arguments: Any) -> PWL:
-        """min(max(x / 6 + 1 / 2, 0), 1), as torch.nn.Hardsigmoid."""
-        return cls([-3.0, 3.0], [0.0, 1.0], **arguments)
-
-    # ----- use
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not is_compiling():
-            check_input(SPEC, input)
-        _check_channels("fusedact.PWL", input, self._channels, self.channel_dim)
-        if is_compiling():
-            # A search is right for tables that were changed since they were planned for; a compiler cannot ask.
-            y = _formula(self._prepare(input.dtype, tables.SEARCH), input)
-            return input.copy_(y) if self.inplace else y
-        if self.breakpoints.device != input.device:
-            raise ValueError(
-                f"fusedact.PWL: the input must be on the device of the tables, {self.breakpoints.device}, "
-                f"got a tensor on {input.device}"
-            )
-        return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
-
-    @property
-    def _channels(self) -> int:
-        return max(t.shape[0] if t.dim() == 2 else 1 for t in (self.breakpoints, self.values))
-
-    @property
-    def spec(self) -> ActivationSpec:
-        """The record of this function, which `fusedact.explain` asks for."""
-        return self._table(torch.float32).spec
-
-    def _prepare(self, dtype: torch.dtype, how: tables.Plan) -> Table:
-        dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        data = tables.prepare(self.breakpoints, self.values, self.left_slope, self.right_slope, how, dtype)
-        return Table(data, self.breakpoints.shape[-1], how, self.channel_dim)
-
-    def _table(self, dtype: torch.dtype) -> Table:
-        """The prepared table, made anew when a buffer has changed, moved or been loaded."""
-        buffers = (self.breakpoints, self.values, self.left_slope, self.right_slope)
-        key = (dtype == torch.float64, self.channel_dim, *map(compat.version, buffers))
-        found = self._prepared
-        if found is None or found[0] != key or any(a is not b for a, b in zip(found[1], buffers, strict=True)):
-            how = tables.SEARCH
-            if not self.breakpoints.is_meta:
-                tables.check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
-                how = tables.plan(self.breakpoints, self.values)
-            with torch.no_grad():
-                table = self._prepare(dtype, how)
-            if compat.transforms_active():
-                # What is made under a transform belongs to it.
-                return table
-            self._prepared = found = key, buffers, table
-        return found[2]
-
-    def to_torch(self, method: str | None = None) -> GraphModule:
-        """The same function as it is now, in plain PyTorch: for exporters, and for programs without this library.
-
-        Its tables are buffers, apart from this module's. It is differentiable in its input, compiles and exports; what
-        `torch.save` writes of it is loaded without fusedact.
-
-        Args:
-            method: "where", a comparison for each breakpoint; "bucketize", a search and gathers; None for the faster
-                one. ONNX has no search in a table per channel.
-
-        Returns:
-            a torch.fx.GraphModule, which prints as the Python code that it is.
-
-        Raises:
-            ValueError: for another method.
-
-        >>> fusedact.PWL.hardtanh().to_torch()(torch.tensor([-2.0, 0.5, 3.0]))
-        tensor([-1.0000,  0.5000,  1.0000])
-        """
-        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
-        return plain_module("fusedact.PWL.to_torch", *parts, self.channel_dim, method)
-
-    def plot(
-        self,
-        low: float | None = None,
-        high: float | None = None,
-        *,
-        initial: bool = True,
-        slopes: bool = True,
-        path: str | PathLike[str] | None = None,
-    ) -> Figure:
-        """Draw the function, with a dot at each breakpoint, over that with which the module began.
-
-        With a table per channel each is a thin line, and their mean a thick one.
-
-        Args:
-            low, high: the ends of the inputs; by default a little outside the breakpoints.
-            initial: draw the function with which the module began, dashed.
-            slopes: draw the slopes beside.
-            path: where to save the figure, if anywhere.
-
-        Returns:
-            a matplotlib Figure.
-
-        Raises:
-            ImportError: without matplotlib.
-            ValueError: if low is not below high.
-        """
-        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
-        began = getattr(self, "initial", None) if initial else None
-        return draw_tables("fusedact.PWL.plot", parts, began, low, high, slopes, path)
-
-    def simplified(self, tolerance: float = 0.0) -> PWL:
-        """A fixed PWL with as few of these breakpoints as serve to stay within `tolerance` of this function everywhere.
-
-        The outer slopes stay. Tables per channel keep the same ones out of their breakpoints.
-
-        Args:
-            tolerance: how far values may move: beyond what rounding does, if it is 0.
-
-        Raises:
-            TypeError: if it is no number.
-            ValueError: if it is negative or not finite.
-
-        >>> fusedact.PWL.from_function("hardtanh", -2.0, 2.0, 17).simplified()
-        PWL(2 breakpoints from -1 to 1, left_slope=0, right_slope=0)
-        """
-        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
-        b, v, left, right = (t.detach() for t in parts)
-        kept = needed_breakpoints("fusedact.PWL.simplified", b, v, left, right, tolerance).to(b.device)
-        place: dict[str, Any] = {"channel_dim": self.channel_dim, "device": b.device, "dtype": b.dtype}
-        return PWL(b[..., kept], v[..., kept], left, right, inplace=self.inplace, **place)
-
-    def extra_repr(self) -> str:
-        b = self.breakpoints.reshape(-1, self.breakpoints.shape[-1])
-        count = f"{b.shape[1]} breakpoint{'s' if b.shape[1] > 1 else ''}"
-        where = f"from {b.min().item():g} to {b.max().item():g}" if b.shape[1] > 1 else f"at {b[0, 0].item():g}"
-        parts = [f"{count} {where}"]
-        for name in ("left_slope", "right_slope"):
-            slope = getattr(self, name)
-            parts.append(f"{name}={slope.item():g}" if slope.numel() == 1 else f"{name} per channel")
-        if self._channels > 1:
-            parts.append(f"{self._channels} channels, channel_dim={self.channel_dim}")
-        if self.inplace:
-            parts.append("inplace=True")
-        return ", ".join(parts)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .piecewise import PWL
+from .piecewise_module import PWL
 
 __all__ = ["lipschitz_bound", "second_order_total_variation"]
 

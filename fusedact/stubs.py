@@ -56,7 +56,8 @@ def _class(name: str, init: str, doc: str | None, attributes: str) -> str:
 def modules_stub() -> str:
     """The text of modules.pyi."""
     imports = (
-        "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\nfrom .piecewise import PWL as PWL\n"
+        "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\n"
+        "from .piecewise_module import PWL as PWL\n"
         "from .registry import ActivationSpec\n" + MODULES
     )
     parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]

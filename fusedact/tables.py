@@ -29,10 +29,12 @@ __all__ = [
     "as_slope",
     "as_table",
     "channels_of",
+    "check_breakpoints",
     "check_tables",
     "plan",
     "prepare",
     "reference",
+    "rows_of",
 ]
 
 MAX_BREAKPOINTS = 1024
@@ -41,6 +43,9 @@ HEADER = 8
 MAX_CELLS = 4096
 # Where intercepts are so much larger than values, y = intercept + slope x loses what fp16 can show.
 STEEP = 64.0
+# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables; and
+# how wrong float32 arithmetic may be about an element's place.
+EVEN, PLACE_ERROR = 2.0**-18, 2.0**-17
 # Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
 FAR = 2.0**126
 FARTHEST_ROOT = 1e30
@@ -79,7 +84,7 @@ def as_table(owner: str, name: str, values: Any, device: torch.device | None = N
 
 
 def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor:
-    """An outer slope: a number, or a tensor with one element or one per channel.
+    """An outer slope: a number, or a tensor with one element or one per channel; any number of them beside one table.
 
     Raises:
         TypeError: if it is neither.
@@ -88,8 +93,8 @@ def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor
     if not isinstance(value, Tensor):
         return check_number(owner, name, value, "a number or a tensor")
     check_dtype(owner, name, value)
-    if value.dim() > 1 or value.numel() not in (1, channels):
-        accepted = "shape () or (1,)" if channels == 1 else f"shape (), (1,) or ({channels},)"
+    if value.dim() > 1 or value.numel() < 1 or (channels > 1 and value.numel() not in (1, channels)):
+        accepted = f"shape (), (1,) or ({channels if channels > 1 else 'C'},)"
         raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
     return value
 
@@ -109,6 +114,13 @@ def channels_of(owner: str, breakpoints: Tensor, values: Tensor) -> int:
     return counts.pop() if counts else 1
 
 
+def rows_of(breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> int:
+    """How many channels tables and slopes have that fit each other; 1 for one function."""
+    counts = [t.shape[0] for t in (breakpoints, values) if t.dim() == 2]
+    counts += [s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor)]
+    return max([1, *counts])
+
+
 def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequence[float | Tensor]) -> None:
     """Check the tables' numbers, which waits for their device.
 
@@ -122,6 +134,15 @@ def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequen
     for name, t in tables:
         if not bool(t.detach().isfinite().all()):
             raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
+    check_breakpoints(owner, breakpoints)
+
+
+def check_breakpoints(owner: str, breakpoints: Tensor) -> None:
+    """Check that breakpoints strictly increase, as they are and in float32, which waits for their device.
+
+    Raises:
+        ValueError: if they do not.
+    """
     b = breakpoints.detach()
     for precision in (b.dtype, torch.float32):
         rounded = b.to(precision)
@@ -142,31 +163,49 @@ def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequen
 
 @dataclass(frozen=True)
 class Plan:
-    """How segments are found: "uniform", "bucket" (with so many cells) or "search"; and whether they are steep."""
+    """How segments are found: "uniform", "bucket" (with so many cells) or "search"; whether they are steep; and
+    whether breakpoints are spaced so evenly that arithmetic gives an element's place between them.
+    """
 
     kind: str
     cells: int = 0
     steep: bool = True
+    even: bool = False
 
 
 SEARCH = Plan("search")
 
 
-def plan(breakpoints: Tensor, values: Tensor) -> Plan:
-    """The cheapest index that finds every segment of these tables exactly; waits for their device."""
-    b, v = (t.detach().to("cpu").float().double().reshape(-1, t.shape[-1]) for t in (breakpoints, values))
+def plan(breakpoints: Tensor, values: Tensor | None = None) -> Plan:
+    """The cheapest index that finds every segment of these tables exactly, or of any values where none are given.
+
+    Waits for their device.
+    """
+    b, v = (
+        None if t is None else t.detach().to("cpu").float().double().reshape(-1, t.shape[-1])
+        for t in (breakpoints, values)
+    )
+    assert b is not None
     count = b.shape[1]
-    intercepts = v[:, 1:] - v.diff() / b.diff() * b[:, 1:]
-    steep = bool((intercepts.abs() > STEEP * v.abs().amax(1, keepdim=True)).any())
+    if v is None:
+        # Between values of at most 1 a slope is at most 2 / gap.
+        intercepts, largest = 1 + 2 / b.diff() * b[:, 1:].abs(), torch.ones_like(b[:, :1])
+    else:
+        intercepts, largest = v[:, 1:] - v.diff() / b.diff() * b[:, 1:], v.abs().amax(1, keepdim=True)
+    steep = bool((intercepts.abs() > STEEP * largest).any())
     if count == 1:
-        return Plan("uniform", steep=steep)
+        return Plan("uniform", steep=steep, even=True)
     low, high = b[:, :1], b[:, -1:]
     scale = (count - 1) / (high - low)
     # What float32 arithmetic adds to an index: two roundings of numbers as large as these.
     error = 2.0**-22 * scale * torch.maximum(low.abs(), high.abs()) + 2.0**-22 * count
     position = (b - low) * scale
-    if bool(((position - torch.arange(count, dtype=torch.float64, device="cpu")).abs() + error < 0.25).all()):
-        return Plan("uniform", steep=steep)
+    uneven = (position - torch.arange(count, dtype=torch.float64, device="cpu")).abs()
+    if bool((uneven + error < 0.25).all()):
+        # Of x * scale + offset: the rounding of both constants, and of the result.
+        wrong = 2.0**-24 * (2 * scale * torch.maximum(low.abs(), high.abs()) + count)
+        even = bool(((uneven < EVEN) & (wrong < PLACE_ERROR)).all())
+        return Plan("uniform", steep=steep, even=even)
     # A cell and a hundredth of one on both sides must hold at most one breakpoint.
     cells = int(torch.ceil(1.05 * (high - low) / (b[:, 1:] - b[:, :-1]).amin(1, keepdim=True)).amax().item()) + 1
     if cells <= MAX_CELLS and bool((error * cells / (count - 1) < 0.01).all()):
@@ -197,7 +236,7 @@ def prepare(
     dtype: torch.dtype,
 ) -> Tensor:
     """The rows (channels, length) in `dtype`, float32 or float64; differentiable, and without waiting for a device."""
-    channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    channels = rows_of(breakpoints, values, left_slope, right_slope)
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
 
@@ -216,15 +255,17 @@ def prepare(
     # At a breakpoint the slope is the smaller one in magnitude, the right one if they are equal: the later segment
     # begins there, or just after.
     fixed = b.detach().to(dtype)
-    flatter = slopes[:, 1:].detach().abs() <= slopes[:, :-1].detach().abs()
+    magnitudes = slopes.detach().to(dtype).abs()
+    flatter = magnitudes[:, 1:] <= magnitudes[:, :-1]
     turns = torch.where(flatter, fixed, torch.nextafter(fixed, fixed.new_full((), torch.inf))).double()
 
     def padded(t: Tensor, fill: float) -> Tensor:
         return torch.nn.functional.pad(t, (0, size - t.shape[1]), value=fill)
 
     low, high = b[:, :1].detach(), b[:, -1:].detach()
+    steps = torch.zeros_like(low)
     if how.kind == "uniform":
-        scale = (count - 1) / (high - low) if count > 1 else torch.ones_like(low)
+        scale = steps = (count - 1) / (high - low) if count > 1 else torch.ones_like(low)
         offset, last = 0.5 - low * scale, count
     elif how.kind == "bucket":
         scale = how.cells / (high - low)
@@ -237,7 +278,9 @@ def prepare(
         torch.full_like(low, last),
         torch.where(left.detach() == 0, torch.minimum(low, torch.full_like(low, -FAR)), -torch.inf),
         torch.where(right.detach() == 0, torch.maximum(high, torch.full_like(low, FAR)), torch.inf),
-        torch.zeros(channels, HEADER - 5, dtype=torch.float64, device=b.device),
+        steps,
+        -low * steps,
+        torch.zeros(channels, HEADER - 7, dtype=torch.float64, device=b.device),
     ]
     parts = [
         *header,
@@ -246,6 +289,8 @@ def prepare(
         padded(starts, 0.0),
         padded(anchors, 0.0),
         padded(start - slopes * at, 0.0),
+        padded(at.detach(), 0.0),
+        padded(torch.nn.functional.pad(1 / b.detach().diff(), (1, 1), value=1.0), 0.0),
     ]
     if how.kind == "bucket":
         # The segment of everything before the cell, less a margin for the index's rounding.
@@ -308,7 +353,7 @@ class Table:
         # Behind each name a view that begins with its first entry: one index serves all.
         starts = [HEADER + i * self.size for i in range(4)]
         self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
-        self._first = flat[HEADER + 5 * self.size :]
+        self._first = flat[HEADER + 7 * self.size :]
         self._last = data[0, 2]
         # Where the grid of one row begins, in steps.
         self._origin = data[0, 1] * self._last
@@ -353,6 +398,15 @@ class Table:
             table=self,
         )
 
+    @cached_property
+    def breakpoints(self) -> Tensor:
+        """The breakpoints of each row: the turns, or the numbers just before them, as slopes decide."""
+        parts = (self.data[:, HEADER + i * self.size :] for i in range(2))
+        turns, slopes = (part[:, : self.count + 1] for part in parts)
+        turns, magnitudes = turns[:, : self.count], slopes.abs()
+        before = torch.nextafter(turns, turns.new_full((), -torch.inf))
+        return torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], turns, before)
+
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
         if self.channel_dim is None:
@@ -364,8 +418,8 @@ class Table:
         tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
         return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
 
-    def _index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
-        """Where in the views the segment of each element is."""
+    def index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """Where in the views the segment of each element is: its number, behind all of the rows before its own."""
         base = beside[4] if beside else None
         if self.how.kind == "search":
             return self._searched(x, base)
@@ -400,7 +454,7 @@ class Table:
         """The function at x, differentiable."""
         if self.channel_dim is None and type(x) not in (Tensor, Parameter) and compat.holds_numbers(self.data):
             return self._compared(x)
-        index = self._index(x.detach(), beside)
+        index = self.index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
@@ -425,7 +479,7 @@ class Table:
         elif self._even is not None:
             index = self._even_index(x, spare)
         else:
-            index = self._index(x, beside, spare)
+            index = self.index(x, beside, spare)
         low, high = cast("Any", beside[2:4] if beside else self._bounds)
         y = torch.clamp(x, low, high, out=out).sub_(_taken(self._anchors, index, spare(0)))
         line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex64)))
@@ -439,6 +493,17 @@ class Table:
         # A comparison in place takes a third of one that makes bools.
         return _integers(cell.add_(torch.mul(cell, step, out=spare(1)).add_(first).le_(x)), spare)
 
+    def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
+        """The slopes of segments by their index."""
+        return _taken(self._slopes, index, spare(0))
+
+    def starts_at(self, index: Tensor) -> Tensor:
+        """The breakpoints where segments begin, by their index; for the first segment, where it ends."""
+        starts = torch.zeros_like(self.data)
+        starts[:, 1 : self.count + 1] = self.breakpoints
+        starts[:, 0] = self.breakpoints[:, 0]
+        return _taken(starts.view(-1), index)
+
     def gradient(
         self,
         g: Tensor,
@@ -450,8 +515,8 @@ class Table:
     ) -> Gradients:
         """g times the slope at x."""
         few = not beside and x.numel() <= FEW
-        index = self._index_of_few(x).mul_(x == x) if few else self._index(x, beside, spare)
-        slopes = _taken(self._slopes, index, spare(0))
+        index = self._index_of_few(x).mul_(x == x) if few else self.index(x, beside, spare)
+        slopes = self.slopes_at(index, spare)
         return (slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out),)
 
 

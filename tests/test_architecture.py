@@ -21,10 +21,23 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
-    # Around tables.
-    *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing"),
-    *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
+    *(
+        "tables",
+        "pieces",
+        "table_sums",
+        "execution",
+        "row_blocks",
+        "row_operators",
+        "rows",
+        "catalog",
+        "operators",
+        "ops",
+        "learned",
+    ),
+    *("describe", "piecewise", "table_parameters"),
+    # What PWL can do beside.
+    *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
+    *("rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("regularization", "stubs", "plotting", "demo", "cli"),
 ]
 

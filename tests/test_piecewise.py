@@ -536,9 +536,19 @@ ERRORS = {
         F_ + "x must have 3 channels in dimension 2, got shape (2, 3)",
     ),
     "slope's shape": (
+        lambda: FF.pwl(X, [0.0], [0.0], torch.zeros(2, 2)),
+        ValueError,
+        F_ + "left_slope must be a number or a tensor of shape (), (1,) or (C,), got shape (2, 2)",
+    ),
+    "slopes per channel": (
         lambda: FF.pwl(X, [0.0], [0.0], torch.zeros(2)),
         ValueError,
-        F_ + "left_slope must be a number or a tensor of shape () or (1,), got shape (2,)",
+        F_ + "x must have 2 channels in dimension 1, got shape (2, 3)",
+    ),
+    "slopes of different channels": (
+        lambda: FF.pwl(X, [0.0], [0.0], torch.zeros(3), torch.zeros(2)),
+        ValueError,
+        F_ + "right_slope must be a number or a tensor of shape (), (1,) or (3,), got shape (2,)",
     ),
     "slope's type": (
         lambda: FF.pwl(X, [0.0], [0.0], "steep"),

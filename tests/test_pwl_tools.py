@@ -30,11 +30,23 @@ def per_channel(count=6, **arguments):
     return PWL(b, v, torch.tensor([0.0, 1.0, -1.0]), torch.tensor([0.5, 0.0, 0.25]), **arguments)
 
 
-def learning(act):
-    """The module with tables that require gradients in place of its buffers."""
-    act = copy.deepcopy(act)
-    for name in ("breakpoints", "values", "left_slope", "right_slope"):
-        act.register_buffer(name, getattr(act, name).clone().requires_grad_())
+ALL = ("values", "slopes", "breakpoints")
+LEARNED = {
+    "values": {"learnable": True},
+    "all": {"learnable": ALL},
+    "channels": {"learnable": ALL, "num_parameters": 3},
+    "monotone": {"learnable": ALL, "num_parameters": 3, "monotone": True},
+    "slopes": {"learnable": "slopes", "num_parameters": 3},
+}
+learned = pytest.mark.parametrize("how", LEARNED)
+
+
+def learning(how, dtype=torch.float32):
+    """A module that has learned something."""
+    act = PWL.from_function("softplus", -3.0, 3.0, 6, dtype=dtype, **LEARNED[how])
+    with torch.no_grad():
+        for t in act.parameters():
+            t.add_(0.1 * torch.rand_like(t))
     return act
 
 
@@ -95,7 +107,7 @@ def test_shapes_of_the_plain_module(method):
 
 
 def test_the_plain_module_is_apart():
-    act = learning(PWL([0.0, 1.0], [0.0, 2.0]))
+    act = PWL([0.0, 1.0], [0.0, 2.0], learnable=ALL)
     plain = act.to_torch()
     with torch.no_grad():
         act.values.mul_(3.0)
@@ -105,6 +117,13 @@ def test_the_plain_module_is_apart():
     assert "fusedact" not in plain.code
     single = PWL.relu().to_torch()
     torch.testing.assert_close(single(torch.tensor([-torch.inf, -1.0, 2.0])), torch.tensor([0.0, 0.0, 2.0]))
+
+
+@learned
+def test_the_plain_module_of_what_has_learned(how):
+    act = learning(how)
+    x = 4 * torch.randn(50, 3)
+    torch.testing.assert_close(act.to_torch()(x), act(x).detach())
 
 
 def test_the_plain_module_loads_without_this_library(tmp_path):
@@ -156,7 +175,7 @@ def test_the_faster_method_is_taken():
 def slopes_of(act):
     """In float64, by channel, one after the other."""
     b, v, left, right = (t.detach().double() for t in (act.breakpoints, act.values, act.left_slope, act.right_slope))
-    rows = max(t.reshape(-1, t.shape[-1]).shape[0] for t in (b, v))
+    rows = max(*(t.shape[0] for t in (b, v) if t.dim() == 2), len(left), len(right), 1)
     found = []
     for c in range(rows):
         bs, vs = ((t[c] if t.dim() == 2 else t).tolist() for t in (b, v))
@@ -195,32 +214,45 @@ def test_shared_breakpoints_and_slopes():
     assert fusedact.second_order_total_variation(act).item() == (1 + 1 + 1) + (1 + 1 + 1)
 
 
-@pytest.mark.parametrize("make", [lambda: PWL(*EVEN), per_channel], ids=["number", "channels"])
-def test_regularisers_have_gradients(make):
-    act = learning(make().double())
-    parts = (act.breakpoints, act.values, act.left_slope, act.right_slope)
-    for function in (fusedact.second_order_total_variation, fusedact.lipschitz_bound):
+class Regulariser(nn.Module):
+    """What a function makes of a module, as the forward of another."""
 
-        def through(*tables, function=function):
-            for name, t in zip(("breakpoints", "values", "left_slope", "right_slope"), tables, strict=True):
-                act.register_buffer(name, t)
-            return function(act)
+    def __init__(self, act, function):
+        super().__init__()
+        self.act, self.function = act, function
 
-        torch.autograd.gradcheck(through, parts)
+    def forward(self):
+        return self.function(self.act)
+
+
+@learned
+@pytest.mark.parametrize("function", [fusedact.second_order_total_variation, fusedact.lipschitz_bound])
+def test_regularisers_have_gradients(function, how):
+    module = Regulariser(learning(how, torch.float64), function)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    torch.autograd.gradcheck(
+        lambda *tensors: torch.func.functional_call(module, dict(zip(names, tensors, strict=True)), ()), parameters
+    )
+    slopes = slopes_of(module.act)
+    expected = {
+        fusedact.second_order_total_variation: sum(abs(b - a) for row in slopes for a, b in pairwise(row)),
+        fusedact.lipschitz_bound: max(abs(s) for row in slopes for s in row),
+    }
+    assert module().item() == pytest.approx(expected[function], rel=1e-12)
 
 
 def test_total_variation_removes_breakpoints():
-    """Its proximal step is what sparsifies; here plain descent draws a noisy line straight."""
+    """Plain descent draws a noisy line straight."""
     b = torch.linspace(-2, 2, 9)
-    act = PWL(b, 0.5 * b + 0.05 * torch.randn(9), 0.5, 0.5)
-    act.register_buffer("values", act.values.clone().requires_grad_())
+    act = PWL(b, 0.5 * b + 0.05 * torch.randn(9), 0.5, 0.5, learnable=True)
     before = fusedact.second_order_total_variation(act).item()
-    optimizer = torch.optim.SGD([act.values], lr=1e-3)
+    optimizer = torch.optim.SGD(act.parameters(), lr=1e-3)
     for _ in range(300):
         optimizer.zero_grad()
         fusedact.second_order_total_variation(act).backward()
         optimizer.step()
     assert fusedact.second_order_total_variation(act).item() < before / 5
+    assert len(act.simplified(0.01).breakpoints) < 9
 
 
 @pytest.mark.parametrize("function", [fusedact.second_order_total_variation, fusedact.lipschitz_bound])
@@ -289,7 +321,16 @@ def test_simplified_by_channel():
     assert 3 < len(simple.breakpoints) < 33
     assert farthest(act, simple, 3) <= 1e-2 + 1e-6
     assert simple.channel_dim == -1
-    assert not any(t.requires_grad for t in learning(act).simplified(1e-2).state_dict().values())
+
+
+@learned
+def test_simplified_of_what_has_learned(how):
+    act = learning(how)
+    for tolerance in (0.0, 0.3):
+        simple = act.simplified(tolerance)
+        assert farthest(act, simple, 3) <= tolerance + 1e-6
+        assert not simple.learnable and not list(simple.parameters())
+        assert simple.breakpoints.shape[-1] <= 6
 
 
 @pytest.mark.parametrize(("tolerance", "kind"), [(-1.0, ValueError), (float("nan"), ValueError), ("1", TypeError)])
@@ -301,14 +342,15 @@ def test_errors_of_simplified(tolerance, kind):
 # ----- plots
 
 
-def began_with(act, shift):
-    """The module, as if it had begun with values that differ by so much."""
-    act.initial = tuple(t.clone() for t in (act.breakpoints, act.values + shift, act.left_slope, act.right_slope))
+def moved(act, shift):
+    """The module, after its values have learned so much."""
+    with torch.no_grad():
+        act.values.add_(shift)
     return act
 
 
 def test_plot_draws_the_function_over_the_initial_one(tmp_path):
-    act = began_with(PWL([-1.0, 0.0, 2.0], [0.5, 0.0, 2.0], -0.5, 1.0), 0.25)
+    act = moved(PWL([-1.0, 0.0, 2.0], [0.75, 0.25, 2.25], -0.5, 1.0, learnable=True), -0.25)
     path = tmp_path / "curve.png"
     figure = act.plot(path=path)
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -325,18 +367,18 @@ def test_plot_draws_the_function_over_the_initial_one(tmp_path):
 
 
 def test_plot_of_channels():
-    act = began_with(per_channel(), 0.0)
+    act = learning("channels")
     (value,) = act.plot(slopes=False, low=-2.0, high=2.0).axes
     lines = {line.get_label(): line for line in value.lines}
     mean = torch.as_tensor(lines["mean of 3 channels"].get_ydata())
     x = torch.as_tensor(lines["mean of 3 channels"].get_xdata())
-    torch.testing.assert_close(mean, act.double()(x[:, None].expand(-1, 3)).mean(1))
+    torch.testing.assert_close(mean, act.double()(x[:, None].expand(-1, 3)).detach().mean(1))
     assert len([line for line in value.lines if line.get_linewidth() == 0.7]) == 3
     assert (x[0], x[-1]) == (-2.0, 2.0)
 
 
-def test_plot_without_what_it_began_with():
-    for figure in (PWL.relu().plot(), began_with(PWL.relu(), 1.0).plot(initial=False)):
+def test_plot_without_the_initial_function():
+    for figure in (PWL.relu().plot(), learning("values").plot(initial=False)):
         assert "initial" not in [line.get_label() for line in figure.axes[0].lines]
     with pytest.raises(ValueError, match=r"fusedact.PWL.plot: low must be below high, got 1.0 and -1.0"):
         PWL.relu().plot(1.0, -1.0)
