@@ -22,8 +22,11 @@ from .registry import ActivationSpec, get
 
 __all__ = [
     "SEARCH",
+    "Even",
     "Plan",
     "Table",
+    "gathered",
+    "integers",
     "plan",
     "prepare",
     "reference",
@@ -192,7 +195,8 @@ def prepare(
 # ----- evaluation
 
 
-def _taken(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+def gathered(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """The entries at an index."""
     if index.dtype == torch.int64:
         return torch.take(entries, index, out=out)
     if out is None:
@@ -206,28 +210,39 @@ def _readable(data: Tensor) -> bool:
     return data.is_cpu and data.dtype == torch.float32 and not data.requires_grad and not is_compiling()
 
 
-def _even_turns(turns: Tensor) -> tuple[float, Tensor] | None:
-    """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it.
+@dataclass(frozen=True)
+class Even:
+    """Breakpoints that arithmetic gives exactly: the i-th, from 0, is first + step * i, or behind + step * (i + 1)."""
 
-    Whether the product is rounded or not, which depends on the processor.
-    """
-    count, infinity = len(turns), turns.new_tensor(torch.inf)
-    for first in (turns[0], torch.nextafter(turns[0], -infinity)) if count > 1 else ():
-        step = turns.new_tensor((turns[-1].item() - first.item()) / (count - 1))
-        numbers = torch.arange(count, dtype=turns.dtype, device=turns.device)
-        points = numbers.mul(step).add_(first)
-        fused = numbers.double().mul_(step).add_(first).to(turns.dtype)
-        if bool(((points == fused) & ((turns == points) | (turns == torch.nextafter(points, infinity)))).all()):
-            return step.item(), first
-    return None
+    step: float
+    first: Tensor
+    behind: Tensor
 
 
-def _integers(t: Tensor, spare: Spare) -> Tensor:
-    """t without its fraction; in the memory of t, if that was given, unless they are wider."""
+def _even(breakpoints: Tensor) -> Even | None:
+    """How arithmetic gives them, if it does, whether a processor rounds the product or not."""
+    count = len(breakpoints)
+    if count == 1:
+        return None
+    first = breakpoints[0]
+    step = breakpoints.new_tensor((breakpoints[-1].item() - first.item()) / (count - 1))
+    behind = first - step
+    numbers = torch.arange(count, dtype=breakpoints.dtype, device=breakpoints.device)
+    for start, i in ((first, numbers), (behind, numbers + 1)):
+        rounded, fused = i * step + start, (i.double() * step + start.double()).to(i.dtype)
+        if not bool(((rounded == breakpoints) & (fused == breakpoints)).all()):
+            return None
+    return Even(step.item(), first, behind)
+
+
+def integers(t: Tensor, spare: Spare) -> Tensor:
+    """t without its fraction, in its own memory if that was given."""
+    if not t.is_floating_point():
+        return t
     if spare is no_spare:
         return t.int()
     if torch.get_num_threads() >= THREADS_TO_TAKE:
-        return cast("Tensor", spare(1, torch.int64)).copy_(t)
+        return t.long()
     return t.view(torch.int32).copy_(t)
 
 
@@ -266,9 +281,9 @@ class Table:
         return self._one[0].item() * last, last
 
     @cached_property
-    def _even(self) -> tuple[float, Tensor] | None:
+    def even(self) -> Even | None:
         if self.how.kind == "uniform" and self.channel_dim is None and _readable(self.data):
-            return _even_turns(self._turns[: self.count])
+            return _even(self.breakpoints[0])
         return None
 
     @cached_property
@@ -303,13 +318,21 @@ class Table:
         )
 
     @cached_property
+    def slopes(self) -> Tensor:
+        """The slopes of each row's segments."""
+        return self.data[:, HEADER + self.size : HEADER + self.size + self.count + 1]
+
+    @cached_property
+    def late(self) -> Tensor:
+        """Whether a breakpoint itself still belongs to the segment before it: the flatter one, as `prepare` turns."""
+        magnitudes = self.slopes.abs()
+        return magnitudes[:, 1:] > magnitudes[:, :-1]
+
+    @cached_property
     def breakpoints(self) -> Tensor:
-        """The breakpoints of each row: the turns, or the numbers just before them, as slopes decide."""
-        parts = (self.data[:, HEADER + i * self.size :] for i in range(2))
-        turns, slopes = (part[:, : self.count + 1] for part in parts)
-        turns, magnitudes = turns[:, : self.count], slopes.abs()
-        before = torch.nextafter(turns, turns.new_full((), -torch.inf))
-        return torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], turns, before)
+        """The breakpoints of each row: the turns, or the numbers just before them."""
+        turns = self.data[:, HEADER : HEADER + self.count]
+        return torch.where(self.late, torch.nextafter(turns, turns.new_full((), -torch.inf)), turns)
 
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
@@ -334,15 +357,15 @@ class Table:
         else:
             step, last = self._grid
             part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
-        index = _integers(part, spare)
+        index = integers(part, spare)
         if self.how.kind == "bucket":
             if base is not None:
                 index.add_(base)
-            index.copy_(_taken(self._first, index, _scratch(spare)))
+            index.copy_(gathered(self._first, index, _scratch(spare)))
         if base is not None:
             index.add_(base)
         # A comparison in place takes a third of one that makes bools.
-        turned = _taken(self._turns, index, _scratch(spare)).le_(x)
+        turned = gathered(self._turns, index, _scratch(spare)).le_(x)
         return index.add_(turned.int() if spare is no_spare else turned.view(torch.int32).copy_(turned))
 
     def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
@@ -350,7 +373,7 @@ class Table:
         index = torch.zeros_like(x, dtype=torch.int32) if base is None else base.clone()
         step = self.size // 2
         while step:
-            index = index + step * (x >= _taken(self._turns, index + (step - 1))).int()
+            index = index + step * (x >= gathered(self._turns, index + (step - 1))).int()
             step //= 2
         return index
 
@@ -366,7 +389,7 @@ class Table:
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
-        return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), x - _taken(self._anchors, index))
+        return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index))
 
     def _compared(self, x: Tensor) -> Tensor:
         """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
@@ -384,36 +407,57 @@ class Table:
         """The same without a graph to record."""
         if not beside and x.numel() <= FEW:
             index = self._index_of_few(x)
-        elif self._even is not None:
-            index = self._even_index(x, spare)
+        elif self.even is not None:
+            index = self._even_index(x, self.even, spare)
         else:
             index = self.index(x, beside, spare)
         low, high = cast("Any", beside[2:4] if beside else self._bounds)
         y = torch.clamp(x, low, high, out=out)
         if spare is no_spare:
-            y.sub_(_taken(self._anchors, index))
-            return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), y, out=y)
-        line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
+            y.sub_(gathered(self._anchors, index))
+            return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
+        line = torch.view_as_real(gathered(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
         return torch.addcmul(line[..., 1], line[..., 0], y.sub_(line[..., 2]), out=y)
 
-    def _even_index(self, x: Tensor, spare: Spare) -> Tensor:
+    def _even_index(self, x: Tensor, even: Even, spare: Spare) -> Tensor:
         """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
-        step, first = cast("tuple[float, Tensor]", self._even)
-        cells, last = self._grid
-        cell = torch.add(self._origin, x, alpha=cells, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
+        step, last = self._grid
+        cell = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
         # A comparison in place takes a third of one that makes bools.
-        return _integers(cell.add_(torch.add(first, cell, alpha=step, out=_scratch(spare)).le_(x)), spare)
+        return integers(cell.add_(torch.add(even.first, cell, alpha=even.step, out=_scratch(spare)).le_(x)), spare)
+
+    def nearest(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """The number, from 1, of a breakpoint beside each element; with a fraction; one more behind the last; 0 of NaN.
+
+        The nearest one where a grid tells. In buffer 0, by way of 1 and 2.
+        """
+        if self.how.kind == "search":
+            segment = self._searched(x, beside[4] if beside else None)
+            if beside:
+                segment = segment - beside[4]
+            return (segment + 1) * (x == x)
+        if beside:
+            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last)
+        else:
+            step, last = self._grid
+            # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
+            last -= 0.5 if self.how.kind == "uniform" else 0.0
+            part = torch.add(self._origin, x, alpha=step, out=spare(0)).clamp_(0.0, last)
+        if self.how.kind == "uniform":
+            return part.add_(1.0).nan_to_num_(0.0)
+        cell = integers(part.nan_to_num_(0.0), spare)
+        if beside:
+            cell.add_(beside[4])
+        segment = gathered(self._first, cell, spare(1)).add_(1.0)
+        if spare is no_spare:
+            return segment.mul_(x == x)
+        # A comparison in place takes a third of one that makes bools.
+        known = cast("Tensor", spare(2)).copy_(x).eq_(x)
+        return torch.mul(segment, known, out=spare(0))
 
     def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
         """The slopes of segments by their index."""
-        return _taken(self._slopes, index, _scratch(spare))
-
-    def starts_at(self, index: Tensor) -> Tensor:
-        """The breakpoints where segments begin, by their index; for the first segment, where it ends."""
-        starts = torch.zeros_like(self.data)
-        starts[:, 1 : self.count + 1] = self.breakpoints
-        starts[:, 0] = self.breakpoints[:, 0]
-        return _taken(starts.view(-1), index)
+        return gathered(self._slopes, index, _scratch(spare))
 
     def gradient(
         self,
