@@ -16,7 +16,7 @@ from . import launch, piecewise_sums
 
 # So many values are summed by hats, which lose nothing and cost three instructions each; more of them by ramps, which
 # cost two. What is beyond leaves the memory the bound no longer.
-MOST_HATS = 4
+MOST_HATS = 6
 # Sums that a thread keeps in registers.
 MOST_SUMS = 64
 # Programs that share the elements: about sixteen for each of 132 multiprocessors. Another number would be another order

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .elementwise import _row_offsets, _share, _table
-from .piecewise import segment
+from .piecewise import position, segment, slope
 
 
 def launch_metadata(grid, kernel, args):
@@ -95,6 +95,12 @@ def _by_channel(t, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.conste
 # ----- places and ramps
 
 
+@triton.constexpr_function
+def _shifted(METHOD, EVEN, PRECISE, PART):
+    """Whether a place is the position in the grid that finds segments, half a step more."""
+    return METHOD != "lines" and EVEN and not PRECISE and not PART
+
+
 @triton.jit
 def _place(x, at, first, params, METHOD: tl.constexpr, EVEN: tl.constexpr, PRECISE: tl.constexpr, PART: tl.constexpr):
     """How many steps x lies after breakpoint `first`; of lines, how many segments its own comes after that.
@@ -105,10 +111,10 @@ def _place(x, at, first, params, METHOD: tl.constexpr, EVEN: tl.constexpr, PRECI
         return (at - first).to(tl.float32)
     else:
         if EVEN:
-            if PRECISE or PART:
-                t = (x - tl.load(params[8] + (first + 1))) * tl.load(params[0] + 5)
+            if _shifted(METHOD, EVEN, PRECISE, PART):
+                t = position(x, params[0])
             else:
-                t = tl.fma(x, tl.load(params[0] + 5), tl.load(params[0] + 6))
+                t = (x - tl.load(params[8] + (first + 1))) * tl.load(params[0] + 5)
         else:
             t = tl.fma(x - tl.load(params[8] + at), tl.load(params[9] + at), (at - (first + 1)).to(tl.float32))
         return t
@@ -127,7 +133,7 @@ def _ramp(t):
 
 
 @triton.jit
-def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr):
+def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr, SHIFT: tl.constexpr):
     """What a thread's elements add to each entry: the ramp that ends at it less the one that begins there."""
     parts = ()
     for k in tl.static_range(COUNT):
@@ -137,11 +143,11 @@ def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr):
         if k == COUNT - 1 and not PART:
             parts = parts + (tl.sum(g * before, axis=1) if HATS else before,)
         elif HATS:
-            ramp = _ramp(t - k)
+            ramp = _ramp(t - (k + SHIFT))
             parts = parts + (tl.sum(g * (before - ramp), axis=1),)
             before = ramp
         else:
-            ramp = tl.sum(g * _ramp(t - k), axis=1)
+            ramp = tl.sum(g * _ramp(t - (k + SHIFT)), axis=1)
             parts = parts + (before - ramp,)
             before = ramp
     return parts
@@ -187,14 +193,15 @@ def _summed(
 ):
     """The sums with a tile added."""
     PART: tl.constexpr = COUNT < TOTAL
+    SHIFT: tl.constexpr = 0.5 if _shifted(METHOD, EVEN, PRECISE, PART) else 0.0
     t = _place(x, at, first, params, METHOD, EVEN, PRECISE, PART)
     if PART and METHOD != "lines":
         t = _bounded(t, first, TOTAL)
     t = _by_thread(t, COLS)
-    sums = _added(sums, _parts(_by_thread(g, COLS), t, METHOD != "ramps", COUNT, PART), 0)
+    sums = _added(sums, _parts(_by_thread(g, COLS), t, METHOD != "ramps", COUNT, PART, SHIFT), 0)
     if METHOD == "lines":
         moved = _by_thread(g * (x - tl.load(params[8] + at)), COLS)
-        sums = _added(sums, _parts(moved, t, True, COUNT, PART), COUNT)
+        sums = _added(sums, _parts(moved, t, True, COUNT, PART, SHIFT), COUNT)
     if SLOPES:
         left, right = _tails(x, params, TOTAL)
         parts = (tl.sum(_by_thread(g * left, COLS), axis=1), tl.sum(_by_thread(g * right, COLS), axis=1))
@@ -220,7 +227,10 @@ def _alone(
         moved = tl.where(entry < TOTAL, g, g * (x - tl.load(params[8] + at)))
         return tl.where(at == k, moved, 0.0)
     else:
-        t = tl.minimum(tl.maximum(_place(x, at, 0, params, METHOD, EVEN, PRECISE, False), 0.0), TOTAL - 1.0)
+        t = _place(x, at, 0, params, METHOD, EVEN, PRECISE, False)
+        if _shifted(METHOD, EVEN, PRECISE, False):
+            t -= 0.5
+        t = tl.minimum(tl.maximum(t, 0.0), TOTAL - 1.0)
         hat = _ramp(1.0 - tl.abs(t - entry))
         left, right = _tails(x, params, TOTAL)
         weight = tl.where(entry < TOTAL, hat, tl.where(entry == TOTAL, left, right))
@@ -310,7 +320,8 @@ def sums_kernel(
         at = segment(x, params, KIND)
         if DX:
             if part == 0:
-                dx = (g * tl.load(params[2] + at)).to(dx_ptr.dtype.element_ty)
+                steepness = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
+                dx = (g * steepness).to(dx_ptr.dtype.element_ty)
                 target = _elements(dx_ptr, start, local, sizes, dx_strides, FLAT)
                 if whole:
                     tl.store(target, dx)
