@@ -32,10 +32,11 @@ def launch_metadata(grid, kernel, args):
 
 
 @triton.jit
-def _tile_channels(first, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr):
+def _tile_channels(first, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, VECTOR: tl.constexpr):
     """The channels of a tile, as a block that broadcasts with it."""
     if COLS:
-        return (first + tl.arange(0, CHANNELS))[None, None, :]
+        # As many side by side as a thread has sums for.
+        return tl.max_contiguous(first + tl.arange(0, CHANNELS), VECTOR)[None, None, :]
     else:
         return (first + tl.arange(0, CHANNELS * OTHERS) // OTHERS)[None, :, None]
 
@@ -45,10 +46,11 @@ def _tile_others(
     COLS: tl.constexpr, REPEATS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, VECTOR: tl.constexpr
 ):
     """The other indices of a tile, from its first one on."""
-    repeat = tl.arange(0, REPEATS)[:, None, None] * (OTHERS * VECTOR)
     if COLS:
+        repeat = tl.arange(0, REPEATS)[:, None, None] * OTHERS
         return repeat + tl.arange(0, OTHERS)[None, :, None]
     else:
+        repeat = tl.arange(0, REPEATS)[:, None, None] * (OTHERS * VECTOR)
         thread = tl.arange(0, CHANNELS * OTHERS) % OTHERS
         return repeat + (thread * VECTOR)[None, :, None] + tl.arange(0, VECTOR)[None, None, :]
 
@@ -63,13 +65,25 @@ def _elements(ptr, start, others, sizes, strides, FLAT: tl.constexpr):
 
 
 @triton.jit
-def _loaded(ptr, inside, index, others, whole):
+def _loaded(ptr, start, local, inside, others, whole, sizes, strides, FLAT: tl.constexpr):
     """A tile in fp32; without a mask, which forbids 16-byte accesses, if it is whole."""
     if whole:
-        t = tl.load(ptr)
+        t = tl.load(_elements(ptr, start, local, sizes, strides, FLAT))
     else:
-        t = tl.load(ptr, mask=inside & (index < others), other=0.0)
+        mask = inside & (start + local < others)
+        t = tl.load(_elements(ptr, start, local, sizes, strides, FLAT), mask=mask, other=0.0)
     return t.to(tl.float32)
+
+
+@triton.jit
+def _store(ptr, t, start, local, inside, others, whole, sizes, strides, FLAT: tl.constexpr):
+    """The same, to write."""
+    t = t.to(ptr.dtype.scalar.element_ty)
+    if whole:
+        tl.store(_elements(ptr, start, local, sizes, strides, FLAT), t)
+    else:
+        mask = inside & (start + local < others)
+        tl.store(_elements(ptr, start, local, sizes, strides, FLAT), t, mask=mask)
 
 
 @triton.jit
@@ -281,7 +295,7 @@ def sums_kernel(
     """
     COLS: tl.constexpr = LAYOUT == "cols"
     FLAT: tl.constexpr = LAYOUT == "flat"
-    BLOCK: tl.constexpr = REPEATS * OTHERS * VECTOR
+    BLOCK: tl.constexpr = REPEATS * OTHERS * (1 if COLS else VECTOR)
     PARTS: tl.constexpr = (TOTAL + COUNT - 1) // COUNT
     SETS: tl.constexpr = 2 if METHOD == "lines" else 1
 
@@ -294,16 +308,17 @@ def sums_kernel(
     group = pid // tiles
     first_channel = (pid % tiles) * CHANNELS
 
-    channel = _tile_channels(first_channel, COLS, OTHERS, CHANNELS)
+    channel = _tile_channels(first_channel, COLS, OTHERS, CHANNELS, VECTOR)
     inside = channel < channels
-    row = tl.where(inside, channel, 0).to(tl.int64)
     if FLAT:
         params = _table(table_ptr, TABLE[0])
     else:
-        params = _table(table_ptr + row * TABLE[1], TABLE[0])
-        grad_ptr += row * grad_strides[0]
-        saved_ptr += row * saved_strides[0]
-        dx_ptr += row * dx_strides[0]
+        # Beyond the edge the table is the first one, which exists.
+        params = _table(table_ptr + tl.where(inside, channel, 0).to(tl.int64) * TABLE[1], TABLE[0])
+        along = channel.to(tl.int64)
+        grad_ptr += along * grad_strides[0]
+        saved_ptr += along * saved_strides[0]
+        dx_ptr += along * dx_strides[0]
     local = _tile_others(COLS, REPEATS, OTHERS, CHANNELS, VECTOR)
 
     sums = ()
@@ -314,19 +329,14 @@ def sums_kernel(
     while tile < end:
         start = tile.to(tl.int64) * BLOCK if WIDE else tile * BLOCK
         whole = (start + BLOCK <= others) & (first_channel + CHANNELS <= channels)
-        index = start + local
-        g = _loaded(_elements(grad_ptr, start, local, sizes, grad_strides, FLAT), inside, index, others, whole)
-        x = _loaded(_elements(saved_ptr, start, local, sizes, saved_strides, FLAT), inside, index, others, whole)
+        where = (start, local, inside, others, whole, sizes)
+        g = _loaded(grad_ptr, *where, grad_strides, FLAT)
+        x = _loaded(saved_ptr, *where, saved_strides, FLAT)
         at = segment(x, params, KIND)
         if DX:
             if part == 0:
                 steepness = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
-                dx = (g * steepness).to(dx_ptr.dtype.element_ty)
-                target = _elements(dx_ptr, start, local, sizes, dx_strides, FLAT)
-                if whole:
-                    tl.store(target, dx)
-                else:
-                    tl.store(target, dx, mask=inside & (index < others))
+                _store(dx_ptr, g * steepness, *where, dx_strides, FLAT)
         sums = _summed(sums, g, x, at, first, params, METHOD, EVEN, PRECISE, SLOPES, COUNT, TOTAL, COLS)
         tile += 1
 
@@ -353,9 +363,9 @@ def sums_kernel(
             tile = begin
             while tile < end:
                 start = tile.to(tl.int64) * BLOCK if WIDE else tile * BLOCK
-                index = start + local
-                g = _loaded(_elements(grad_ptr, start, local, sizes, grad_strides, FLAT), inside, index, others, False)
-                x = _loaded(_elements(saved_ptr, start, local, sizes, saved_strides, FLAT), inside, index, others, False)
+                where = (start, local, inside, others, False, sizes)
+                g = _loaded(grad_ptr, *where, grad_strides, FLAT)
+                x = _loaded(saved_ptr, *where, saved_strides, FLAT)
                 parts = _alone(number, g, x, segment(x, params, KIND), params, METHOD, EVEN, PRECISE, TOTAL)
                 alone += tl.sum(_by_thread(parts, COLS), axis=1)
                 tile += 1
