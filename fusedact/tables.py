@@ -171,8 +171,7 @@ def prepare(
         torch.where(left.detach() == 0, torch.minimum(low, torch.full_like(low, -FAR)), -torch.inf),
         torch.where(right.detach() == 0, torch.maximum(high, torch.full_like(low, FAR)), torch.inf),
         steps,
-        -low * steps,
-        torch.zeros(channels, HEADER - 7, dtype=torch.float64, device=b.device),
+        torch.zeros(channels, HEADER - 6, dtype=torch.float64, device=b.device),
     ]
     parts = [
         *header,
