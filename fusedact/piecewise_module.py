@@ -257,7 +257,7 @@ class PWL(TableParameters):
                 f"got a tensor on {input.device}"
             )
         if self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored):
-            return learned.apply(input, self._points(), self._plan(), self.channel_dim)
+            return learned.apply(OWNER, input, self._points(), self._plan(), self.channel_dim)
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
 
     @property

@@ -411,6 +411,7 @@ def test_autocast_and_halves(dtype):
 def test_fully_sharded():
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
@@ -418,10 +419,16 @@ def test_fully_sharded():
         act = fusedact.PWL.from_function(torch.tanh, -3.0, 3.0, 9, learnable=ALL, num_parameters=3, monotone=True)
         expected = torch.autograd.grad(act(x).square().sum(), list(act.parameters()))
         net = nn.Sequential(act)
-        fsdp.fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+        mesh = init_device_mesh("cpu", (1,))
+        fsdp.fully_shard(net, mesh=mesh)
         net(x).square().sum().backward()
         found = [p.grad.full_tensor() for p in net.parameters()]
         torch.testing.assert_close(found, list(expected))
+        sharded = distribute_tensor(x, mesh, [Shard(0)])
+        with pytest.raises(TypeError, match="for plain tensors, got a DTensor; use its to_local()"):
+            FF.pwl(sharded, B, torch.tensor(V, requires_grad=True))
+        with pytest.raises(TypeError, match="for plain tensors, got a DTensor; use its to_local()"):
+            FF.pwl(x, B, distribute_tensor(torch.tensor(V), mesh, [Replicate()]).requires_grad_())
     finally:
         torch.distributed.destroy_process_group()
 
