@@ -246,6 +246,7 @@ class Table:
         self._last = data[0, 2]
         # Where the grid of one row begins, in steps.
         self._origin = data[0, 1] * self._last
+        self._origin_from_one = self._origin + 1.0
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
 
     @cached_property
@@ -403,31 +404,35 @@ class Table:
     def nearest(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
         """The number, from 1, of a breakpoint beside each element; with a fraction; one more behind the last; 0 of NaN.
 
-        The nearest one where a grid tells. In buffer 0, by way of 1 and 2.
+        The nearest one where a grid tells. In the first part of buffer 0, by way of the third and fourth.
         """
-        if self.how.kind == "search":
+        kind = self.how.kind
+        if kind == "search":
             segment = self._searched(x, beside[4] if beside else None)
             if beside:
                 segment = segment - beside[4]
             return (segment + 1) * (x == x)
+        room = spare(0, torch.float32, 0)
         if beside:
-            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last)
+            part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last).add_(1.0)
         else:
             step, last = self._grid
             # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
-            last -= 0.5 if self.how.kind == "uniform" else 0.0
-            part = torch.add(self._origin, x, alpha=step, out=spare(0)).clamp_(0.0, last)
-        if self.how.kind == "uniform":
-            return part.add_(1.0).nan_to_num_(0.0)
-        cell = integers(part.nan_to_num_(0.0), spare)
+            last += 0.5 if kind == "uniform" else 1.0
+            part = torch.add(self._origin_from_one, x, alpha=step, out=room).clamp_(1.0, last)
+        part.nan_to_num_(0.0)
+        if kind == "uniform":
+            return part
+        # The cell of a NaN is the first one, and its number changed behind that.
+        cell = integers(part.sub_(1.0).clamp_min_(0.0), spare)
         if beside:
             cell.add_(beside[4])
-        segment = gathered(self._first, cell, spare(1)).add_(1.0)
+        segment = gathered(self._first, cell, spare(0, torch.float32, 2)).add_(1.0)
         if spare is no_spare:
             return segment.mul_(x == x)
         # A comparison in place takes a third of one that makes bools.
-        known = cast("Tensor", spare(2)).copy_(x).eq_(x)
-        return torch.mul(segment, known, out=spare(0))
+        known = cast("Tensor", spare(0, torch.float32, 3)).copy_(x).eq_(x)
+        return torch.mul(segment, known, out=room)
 
     def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
         """The slopes of segments by their index."""
