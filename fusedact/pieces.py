@@ -240,7 +240,9 @@ def backward(
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]
-    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit):
+    for g_piece, x_piece, *rest, dx_piece in pieces_of(
+        g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit
+    ):
         memory.piece = x_piece
         cut = iter(rest)
         values = operands([next(cut) for _ in operands.cut])

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, ops, registry, table_checks, tables
+from . import compat, eager, ops, registry, tables
 from .checks import check_input, check_number
 from .registry import ActivationSpec
+from .table_checks import MAX_BREAKPOINTS, as_slope, as_table, channels_of, check_tables
 from .tables import Table
 
 __all__ = ["PWL", "pwl"]
@@ -85,10 +86,10 @@ def pwl(
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
             _check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
             return ops.apply(found[1].spec, x, (), inplace)
-    b, v = (table_checks.as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
-    channels = table_checks.channels_of(OWNER, b, v)
-    left = table_checks.as_slope(OWNER, "left_slope", left_slope, channels)
-    right = table_checks.as_slope(OWNER, "right_slope", right_slope, channels)
+    b, v = (as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
+    channels = channels_of(OWNER, b, v)
+    left = as_slope(OWNER, "left_slope", left_slope, channels)
+    right = as_slope(OWNER, "right_slope", right_slope, channels)
     for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
         if isinstance(t, Tensor) and t.device != x.device:
             raise ValueError(f"{OWNER}: {name} must be on the device of x, {x.device}, got a tensor on {t.device}")
@@ -96,7 +97,7 @@ def pwl(
     plain = is_compiling() or compat.transforms_active()
     known = not is_compiling() and _may_check((b, v), sources, check)
     if known:
-        table_checks.check_tables(OWNER, b, v, (left, right))
+        check_tables(OWNER, b, v, (left, right))
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     learned = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (b, v, left, right))
     how = tables.plan(b, v) if known and not plain and not learned else tables.SEARCH
@@ -212,15 +213,15 @@ class PWL(nn.Module):
     ) -> None:
         super().__init__()
         owner = "fusedact.PWL"
-        b, v = (table_checks.as_table(owner, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
-        channels = table_checks.channels_of(owner, b, v)
+        b, v = (as_table(owner, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
+        channels = channels_of(owner, b, v)
         slopes = []
         for name, s in (("left_slope", left_slope), ("right_slope", right_slope)):
             slope = torch.tensor(s, dtype=torch.float64) if isinstance(s, list | tuple) else s
-            slopes.append(torch.as_tensor(table_checks.as_slope(owner, name, slope, channels)).reshape(-1))
+            slopes.append(torch.as_tensor(as_slope(owner, name, slope, channels)).reshape(-1))
         dtype = dtype or torch.get_default_dtype()
         b, v, left, right = (t.detach().to(dtype) for t in (b, v, *slopes))
-        table_checks.check_tables(owner, b, v, (left, right))
+        check_tables(owner, b, v, (left, right))
         for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
             self.register_buffer(name, t.to(device, copy=True))
         self.channel_dim = int(check_number(owner, "channel_dim", channel_dim))
@@ -246,7 +247,7 @@ class PWL(nn.Module):
             ValueError: if there are not K + 1 slopes.
         """
         owner = "fusedact.PWL.from_slopes"
-        b, s = (table_checks.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes)))
+        b, s = (as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes)))
         if b.dim() != 1 or s.shape != (len(b) + 1,):
             raise ValueError(
                 f"{owner}: slopes must have one entry more than breakpoints, "
@@ -288,10 +289,8 @@ class PWL(nn.Module):
         owner = "fusedact.PWL.from_function"
         if not low < high:
             raise ValueError(f"{owner}: low must be below high, got {low} and {high}")
-        if not 2 <= num_breakpoints <= table_checks.MAX_BREAKPOINTS:
-            raise ValueError(
-                f"{owner}: num_breakpoints must be from 2 to {table_checks.MAX_BREAKPOINTS}, got {num_breakpoints}"
-            )
+        if not 2 <= num_breakpoints <= MAX_BREAKPOINTS:
+            raise ValueError(f"{owner}: num_breakpoints must be from 2 to {MAX_BREAKPOINTS}, got {num_breakpoints}")
         b = torch.linspace(low, high, num_breakpoints, dtype=torch.float64)
         v = function(b).detach()
         chords = v.diff() / b.diff()
@@ -368,7 +367,7 @@ class PWL(nn.Module):
         if found is None or found[0] != key or any(a is not b for a, b in zip(found[1], buffers, strict=True)):
             how = tables.SEARCH
             if not self.breakpoints.is_meta:
-                table_checks.check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
+                check_tables("fusedact.PWL", self.breakpoints, self.values, (self.left_slope, self.right_slope))
                 how = tables.plan(self.breakpoints, self.values)
             with torch.no_grad():
                 table = self._prepare(dtype, how)

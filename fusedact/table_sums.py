@@ -97,15 +97,16 @@ class _Places:
         """The gradients of the values, and of the slopes or zeros."""
         nan, near, behind = self._parts(sums)
         nan_moment, moment, behind_moment = self._parts(moments)
-        count, steps = self.table.count, self.table.breakpoints.double().diff()
+        count = self.table.count
+        steps = self.table.breakpoints.double().diff()
         made = sums.new_zeros(self.channels, count + 2)
         made[:, :count] = near.sum(2)
         made[:, 0] += nan
         made[:, count - 1] += behind
         # What lies beside one breakpoint counts in part to the next.
-        for shared in (moment[:, 1:, 0] / steps, moment[:, :-1, 2] / steps):
-            made[:, : count - 1] -= shared
-            made[:, 1:count] += shared
+        shared = (moment[:, 1:, 0] + moment[:, :-1, 2]).div_(steps)
+        made[:, : count - 1] -= shared
+        made[:, 1:count] += shared
         if slopes:
             made[:, count] = moment[:, 0, 0] + nan_moment
             made[:, count + 1] = moment[:, -1, 2] + behind_moment
@@ -137,6 +138,10 @@ def _turns(length: int, lanes: int, size: int) -> Tensor:
     return torch.arange(length, dtype=torch.int32).remainder_(lanes).mul_(size)
 
 
+def _scatters_complex(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
 class _Sums:
     """The sums of g and of g times the distance, for each place. Which sum an element adds to, its number decides."""
 
@@ -155,12 +160,11 @@ class _Sums:
         self._turns = _turns(self._length, self._lanes, places) if self._lanes > 1 else None
 
     def add(self, place: Tensor, terms: Tensor) -> None:
-        """Add a piece: contiguous tensors of one shape; place is overwritten."""
-        if not place.is_cpu:
-            # No scatter takes complex numbers there.
-            self._total.index_add_(0, place.reshape(-1), torch.view_as_real(terms).reshape(-1, 2))
+        """Add a piece: tensors of one shape; place is overwritten."""
+        place, terms = place.reshape(-1), terms.reshape(-1)
+        if not _scatters_complex(place.device):
+            self._total.index_add_(0, place, torch.view_as_real(terms))
             return
-        place, terms = place.view(-1), terms.view(-1)
         whole = self._rows * self._length
         for start in range(0, len(place), whole):
             part, its = (place, terms) if len(place) == whole else (t[start : start + whole] for t in (place, terms))
@@ -188,6 +192,12 @@ class _Sums:
         return self._total[:, 0], self._total[:, 1]
 
 
+def _widened(t: Tensor, dtype: torch.dtype, spare: Spare, number: int) -> Tensor:
+    if t.dtype == dtype:
+        return t
+    return t.to(dtype) if spare is no_spare else spare(number).copy_(t)  # type: ignore[union-attr]
+
+
 def backward(
     table: Table, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
 ) -> tuple[Tensor | None, Tensor]:
@@ -207,13 +217,12 @@ def backward(
         # More bytes for each element.
         limit = max(1, limit // 2)
     memory = Memory(x)
+    # The buffers are for float32, and cost a short tensor more than they save.
+    spare: Spare = no_spare if dtype == torch.float64 or x.numel() < SHORT else memory
     last = x if dx is None else dx
     for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *beside, *places.beside, last, limit=limit):
         memory.piece = x_piece
-        # The buffers of tables are for float32.
-        spare: Spare = no_spare if dtype == torch.float64 else memory
-        x_wide = x_piece if x.dtype == dtype else memory.widened(x_piece, _X)
-        g_wide = g_piece if g.dtype == dtype else memory.widened(g_piece, _G)
+        x_wide, g_wide = _widened(x_piece, dtype, spare, _X), _widened(g_piece, dtype, spare, _G)
         place, distance = places.of(x_wide, cut, spare)
         if dx is not None:
             slope = gathered(places.slopes, place, spare(0, torch.float32, 0))
@@ -221,9 +230,10 @@ def backward(
                 torch.mul(slope, g_wide, out=dx_piece)
             else:
                 dx_piece.copy_(slope.mul_(g_wide))
-        terms = None if spare is no_spare else memory(0, torch.complex64, 0)
-        terms = torch.complex(g_wide, distance.mul_(g_wide), out=terms)
-        sums.add(place, terms if sums.dtype == terms.dtype else memory(_TERMS, sums.dtype).copy_(terms))
+        terms = torch.complex(g_wide, distance.mul_(g_wide), out=spare(0, torch.complex64, 0))
+        if terms.dtype != sums.dtype:
+            terms = terms.to(sums.dtype) if spare is no_spare else memory(_TERMS, sums.dtype).copy_(terms)
+        sums.add(place, terms)
     first, second = sums.result()
     if wanted == "lines":
         return dx, places.lines(first, second)

@@ -231,7 +231,8 @@ class Table:
     `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x.
     """
 
-    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int) -> None:
+    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int, like: Table | None = None) -> None:
+        """`like`, a table with the same breakpoints and plan, saves computing what depends on these alone."""
         self.data = data
         self.count = count
         self.how = how
@@ -243,17 +244,21 @@ class Table:
         starts = [HEADER + i * self.size for i in range(4)]
         self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
         self._first = flat[HEADER + 5 * self.size :]
-        self._last = data[0, 2]
-        # Where the grid of one row begins, in steps.
-        self._origin = data[0, 1] * self._last
-        self._origin_from_one = self._origin + 1.0
+        # For one row: scale, offset and bounds.
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+        if like is None:
+            # Where the grid of one row begins, in steps; and counted from 1.
+            origin = self._one[1] * data[0, 2]
+            self._origin = origin, origin + 1.0
+        else:
+            self._origin = like._origin
+            self.__dict__.update({name: getattr(like, name) for name in ("_grid", "breakpoints", "even")})
 
     @cached_property
     def _grid(self) -> tuple[float, float]:
         """The steps of the grid in x, and its last cell, for one row."""
-        last = self._last.item()
-        return self._one[0].item() * last, last
+        scale, _, last = self.data[0, :3].tolist()
+        return scale * last, last
 
     @cached_property
     def even(self) -> Even | None:
@@ -264,12 +269,12 @@ class Table:
     @cached_property
     def _bounds(self) -> tuple[float, float]:
         """The bounds of x for one row, as numbers."""
-        low, high = (t.item() for t in self._one[2:])
+        low, high = self.data[0, 3:5].tolist()
         return low, high
 
     @cached_property
     def _lines(self) -> Tensor:
-        """Each segment's slope, value at the anchor, and anchor, as one complex number: one gather in place of three."""
+        """Each segment's slope, value at the anchor, and anchor, as one complex number, which one gather reads."""
         count = self._anchors.numel()
         slopes, values = self._slopes[:count], self._values[:count]
         return torch.stack([slopes, values, self._anchors, self._anchors], 1).view(torch.complex128).view(-1)
@@ -328,10 +333,10 @@ class Table:
         # A NaN counts as 0.
         if beside:
             part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1])
-            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self._last)
+            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self.data[0, 2])
         else:
             step, last = self._grid
-            part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
+            part = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
         index = integers(part, spare)
         if self.how.kind == "bucket":
             if base is not None:
@@ -364,7 +369,9 @@ class Table:
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
-        return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index))
+        return torch.addcmul(
+            gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index)
+        )
 
     def _compared(self, x: Tensor) -> Tensor:
         """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
@@ -397,7 +404,7 @@ class Table:
     def _even_index(self, x: Tensor, even: Even, spare: Spare) -> Tensor:
         """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
         step, last = self._grid
-        cell = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
+        cell = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
         # A comparison in place takes a third of one that makes bools.
         return integers(cell.add_(torch.add(even.first, cell, alpha=even.step, out=_scratch(spare)).le_(x)), spare)
 
@@ -414,12 +421,12 @@ class Table:
             return (segment + 1) * (x == x)
         room = spare(0, torch.float32, 0)
         if beside:
-            part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last).add_(1.0)
+            part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self.data[0, 2]).add_(1.0)
         else:
             step, last = self._grid
             # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
             last += 0.5 if kind == "uniform" else 1.0
-            part = torch.add(self._origin_from_one, x, alpha=step, out=room).clamp_(1.0, last)
+            part = torch.add(self._origin[1], x, alpha=step, out=room).clamp_(1.0, last)
         part.nan_to_num_(0.0)
         if kind == "uniform":
             return part
