@@ -276,7 +276,7 @@ SUBJECTS: dict[str, Subject] = {
     "swish": Subject("swish", _beta, composition=_swish, cancelling=0.5),
     "pwl (17 points)": Subject("pwl", functools.partial(_sine, 17), composition=_pwl, kinks=("breakpoints",)),
     "pwl (1024 points)": Subject("pwl", functools.partial(_sine, 1024), composition=_pwl, kinks=("breakpoints",)),
-    **{f"pwl learned ({points} points)": _learned_table(points) for points in (17, 64, 1024)},
+    **{f"pwl learned ({points} points)": _learned_table(points) for points in (17, 64)},
     "pwl learned per channel (17 points)": _learned_table(17, _channels_last),
     "relu_sigmoid (learned)": Subject("relu_sigmoid", _threshold, composition=_relu_sigmoid, learned=("threshold",)),
     "swish (learned)": Subject("swish", _beta, composition=_swish, learned=("beta",), cancelling=0.5),
