@@ -23,9 +23,8 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 
-# The same for tables, whatever the threads: 960 KiB of what they need for each element, 20 bytes. Up to four threads
-# share a piece; more get pieces of their own.
-TABLE_PIECE = 3 * 2**14
+# The same for tables, whatever the threads: they need up to 20 bytes for each element. Up to four threads share one.
+TABLE_PIECE = 2**16
 
 
 def piece_limit(x: Tensor, table: bool = False) -> int:
@@ -241,7 +240,9 @@ def backward(
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]
-    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit):
+    for g_piece, x_piece, *rest, dx_piece in pieces_of(
+        g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit
+    ):
         memory.piece = x_piece
         cut = iter(rest)
         values = operands([next(cut) for _ in operands.cut])
