@@ -21,7 +21,7 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "tables", "table_grid", "large_pages", "pieces", "table_sums"),
+    *("table_checks", "tables", "table_grid", "pieces", "table_sums"),
     *("execution", "rows", "catalog", "operators", "ops"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
