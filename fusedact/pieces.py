@@ -34,12 +34,11 @@ def piece_limit(x: Tensor, table: bool = False) -> int:
     return TABLE_PIECE * max(1, threads // 4) if table else PIECE_PER_THREAD * threads
 
 
-def pieces_of(*tensors: Tensor, limit: int | None = None) -> Iterator[tuple[Tensor, ...]]:
-    """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
+def pieces_of(*tensors: Tensor, limit: int) -> Iterator[tuple[Tensor, ...]]:
+    """Views of tensors of one shape that cover them in pieces of at most so many elements, without a copy.
 
     Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
-    limit = limit or piece_limit(tensors[-1])
     numel = tensors[-1].numel()
     if numel <= limit:
         yield tensors
