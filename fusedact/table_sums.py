@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .cpu_forms import Spare, no_spare
 from .eager import HALF_DTYPES
-from .large_pages import empty_like
 from .pieces import TABLE_PIECE, Memory, piece_limit, pieces_of
 from .tables import Table, gathered, integers
 
@@ -208,7 +207,7 @@ def backward(
     distance of x from the breakpoint where the segment begins; the first segment's ends at it.
     """
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    dx = empty_like(x) if dx_needed else None
+    dx = torch.empty_like(x) if dx_needed else None
     beside = table.beside(x)
     places = _Places(table, x)
     sums = _Sums(places.count, x)

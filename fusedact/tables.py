@@ -46,7 +46,7 @@ EVEN, PLACE_ERROR = 2.0**-18, 2.0**-17
 FAR = 2.0**126
 FARTHEST_ROOT = 1e30
 # Up to so many elements a search by one operation takes less time than an index by several.
-FEW = 2**12
+FEW = 2**11
 # index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
 # and with indices of 64 bits. Derived from these figures, measured with two threads.
 THREADS_TO_TAKE = 4

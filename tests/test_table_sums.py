@@ -165,14 +165,16 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("piece", [100, PIECE])
+@pytest.mark.parametrize(
+    ("dtype", "piece"), [(torch.bfloat16, 100), (torch.float32, 100), (torch.float64, PIECE)], ids=str
+)
 @pytest.mark.parametrize("of_g", LAYOUTS)
 @pytest.mark.parametrize("of_x", LAYOUTS)
 @pytest.mark.parametrize("channel_dim", [None, 0, 1, 2])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_layouts(of_x, of_g, channel_dim, dtype, piece, monkeypatch):
     monkeypatch.setattr(pieces, "TABLE_PIECE", piece)
-    monkeypatch.setattr(table_sums, "SHORT", 0)
+    if piece < PIECE:
+        monkeypatch.setattr(table_sums, "SHORT", 0)
     shape = (6, 5, 37)
     rows = drawn(8, True, 1 if channel_dim is None else shape[channel_dim])
     x, g = LAYOUTS[of_x](2 * torch.randn(shape).to(dtype)), LAYOUTS[of_g](torch.randn(shape).to(dtype))
