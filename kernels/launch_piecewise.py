@@ -17,8 +17,8 @@ from . import launch, piecewise_sums
 # So many values are summed by hats, which lose nothing and cost three instructions each; more of them by ramps, which
 # cost two. What is beyond leaves the memory the bound no longer.
 MOST_HATS = 6
-# Sums that a thread keeps in registers.
-MOST_SUMS = 64
+# Values that a program sums, and segments, which have two sums and weights of their own: as many as no target spills.
+MOST_SUMS, MOST_SEGMENTS = 48, 12
 # Programs that share the elements: about sixteen for each of 132 multiprocessors. Another number would be another order
 # of summation, so it depends on no device.
 PROGRAMS = 2112
@@ -56,7 +56,7 @@ class Tile:
 def method(count: int, wanted: str) -> Method:
     """The way to sum for tables of so many breakpoints."""
     if wanted == "lines":
-        name, total, most = "lines", count + 1, MOST_SUMS // 2
+        name, total, most = "lines", count + 1, MOST_SEGMENTS
     else:
         name, total, most = "hats" if count <= MOST_HATS else "ramps", count, MOST_SUMS
     return Method(name, triton.cdiv(total, triton.cdiv(total, most)), total)

@@ -1,0 +1,102 @@
+"""The machine code of the sums of learned tables: 16-byte accesses, no spills, no atomics. No device is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+
+import pytest
+import torch
+
+from fusedact import compat
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if compat.interpreting:
+    pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
+
+import benches
+
+from fusedact.kernels import launch_piecewise
+
+aot, ledger = benches.load("aot"), benches.load("piecewise_ledger")
+
+pytestmark = pytest.mark.usefixtures("triton_cache")
+
+
+def assert_in_registers(kernel, target, dx=True):
+    """Sums stay in a thread's registers, and tensors move 16 bytes at a time."""
+    if target == "gfx942":
+        counts = aot.amdgcn(kernel)
+        assert counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] >= 4
+        assert counts["buffer_store_dwordx4"] + counts["global_store_dwordx4"] >= 2 * dx
+        assert not [i for i in counts if "atomic" in i or i.startswith("scratch_")]
+        metadata = aot.amd_metadata(kernel)
+        # Scalars may go to the lanes of a vector register, no farther.
+        assert metadata["vgpr_spill_count"] == metadata["private_segment_fixed_size"] == 0
+        return
+    instructions = Counter(aot.sass(kernel))
+    wide = {name: sum(n for i, n in instructions.items() if i.startswith(name) and ".128" in i) for name in ("LDG", "STG")}
+    assert wide["LDG"] >= 4 and wide["STG"] == (2 if dx else 0)
+    assert not [i for i in instructions if i.startswith(("ATOM", "RED.", "LDL", "STL"))]
+    used = aot.resources(kernel)
+    assert used["STACK"] + used["LOCAL"] == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "case"),
+    [
+        ("sm_80", ledger.Case(4, dtype="fp32")),
+        ("sm_80", ledger.Case(16)),
+        ("sm_90", ledger.Case(8)),
+        ("sm_90", ledger.Case(64)),
+        ("sm_90", ledger.Case(16, spacing="uneven", dtype="fp32")),
+        ("sm_100", ledger.Case(48)),
+        ("sm_100", ledger.Case(11, wanted="lines")),
+        ("sm_100", ledger.Case(8, layout="second")),
+        ("gfx942", ledger.Case(16)),
+        ("gfx942", ledger.Case(8, wanted="lines")),
+    ],
+    ids=str,
+)
+def test_sums(target, case):
+    kernel, _ = ledger.compiled(case, target)
+    assert_in_registers(kernel, target)
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("count", [8, 16])
+def test_channels_along_the_columns(count, target):
+    """A thread has sums for each of its channels: the fewer channels, the more sums."""
+    kernel, _ = ledger.compiled(ledger.Case(count, layout="last"), target)
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(kernel).values())
+        return
+    instructions = aot.sass(kernel)
+    wide = ".64" if count == 8 else ""
+    assert [i for i in instructions if i.startswith("STG.E" + wide)]
+    assert not [i for i in instructions if i.startswith(("ATOM", "RED.", "LDL", "STL"))]
+
+
+def test_one_kernel_for_any_length():
+    """Nothing is compiled for a new length; a profiler sees what is launched."""
+    with aot.stub_driver(aot.TARGETS["sm_90"]) as stub:
+        table, how = ledger.table(ledger.Case(4), 1)
+        for n in (1024, 1000, 999, 2**18):
+            x = torch.zeros(n)
+            launch_piecewise.backward(x, x, torch.empty_like(x), table, how.kind, 4, "values", False, None)
+        assert len(aot._kernels_of(stub.device)) == 1 and len(stub.launches) == 4
+        shown = stub.launches[-1].launch_metadata.get()
+    assert shown["name"].startswith("pwl_uniform_hats_4") and shown["bytes"] == 3 * 2**18 * 4
+
+
+def test_the_grid_depends_on_the_shape_alone():
+    """Another grid would be another order of summation."""
+    grids = []
+    with aot.stub_driver(aot.TARGETS["sm_90"]) as stub:
+        table, how = ledger.table(ledger.Case(4), 1)
+        for n in (2**12, 2**24, 2**24):
+            x = torch.empty(n, dtype=torch.bfloat16)
+            launch_piecewise.backward(x, x, x, table, how.kind, 4, "values", False, None)
+        grids = [launched.grid[0] for launched in stub.launches]
+    assert grids[0] == 2 and grids[1] == grids[2] <= launch_piecewise.PROGRAMS
