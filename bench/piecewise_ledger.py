@@ -58,6 +58,7 @@ class Row:
     parts: int
     instructions: float
     registers: int
+    # Accesses to local memory in a round of the loop. What lies there outside of it costs nothing worth the name.
     spills: int
     # What a copy of as many bytes takes, as a part of what this does, if the issue of instructions is the other bound.
     predicted_share: float
@@ -91,9 +92,10 @@ def compiled(case: Case, target: str = ledger.PREDICTED_FOR) -> tuple[Any, int]:
 def row(case: Case) -> Row:
     """Compile and count."""
     kernel, elements = compiled(case)
-    code, registers, spills = ledger._read(kernel)
+    code, registers, _ = ledger._read(kernel)
     size = ledger.DTYPES[case.dtype].itemsize
     way = disassembly.shortest_round(code, elements * size)
+    spills = sum(i.name.startswith(("LDL", "STL")) for i in way)
     how = launch_piecewise.method(case.count, case.wanted)
     instructions = len(way) / elements * how.parts
     issued = ledger.ISSUE * ledger.ISSUE_SHARE / instructions

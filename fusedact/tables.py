@@ -41,8 +41,8 @@ HEADER = 8
 MAX_CELLS = 4096
 # Where intercepts are so much larger than values, y = intercept + slope x loses what fp16 can show.
 STEEP = 64.0
-# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables; and
-# how wrong float32 arithmetic may be about an element's place.
+# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables;
+# and how wrong float32 arithmetic may be about an element's place.
 EVEN, PLACE_ERROR = 2.0**-18, 2.0**-17
 # Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
 FAR = 2.0**126

@@ -136,9 +136,7 @@ def backward(
         others + block >= 2**31,
     )
     lengths = (channels, others)
-    key = launch._strided_key(
-        "pwl_sums", tensors, integers, (), channels >= 2**31, others >= 2**31, *constants
-    )
+    key = launch._strided_key("pwl_sums", tensors, integers, (), channels >= 2**31, others >= 2**31, *constants)
     kernel = piecewise_sums.sums_kernel
     launch._run(kernel, tile.programs * how.parts, key, *tensors, *lengths, *integers, *constants)
     return partials.sum(1, dtype=torch.float64).t().reshape(shape)
@@ -147,7 +145,7 @@ def backward(
 def _sides(
     grad: Tensor, saved: Tensor, target: Tensor, channel_dim: int | None, writes: bool
 ) -> tuple[str, int, list[int], list[tuple[int, ...]]]:
-    """The layout of the tiles, the number of channels, the other sizes, and each tensor's strides, the channel's first."""
+    """The tiles' layout, the number of channels, the other sizes, and each tensor's strides, the channel's first."""
     # Without dx no tensor is known to be dense: equal strides say nothing then.
     flat = launch._same_dense_layout(grad, saved, target) if writes else grad.is_contiguous() and saved.is_contiguous()
     if channel_dim is None and flat:

@@ -1,4 +1,4 @@
-"""The backward of learned piecewise-linear tables: dx, and the sums that the tables' gradients are made of, in one pass.
+"""The backward of learned piecewise-linear tables: dx, and the sums that their gradients are made of, in one pass.
 
 A tile has three axes, one of which counts threads, so that sums along the others stay inside a thread. A thread keeps
 one sum per entry in registers from tile to tile; after the last one threads are added, to one fp32 number per entry,
@@ -176,10 +176,10 @@ def _added(sums, parts, START: tl.constexpr):
     """The sums, those from START on with the parts added."""
     grown = ()
     for i in tl.static_range(len(sums)):
+        added = sums[i]
         if i >= START and i < START + len(parts):
-            grown = grown + (sums[i] + parts[i - START],)
-        else:
-            grown = grown + (sums[i],)
+            added += parts[i - START]
+        grown = grown + (added,)
     return grown
 
 
@@ -216,10 +216,9 @@ def _summed(
     if PART and METHOD != "lines":
         t = _bounded(t, first, TOTAL)
     weights = _by_thread(g, COLS)
+    moved = weights
     if METHOD == "lines":
         moved = _by_thread(g * (x - tl.load(params[8] + at)), COLS)
-    else:
-        moved = weights
     sums = _added(sums, _parts(weights, moved, _by_thread(t, COLS), METHOD, COUNT, PART, SHIFT), 0)
     if SLOPES:
         left, right = _tails(x, params, TOTAL)
@@ -291,6 +290,8 @@ def sums_kernel(
     BLOCK: tl.constexpr = REPEATS * OTHERS * (1 if COLS else VECTOR)
     PARTS: tl.constexpr = (TOTAL + COUNT - 1) // COUNT
     SETS: tl.constexpr = 2 if METHOD == "lines" else 1
+    # The order that leaves more registers free.
+    LATE: tl.constexpr = COLS and not EVEN
 
     pid = tl.program_id(0)
     part = pid % PARTS
@@ -326,11 +327,12 @@ def sums_kernel(
         g = _loaded(grad_ptr, *where, grad_strides, FLAT)
         x = _loaded(saved_ptr, *where, saved_strides, FLAT)
         at = segment(x, params, KIND)
-        if DX:
-            if part == 0:
-                steepness = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
-                _store(dx_ptr, g * steepness, *where, dx_strides, FLAT)
+        if DX and not LATE and part == 0:
+            slopes = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
+            _store(dx_ptr, g * slopes, *where, dx_strides, FLAT)
         sums = _summed(sums, g, x, at, first, params, METHOD, EVEN, PRECISE, SLOPES, COUNT, TOTAL, COLS)
+        if DX and LATE and part == 0:
+            _store(dx_ptr, g * tl.load(params[2] + at), *where, dx_strides, FLAT)
         tile += 1
 
     column = first_channel + tl.arange(0, CHANNELS)

@@ -107,7 +107,11 @@ ALL = [
 # The interpreter takes its time.
 LARGE = [
     *((64, torch.float32, spacing, wanted) for spacing in ("even", "uneven") for wanted in ("values", "lines")),
-    *((64, torch.bfloat16, "even", "values"), (17, torch.float32, "close", "values"), (17, torch.float16, "close", "lines")),
+    *(
+        (64, torch.bfloat16, "even", "values"),
+        (17, torch.float32, "close", "values"),
+        (17, torch.float16, "close", "lines"),
+    ),
     *((256, torch.float32, "even", "values"), (256, torch.bfloat16, "uneven", "values")),
     *((1024, torch.bfloat16, "even", "values"), (100, torch.float32, "uneven", "lines")),
 ]
