@@ -107,3 +107,20 @@ def test_the_grid_depends_on_the_shape_alone():
             launch_piecewise.backward(x, x, x, table, how.kind, 4, "values", False, None)
         grids = [launched.grid[0] for launched in stub.launches]
     assert grids[0] == 2 and grids[1] == grids[2] <= launch_piecewise.PROGRAMS
+
+
+@pytest.mark.parametrize("kind", ["uniform", "bucket", "search"])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_rows(target, kind):
+    """The kernel that prepares a table compiles for slopes of every kind, and uses no local memory."""
+    b = torch.linspace(-4, 4, 17)
+    left = torch.zeros(1) if kind == "uniform" else 0.5
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        rows = launch_piecewise.prepare(b, b.expand(3, 17), left, torch.zeros(3), kind, 40)
+        (kernel,) = aot._kernels_of(stub.device)
+        assert stub.launches[0].grid == (3, 1, 1) and rows.shape[0] == 3
+    if target == "gfx942":
+        assert not any(aot.amd_metadata(kernel).values())
+    else:
+        used = aot.resources(kernel)
+        assert (used["STACK"], used["LOCAL"]) == (0, 0)
