@@ -12,9 +12,18 @@ from torch import Tensor
 from . import compat, pieces, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
-from .tables import Table
+from .tables import Plan, Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "learned_backward", "on_device"]
+__all__ = [
+    "Call",
+    "Parameters",
+    "backward",
+    "double_backward",
+    "forward",
+    "learned_backward",
+    "on_device",
+    "table_rows",
+]
 
 Parameters = Sequence[float | Tensor]
 
@@ -67,6 +76,18 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
             return [dx]
         partials = launch.backward(spec.device, g, x, dx, _in_memory(params), tuple(needed[1:]), channel)
     return [dx, *_sums(partials, params, needed[1:])]
+
+
+def table_rows(
+    breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor, how: Plan
+) -> Tensor:
+    """The rows of `tables.prepare` in float32, by a kernel."""
+    from .kernels import launch_piecewise
+
+    left, right = (compat.materialized(t) if isinstance(t, Tensor) else t for t in (left_slope, right_slope))
+    with on_device(breakpoints):
+        tables = compat.materialized(breakpoints), compat.materialized(values)
+        return launch_piecewise.prepare(*tables, left, right, how.kind, how.cells)
 
 
 def learned_backward(

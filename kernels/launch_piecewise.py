@@ -172,6 +172,7 @@ def prepare(
 ) -> Tensor:
     """The rows of `fusedact.tables.prepare` in fp32, without a graph and in one launch."""
     channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    channels = max([channels, *(s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor))])
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
     length = 8 + 7 * size + (cells + 2 if kind == "bucket" else 0)
