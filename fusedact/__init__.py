@@ -56,6 +56,7 @@ from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
 from .registry import names as names
+from .saving import save_policy as save_policy
 
 try:
     __version__ = version("fusedact")
