@@ -63,7 +63,8 @@ def function_docstring(spec: ActivationSpec) -> str:
     wrong = ["a parameter is on another device, or its shape does not fit " + x + "'s"] if spec.learnable else []
     wrong += ["a number is not accepted"] if spec.refuses else []
     wrong += ["an option has another value"] if spec.options else []
-    raises = f"\n    ValueError: if {', or '.join(wrong)}." if wrong else ""
+    wrong += ["save is none of these"]
+    raises = f"\n    ValueError: if {', or '.join(wrong)}."
     return f"""{spec.summary}
 
 {spec.formula}

@@ -57,12 +57,13 @@ def _slopes(g: Tensor, bit: Tensor, off: float, on: float) -> Tensor:
 
 
 def _gradient(plan: Plan, g: Tensor, y: Tensor | None, bit: Tensor | None, values: Sequence[Any]) -> Sequence[Any]:
-    """The gradient of x, and elementwise those of the parameters."""
+    """The gradient of x, and elementwise those of the parameters, or None for numbers."""
     if plan.slopes is not None:
         assert bit is not None
         return (_slopes(g, bit, *plan.slopes),)
     assert plan.form is not None
-    return plan.form.gradient(g, y, bit, *values)
+    dx, parts = plan.form.gradient(g, y, bit, *values)
+    return (dx, *parts)
 
 
 def _bit(call: Call, plan: Plan, x: Tensor, params: Parameters, values: Sequence[Any]) -> Tensor:
@@ -95,7 +96,7 @@ def _numbers(params: Parameters, x: Tensor) -> list[float | Tensor] | None:
     for p in params:
         if isinstance(p, Tensor) and p.numel() != 1:
             return None
-        made.append(p if not isinstance(p, Tensor) else p.item() if x.is_cpu else p.reshape(()).float())
+        made.append(p if not isinstance(p, Tensor) else p.item() if x.is_cpu else _wide(p.reshape(()).to(x.dtype)))
     return made
 
 
@@ -104,6 +105,7 @@ def _wide(t: Tensor) -> Tensor:
 
 
 def _operands(call: Call, params: Parameters, x: Tensor) -> list[Any]:
+    """Parameters as they broadcast with x."""
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
     return [operand(p, x, call.channel, dtype) for p in params]
 
@@ -170,7 +172,7 @@ def _backward_pieces(
         if dx is not None:
             dx.as_strided((g.numel(),), (1,))[part] = grads[0]
         for total, terms in zip(sums, grads[1:], strict=False):
-            if total is not None:
+            if total is not None and terms is not None:
                 total.add_(terms.sum())
     return [dx, *(_returned(total, p) for total, p in zip(sums, params, strict=True))]
 
@@ -214,8 +216,14 @@ def _forward(call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor 
         mask = torch.empty_strided(x.shape, _order(y), dtype=torch.bool, device=x.device)
         mask.copy_(_bit(call, plan, _wide(x), params, _operands(call, params, x)))
         return y, pack(mask.as_strided((x.numel(),), (1,)))
-    if call.path.kind == "triton":
-        return execution.forward_saving(call, plan, x, params, out)
+    if call.path.kind == "triton" and not plan.packed:
+        return execution.forward(call, x, params, out), None
+    if call.path.kind == "triton" and call.channel is None:
+        x = compat.materialized(x)
+        y = torch.empty_like(x) if out is None else out
+        bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
+        execution.forward_packing(call, plan.slopes, _aligned(x, _order(y)), params, y, bits)
+        return y, bits
     return _forward_pieces(call, plan, x, params, out)
 
 
@@ -231,8 +239,15 @@ def _backward(
 ) -> Grads:
     if compat.transforms_active() or compat.is_legacy_batched(g) or compat.dispatch_mode_active():
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
-    if call.path.kind == "triton":
-        return execution.backward_saved(call, plan, g, y, bits, params, needed, order)
+    if call.path.kind == "triton" and bits is None:
+        assert y is not None
+        return execution.backward_from_output(call, g, y, params, needed)
+    if call.path.kind == "triton" and call.channel is None:
+        g = _aligned(compat.materialized(g), order)
+        if plan.slopes is not None:
+            return [execution.backward_from_slopes(g, bits, plan.slopes), *(None for _ in params)]
+        assert y is not None
+        return execution.backward_from_bits(call, g, _aligned(y, order), bits, params, needed)
     return _backward_pieces(call, plan, g, y, bits, params, needed, order)
 
 
