@@ -171,7 +171,9 @@ def saving_path(
 
     PyTorch's operator serves where it keeps just that.
     """
-    if path.kind == "triton" or (path.kind == "aten" and spec.aten is not None and saving.operator_keeps(spec) == keeps):
+    if path.kind == "triton" or (
+        path.kind == "aten" and spec.aten is not None and saving.operator_keeps(spec) == keeps
+    ):
         return path
     path = _choose_plain(spec, x, params, numbers, _backend.get())
     if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
@@ -237,9 +239,7 @@ def _given(activation: object, arguments: dict[str, Any], record: ParameterSpec 
     return arguments.get(record.name, getattr(own, record.name, record.default))
 
 
-def explain(
-    activation: object, x: Tensor, *, channel_dim: int = 1, save: str | None = None, **parameters: Any
-) -> Path:
+def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | None = None, **parameters: Any) -> Path:
     """Which path a call takes, what it keeps for backward, and why.
 
     Args:

@@ -6,6 +6,7 @@ Each class is made from its record; modules.pyi shows it to editors.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from .piecewise import PWL
 from .randomized import RReLU
 from .registry import ActivationSpec
 from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
-from .saving import check_save
+from .saving import bounded, check_save
 
 __all__ = [
     "PWL",
@@ -108,9 +109,11 @@ class _Elementwise(nn.Module):
         if not spec.learnable:
             values += [getattr(self, o.name) for o in spec.options]
             return self._call(input, *values, inplace=self.inplace)
-        if self._bounds:
-            values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
-        return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+        if not self._bounds:
+            return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+        values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
+        with nullcontext() if torch.compiler.is_compiling() else bounded(self._bounds):
+            return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
 
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
         """The activation's function."""

@@ -239,10 +239,9 @@ def _backward(
 ) -> Grads:
     if compat.transforms_active() or compat.is_legacy_batched(g) or compat.dispatch_mode_active():
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
-    if call.path.kind == "triton" and bits is None:
-        assert y is not None
+    if call.path.kind == "triton" and bits is None and y is not None:
         return execution.backward_from_output(call, g, y, params, needed)
-    if call.path.kind == "triton" and call.channel is None:
+    if call.path.kind == "triton" and bits is not None and call.channel is None:
         g = _aligned(compat.materialized(g), order)
         if plan.slopes is not None:
             return [execution.backward_from_slopes(g, bits, plan.slopes), *(None for _ in params)]
@@ -282,7 +281,9 @@ class _Context:
 
     __slots__ = ("call", "inplace", "link", "plan", "second")
 
-    def __init__(self, call: Call, plan: Plan, inplace: bool, link: Tensor | None, second: Callable[..., Grads]) -> None:
+    def __init__(
+        self, call: Call, plan: Plan, inplace: bool, link: Tensor | None, second: Callable[..., Grads]
+    ) -> None:
         self.call, self.plan, self.inplace, self.link, self.second = call, plan, inplace, link, second
 
 
@@ -352,9 +353,7 @@ def _with_graph(
     return context.second(call, g, x if link is None else x + link, params, needed)
 
 
-def apply(
-    call: Call, plan: Plan, x: Tensor, params: Parameters, inplace: bool, second: Callable[..., Grads]
-) -> Tensor:
+def apply(call: Call, plan: Plan, x: Tensor, params: Parameters, inplace: bool, second: Callable[..., Grads]) -> Tensor:
     """The activation of x, in a graph that keeps what the plan says.
 
     `second(call, g, x, params, needed)` gives gradients that have a graph.

@@ -34,8 +34,12 @@ SAVED = {
     f.name: f
     for f in [
         SavedForm("relu", False, lambda: "", lambda g, y, b: (torch.where(y <= 0, 0.0, g), ()), None, lambda y, b: y),
-        SavedForm("sigmoid", False, lambda: "", lambda g, y, b: (g * y * (1 - y), ()), None, lambda y, b: torch.logit(y)),
-        SavedForm("tanh", False, lambda: "", lambda g, y, b: (g * (1 - y) * (1 + y), ()), None, lambda y, b: torch.atanh(y)),
+        SavedForm(
+            "sigmoid", False, lambda: "", lambda g, y, b: (g * y * (1 - y), ()), None, lambda y, b: torch.logit(y)
+        ),
+        SavedForm(
+            "tanh", False, lambda: "", lambda g, y, b: (g * (1 - y) * (1 + y), ()), None, lambda y, b: torch.atanh(y)
+        ),
         SavedForm(
             "elu",
             False,
@@ -54,7 +58,8 @@ SAVED = {
                 y >= 3,
                 y,
                 torch.where(
-                    b, (-3 + torch.sqrt((9 + 24 * y).clamp(min=0))) / 2,
+                    b,
+                    (-3 + torch.sqrt((9 + 24 * y).clamp(min=0))) / 2,
                     torch.where(y == 0, -4.0, (-3 - torch.sqrt((9 + 24 * y).clamp(min=0))) / 2),
                 ),
             ),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -17,7 +17,19 @@ from .checks import owner
 from .registry import ActivationSpec
 from .saved_forms import SAVED, SavedForm
 
-__all__ = ["POLICIES", "Plan", "accepted", "by_default", "check_policy", "in_force", "operator_keeps", "plan", "save_policy"]
+__all__ = [
+    "POLICIES",
+    "Plan",
+    "accepted",
+    "bounded",
+    "by_default",
+    "check_policy",
+    "check_save",
+    "in_force",
+    "operator_keeps",
+    "plan",
+    "save_policy",
+]
 
 POLICIES = ("auto", "input", "output", "bits")
 
@@ -42,6 +54,9 @@ _OPERATOR_KEEPS = {
     **{"relu": "output", "sigmoid": "output", "tanh": "output", "identity": "nothing"},
     **{"logsigmoid": "input and a buffer", "softsign": "input and a buffer", "tanhshrink": "a buffer"},
 }
+
+
+Bounds = dict[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,8 @@ class Plan:
 
 
 _policy: ContextVar[str] = ContextVar("fusedact_save_policy", default="auto")
+# Between what parameters of the call under way are kept, by name.
+_bounds: ContextVar[Bounds | None] = ContextVar("fusedact_bounds", default=None)
 
 
 def check_policy(owner: str, argument: str, policy: object, known: Sequence[str] = POLICIES) -> None:
@@ -104,6 +121,16 @@ def save_policy(policy: str) -> Iterator[None]:
         yield
     finally:
         _policy.reset(token)
+
+
+@contextmanager
+def bounded(bounds: Bounds) -> Iterator[None]:
+    """Tells the call inside between what its parameters are kept, which may be tensors on a device."""
+    token = _bounds.set(bounds)
+    try:
+        yield
+    finally:
+        _bounds.reset(token)
 
 
 def in_force() -> str:
@@ -156,12 +183,17 @@ def plan(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numb
             return _INPUT_AUTO
         policy = "output"
     if numbers:
-        return _plan(spec.name if _offers(spec, "output") or _offers(spec, "bits") else "", x.dtype, policy, *params)
+        return _plan(spec.name if len(accepted(spec)) > 2 else "", policy, *params)
     return _plan_for_tensors(spec, x, params, policy)
 
 
+def _output(form: SavedForm) -> Plan:
+    told = " and a bit per element" if form.bits else ""
+    return Plan("output", f"the gradient is a function of the output{told}", form=form)
+
+
 @lru_cache(maxsize=1024)
-def _plan(name: str, dtype: torch.dtype, policy: str, *params: float) -> Plan:
+def _plan(name: str, policy: str, *params: float) -> Plan:
     """The plan for numbers; no name is that of an activation without forms."""
     why = "its gradient is made from the input alone"
     for p in _TRIED[policy] if name else ():
@@ -171,8 +203,7 @@ def _plan(name: str, dtype: torch.dtype, policy: str, *params: float) -> Plan:
             form = SAVED[name]
             refused = form.safe(*params)
             if not refused:
-                told = " and a bit per element" if form.bits else ""
-                return Plan("output", f"the gradient is a function of the output{told}", form=form)
+                return _output(form)
             why = refused
     return Plan("input", why)
 
@@ -182,11 +213,24 @@ def _plan_for_tensors(spec: ActivationSpec, x: Tensor, params: Sequence[float | 
     form = SAVED.get(spec.name) if _offers(spec, "output") else None
     if form is None:
         return Plan("input", "its gradient is made from the input alone, where a parameter is a tensor")
-    if not x.is_cpu or not all(compat.holds_numbers(p) for p in params if isinstance(p, Tensor)):
-        return Plan("input", "a parameter on a device may have any value, and looking at it would wait for the device")
-    ends = [(float(p.min()), float(p.max())) if isinstance(p, Tensor) and p.numel() else (p, p) for p in params]
-    for at in (0, 1):
-        refused = form.safe(*(end[at] for end in ends))
+    bounds = _bounds.get() or {}
+    looked_at = x.is_cpu and not compat.dispatch_mode_active()
+    ends: list[tuple[float, float]] = []
+    for p, value in zip(spec.parameters, params, strict=True):
+        if not isinstance(value, Tensor):
+            ends.append((value, value))
+        elif p.name in bounds:
+            low, high = bounds[p.name]
+            ends.append((-math.inf if low is None else low, math.inf if high is None else high))
+        elif looked_at and compat.holds_numbers(value) and value.numel():
+            ends.append((float(value.min()), float(value.max())))
+        elif form.tensors:
+            return Plan("input", form.tensors)
+        else:
+            # Any value will do; the others may depend on it no more than on the usual one.
+            ends.append((p.default or 0.0, p.default or 0.0))
+    for end in (0, 1):
+        refused = form.safe(*(pair[end] for pair in ends))
         if refused:
             return Plan("input", refused)
-    return _plan(spec.name, x.dtype, "output", *(end[0] for end in ends))
+    return _output(form)

@@ -56,9 +56,7 @@ _written = {
 _written |= {
     f"{name}_backward": function for name, function in vars(from_output).items() if name.endswith("_from_output")
 }
-_written |= {
-    name: function for name, function in vars(from_bits).items() if name.endswith(("_from_bits", "_side"))
-}
+_written |= {name: function for name, function in vars(from_bits).items() if name.endswith(("_from_bits", "_side"))}
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}
 _registering = threading.Lock()

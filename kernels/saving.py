@@ -145,5 +145,7 @@ def backward_slopes_kernel(
     else:
         mask = offs < n - start
         g = tl.load(grad_ptr + offs, mask=mask, other=0.0).to(tl.float32)
-        dx = _sloped(g, _unpacked(tl.load(bits_ptr + byte, mask=byte * 8 < n - start, other=0), place), off, on, DEAD, PLAIN)
+        dx = _sloped(
+            g, _unpacked(tl.load(bits_ptr + byte, mask=byte * 8 < n - start, other=0), place), off, on, DEAD, PLAIN
+        )
         tl.store(dx_ptr + offs, dx.to(dx_ptr.dtype.element_ty), mask=mask)

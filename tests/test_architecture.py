@@ -18,10 +18,10 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
+    *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "saved", "ops"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "plotting", "demo", "cli"),
 ]
