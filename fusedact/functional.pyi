@@ -38,7 +38,7 @@ def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = Fal
         threshold: where the function leaves zero; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -88,7 +88,7 @@ def selu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -114,7 +114,7 @@ def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, chann
         weight: the slope below 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -188,7 +188,7 @@ def relu6(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -214,7 +214,7 @@ def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bo
         negative_slope: the slope below 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -240,7 +240,7 @@ def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, c
         alpha: the negative of the limit at -inf; not 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -364,7 +364,7 @@ def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0,
         threshold: where it becomes the identity; a number.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -388,7 +388,7 @@ def logsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> T
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -463,7 +463,7 @@ def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Ten
         max_val: the upper bound; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -487,7 +487,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> 
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -511,7 +511,7 @@ def hardswish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Te
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -535,7 +535,7 @@ def softsign(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Ten
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.

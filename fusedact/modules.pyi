@@ -72,7 +72,7 @@ class ReLUSigmoid(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -143,7 +143,7 @@ class SELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -177,7 +177,7 @@ class PReLU(nn.Module):
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -276,7 +276,7 @@ class ReLU6(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -313,7 +313,7 @@ class LeakyReLU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -353,7 +353,7 @@ class CELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -507,7 +507,7 @@ class Softplus(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -539,7 +539,7 @@ class LogSigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -633,7 +633,7 @@ class Hardtanh(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -665,7 +665,7 @@ class Hardsigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -693,7 +693,7 @@ class Hardswish(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -721,7 +721,7 @@ class Softsign(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.

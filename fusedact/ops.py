@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from . import compat, eager, execution, operators, saved, saving
 from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
-from .dispatch import choose, is_recording, saving_path
+from .dispatch import FORMULA_COMPILING, choose, is_recording, saving_path
 from .execution import Call, Parameters
 from .registry import ActivationSpec
 
@@ -55,7 +55,7 @@ def apply(
     else:
         saving.check_save("", spec, save)
     chosen = save != "auto" or (path.kind == "triton" and saving.by_default(spec))
-    if chosen and _needs_grad(x, params) and not compat.transforms_active():
+    if chosen and path is not FORMULA_COMPILING and _needs_grad(x, params) and not compat.transforms_active():
         plan = saving.plan(spec, x, params, numbers, save)
         path = saving_path(spec, x, params, numbers, path, plan.keeps)
         if plan.replaces_input and path.kind in ("pieces", "triton"):

@@ -90,24 +90,35 @@ def _value(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None)
     return out.copy_(spec.aten(x, *params))
 
 
-def _numbers(params: Parameters, x: Tensor) -> list[float | Tensor] | None:
-    """Parameters that are the same for every element, as numbers where that makes nobody wait; None if they differ."""
+def _uniform(params: Parameters, x: Tensor, owed: Sequence[bool] = ()) -> list[float | Tensor] | None:
+    """Parameters that are the same for every element; None if one is not.
+
+    As numbers where that makes nobody wait, and no gradient is `owed`.
+    """
     made: list[float | Tensor] = []
-    for p in params:
-        if isinstance(p, Tensor) and p.numel() != 1:
+    for i, p in enumerate(params):
+        if not isinstance(p, Tensor):
+            made.append(p)
+        elif p.numel() != 1:
             return None
-        made.append(p if not isinstance(p, Tensor) else p.item() if x.is_cpu else _wide(p.reshape(()).to(x.dtype)))
+        elif x.is_cpu and not (owed and owed[i]):
+            made.append(p.item())
+        else:
+            made.append(p.reshape(()).to(_wide_dtype(x)))
     return made
 
 
+def _wide_dtype(t: Tensor) -> torch.dtype:
+    return torch.float32 if t.dtype in HALF_DTYPES else t.dtype
+
+
 def _wide(t: Tensor) -> Tensor:
-    return t.float() if t.dtype in HALF_DTYPES else t
+    return t.to(_wide_dtype(t))
 
 
 def _operands(call: Call, params: Parameters, x: Tensor) -> list[Any]:
     """Parameters as they broadcast with x."""
-    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    return [operand(p, x, call.channel, dtype) for p in params]
+    return [operand(p, x, call.channel, _wide_dtype(x)) for p in params]
 
 
 def _cuts(count: int, like: Tensor) -> Iterator[slice]:
@@ -128,7 +139,7 @@ def _forward_pieces(call: Call, plan: Plan, x: Tensor, params: Parameters, out: 
         return _value(call, x, params, out), None
     y = torch.empty_like(x) if out is None else out
     order = _order(y)
-    values = _numbers(params, x)
+    values = _uniform(params, x)
     bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
     if values is None or y.stride() != order:
         mask = torch.empty_strided(x.shape, order, dtype=torch.bool, device=x.device)
@@ -153,7 +164,7 @@ def _backward_pieces(
     needed: Sequence[bool],
     order: Strides,
 ) -> Grads:
-    values = _numbers(params, g)
+    values = _uniform(params, g, needed[1:])
     if values is None:
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
     g_flat = _flat(g, order)

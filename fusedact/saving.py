@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -223,7 +224,7 @@ def _plan_for_tensors(spec: ActivationSpec, x: Tensor, params: Sequence[float | 
             low, high = bounds[p.name]
             ends.append((-math.inf if low is None else low, math.inf if high is None else high))
         elif looked_at and compat.holds_numbers(value) and value.numel():
-            ends.append((float(value.min()), float(value.max())))
+            ends.append(tuple(torch.stack(value.detach().aminmax()).tolist()))
         elif form.tensors:
             return Plan("input", form.tensors)
         else:
