@@ -8,6 +8,7 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .initialization import gain as gain
+from .memory import memory_report as memory_report
 from .modules import CELU as CELU
 from .modules import ELU as ELU
 from .modules import GELU as GELU

@@ -23,7 +23,7 @@ ORDER = [
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "saved", "ops"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
-    *("stubs", "plotting", "demo", "cli"),
+    *("stubs", "memory", "plotting", "demo", "cli"),
 ]
 
 
