@@ -18,7 +18,7 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "inverses", "saved_forms", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
