@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .inverses import FAR, GELU, GELU_TANH, MISH, SILU, Inverse
+
 __all__ = ["SAVED", "SavedForm"]
 
 Parameter = float | Tensor
@@ -20,8 +22,6 @@ Gradients = tuple[Tensor, tuple[Tensor | None, ...]]
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-# Of inputs that lie further out, every slope that has an exponential tail is 0 in all dtypes.
-FAR = 1000.0
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,8 @@ def _lambert(y: Tensor, threshold: Parameter) -> Tensor:
 
 def _relu_sigmoid_gradient(g: Tensor, y: Tensor, _: None, threshold: Parameter) -> Gradients:
     """d/dx = y (1 + w) / (y + w) and d/dthreshold = -y / (y + w) where y > 0: y / (y + w) is sigmoid(x)."""
-    # Beyond the bound w is 0.
-    bounded = y.clamp_max(1e4)
+    # Below, the slope is that at the threshold, and nothing underflows; above, w is 0.
+    bounded = y.clamp(1e-30, 1e4)
     w = _lambert(bounded, threshold)
     share = bounded / (bounded + w)
     part = torch.where(y <= 0, 0.0, -g * share) if isinstance(threshold, Tensor) else None
@@ -248,6 +248,66 @@ def _relu_sigmoid_input(y: Tensor, _: None, threshold: Parameter) -> Tensor:
     x = t + y + _lambert(y.clamp_max(1e4), threshold)
     # However small the output, its input is past the threshold.
     return torch.where(y <= 0, t, torch.maximum(x, torch.nextafter(t, t.new_full((), torch.inf))))
+
+
+# ----- with a bit
+
+
+def _of_inverse(name: str, inverse: Inverse) -> SavedForm:
+    """The form of a function that has no parameters."""
+
+    def gradient(g: Tensor, y: Tensor, right: Tensor) -> Gradients:
+        return g * inverse.slope(inverse.input(y, right)), ()
+
+    return SavedForm(name=name, bits=True, safe=_always, gradient=gradient, recover=inverse.input, side=inverse.right)
+
+
+def _swish_safe(beta: float) -> str:
+    return "" if beta != 0.0 else "for a beta of 0 there is no minimum"
+
+
+def _swish_input(y: Tensor, right: Tensor, beta: Parameter) -> Tensor:
+    """Of x sigmoid(beta x) = silu(beta x) / beta."""
+    return SILU.input(beta * y, right) / beta
+
+
+def _swish_gradient(g: Tensor, y: Tensor, right: Tensor, beta: Parameter) -> Gradients:
+    return g * SILU.slope(SILU.input(beta * y, right)), (None,)
+
+
+def _swish_side(x: Tensor, beta: Parameter) -> Tensor:
+    return SILU.right(beta * x)
+
+
+def _quick_gelu_gradient(g: Tensor, y: Tensor, right: Tensor) -> Gradients:
+    return _swish_gradient(g, y, right, 1.702)[0], ()
+
+
+def _quick_gelu_input(y: Tensor, right: Tensor) -> Tensor:
+    return _swish_input(y, right, 1.702)
+
+
+def _quick_gelu_side(x: Tensor) -> Tensor:
+    return _swish_side(x, 1.702)
+
+
+def _hardswish_root(y: Tensor, right: Tensor) -> Tensor:
+    """x / 3 + 1 / 2, which is negative on the left of the minimum."""
+    root = (9.0 + 24.0 * y).clamp_min(0.0).sqrt() / 6.0
+    return torch.where(right, root, -root)
+
+
+def _hardswish_gradient(g: Tensor, y: Tensor, right: Tensor) -> Gradients:
+    slope = torch.where(y >= 3.0, 1.0, _hardswish_root(y, right))
+    return g * torch.where(right | (y != 0), slope, 0.0), ()
+
+
+def _hardswish_input(y: Tensor, right: Tensor) -> Tensor:
+    return torch.where(y >= 3.0, y, 3.0 * _hardswish_root(y, right) - 1.5)
+
+
+def _hardswish_side(x: Tensor) -> Tensor:
+    return x > -1.5
 
 
 # ----- the table
@@ -293,5 +353,34 @@ SAVED: dict[str, SavedForm] = {
         ),
         _from_output("hardsigmoid", _hardsigmoid_gradient, _hardsigmoid_input),
         _from_output("softsign", _softsign_gradient, _softsign_input),
+        _of_inverse("silu", SILU),
+        _of_inverse("gelu", GELU),
+        _of_inverse("gelu_tanh", GELU_TANH),
+        _of_inverse("mish", MISH),
+        SavedForm(
+            name="swish",
+            bits=True,
+            safe=_swish_safe,
+            gradient=_swish_gradient,
+            recover=_swish_input,
+            side=_swish_side,
+            tensors="near the minimum an output tells too little of its input for the gradient of beta",
+        ),
+        SavedForm(
+            name="quick_gelu",
+            bits=True,
+            safe=_always,
+            gradient=_quick_gelu_gradient,
+            recover=_quick_gelu_input,
+            side=_quick_gelu_side,
+        ),
+        SavedForm(
+            name="hardswish",
+            bits=True,
+            safe=_always,
+            gradient=_hardswish_gradient,
+            recover=_hardswish_input,
+            side=_hardswish_side,
+        ),
     )
 }
