@@ -214,6 +214,8 @@ def _plan_for_tensors(spec: ActivationSpec, x: Tensor, params: Sequence[float | 
     form = SAVED.get(spec.name) if _offers(spec, "output") else None
     if form is None:
         return Plan("input", "its gradient is made from the input alone, where a parameter is a tensor")
+    if form.bits:
+        return Plan("input", form.tensors)
     bounds = _bounds.get() or {}
     looked_at = x.is_cpu and not compat.dispatch_mode_active()
     ends: list[tuple[float, float]] = []

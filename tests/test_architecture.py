@@ -18,11 +18,7 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-<<<<<<< HEAD
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "saved_forms", "saving", "dispatch"),
-=======
-    *("kernels", "registry", "compat", "checks", "inverses", "saved_forms", "cpu_forms", "eager", "dispatch"),
->>>>>>> 90994fe728a148bd0ed357495310291e1d46f9a7
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "saved", "ops"),
