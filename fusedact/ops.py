@@ -54,7 +54,7 @@ def apply(
         save = saving.in_force()
     else:
         saving.check_save("", spec, save)
-    chosen = save != "auto" or (path.kind == "triton" and saving.by_default(spec))
+    chosen = save != "auto" or (path.kind == "triton" and saving.by_default(spec, x.dtype))
     if chosen and path is not FORMULA_COMPILING and _needs_grad(x, params) and not compat.transforms_active():
         plan = saving.plan(spec, x, params, numbers, save)
         path = saving_path(spec, x, params, numbers, path, plan.keeps)

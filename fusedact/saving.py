@@ -50,7 +50,7 @@ TWO_SLOPES: dict[str, Callable[..., tuple[float, float]]] = {
 # What is tried in turn where a policy is wanted; after these, the input is kept.
 _TRIED = {"output": ("output", "bits"), "bits": ("bits", "output"), "input": (), "auto": ()}
 
-# What PyTorch's operators keep, where it is not the input alone. Kernels keep the output by default where they do.
+# What PyTorch's operators keep, where it is not the input alone.
 _OPERATOR_KEEPS = {
     **{"relu": "output", "sigmoid": "output", "tanh": "output", "identity": "nothing"},
     **{"logsigmoid": "input and a buffer", "softsign": "input and a buffer", "tanhshrink": "a buffer"},
@@ -158,9 +158,14 @@ def check_save(name: str, spec: ActivationSpec, policy: object) -> None:
     check_policy(name or owner(spec), "save", policy, accepted(spec))
 
 
-def by_default(spec: ActivationSpec) -> bool:
-    """Whether kernels keep the output where nothing is said."""
-    return _OPERATOR_KEEPS.get(spec.name) == "output" and spec.kind == "elementwise" and spec.key is None
+def by_default(spec: ActivationSpec, dtype: torch.dtype) -> bool:
+    """Whether kernels keep the output where nothing is said: where PyTorch does, and they lose nothing by it.
+
+    From a half that was rounded to 1, the slope of sigmoid and tanh is 0.
+    """
+    if _OPERATOR_KEEPS.get(spec.name) != "output" or spec.kind != "elementwise" or spec.key is not None:
+        return False
+    return spec.name == "relu" or dtype == torch.float32
 
 
 def operator_keeps(spec: ActivationSpec) -> str:
@@ -180,7 +185,7 @@ def plan(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numb
     if policy == "input":
         return _INPUT_WANTED
     if policy == "auto":
-        if not by_default(spec):
+        if not by_default(spec, x.dtype):
             return _INPUT_AUTO
         policy = "output"
     if numbers:
