@@ -14,7 +14,18 @@ from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "on_device"]
+__all__ = [
+    "Call",
+    "Parameters",
+    "backward",
+    "backward_from_bits",
+    "backward_from_output",
+    "backward_from_slopes",
+    "double_backward",
+    "forward",
+    "forward_packing",
+    "on_device",
+]
 
 Parameters = Sequence[float | Tensor]
 
@@ -98,6 +109,58 @@ def double_backward(
     with on_device(x):
         partials = pointwise(double.function, double.name, (ggx, g, x), (dg, dx), values, needed, channel)
     return [dg, dx, *_sums(partials, params, tensors)]
+
+
+def forward_packing(
+    call: Call, slopes: tuple[float, float] | None, x: Tensor, params: Parameters, out: Tensor, bits: Tensor
+) -> None:
+    """The value into `out`, and packed bits, by a kernel; x has the dense layout of `out`, and may be it.
+
+    The bits tell which of two slopes an element has, or without `slopes` on which side of the minimum it lies.
+    """
+    from .kernels import launch_saving
+
+    spec = call.spec
+    if spec.build is not None:
+        spec.build(x.device)
+    with on_device(x):
+        launch_saving.forward(spec.device, x, out, bits, _in_memory(params), slopes)
+
+
+def backward_from_output(
+    call: Call, g: Tensor, y: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of x and of each parameter, those that are needed, from the output."""
+    from .kernels import launch
+
+    g, y = compat.materialized(g), compat.materialized(y)
+    dx = torch.empty_like(y) if needed[0] else None
+    name = launch.output_function(call.spec.name, call.spec.device)
+    with on_device(y):
+        partials = launch.backward(name, g, y, dx, _in_memory(params), tuple(needed[1:]), call.channel)
+    return [dx, *_sums(partials, params, needed[1:])]
+
+
+def backward_from_bits(
+    call: Call, g: Tensor, y: Tensor, bits: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The same from the output and its bits; g has y's dense layout."""
+    from .kernels import launch_saving
+
+    dx = torch.empty_like(y) if needed[0] else None
+    with on_device(y):
+        partials = launch_saving.backward(call.spec.device, g, y, bits, dx, _in_memory(params), tuple(needed[1:]))
+    return [dx, *_sums(partials, params, needed[1:])]
+
+
+def backward_from_slopes(g: Tensor, bits: Tensor, slopes: tuple[float, float]) -> Tensor:
+    """The gradient of x from the bits alone; g is dense."""
+    from .kernels import launch_saving
+
+    dx = torch.empty_like(g)
+    with on_device(g):
+        launch_saving.backward_slopes(g, bits, dx, slopes)
+    return dx
 
 
 def _sums(partials: Tensor | None, params: Parameters, wanted: Sequence[bool]) -> list[Tensor | None]:

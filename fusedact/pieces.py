@@ -12,7 +12,7 @@ from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "piece_limit"]
 
 # Conversions to halves under names of their own, which cost two thirds of what Tensor.to does.
 _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
@@ -22,7 +22,7 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 
-def _piece_limit(x: Tensor) -> int:
+def piece_limit(x: Tensor) -> int:
     return PIECE_PER_THREAD * torch.get_num_threads() if x.is_cpu else x.numel()
 
 
@@ -31,7 +31,7 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
     Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
-    limit = _piece_limit(tensors[-1])
+    limit = piece_limit(tensors[-1])
     numel = tensors[-1].numel()
     if numel <= limit:
         yield tensors
@@ -124,7 +124,7 @@ def forward(
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
     if out is None:
-        if x.numel() <= _piece_limit(x):
+        if x.numel() <= piece_limit(x):
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
@@ -191,13 +191,13 @@ def backward(
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
-    if lean is not None and x.numel() <= _piece_limit(x) and numeric(params):
+    if lean is not None and x.numel() <= piece_limit(x) and numeric(params):
         nothing = [None] * len(params)
         if half:
             return [_narrowed(lean(g.float(), x.float(), *params, *beside)[0], x.dtype), *nothing]
         return [lean(g, x, *params, *beside)[0], *nothing]
 
-    if x.numel() <= _piece_limit(x) and not beside:
+    if x.numel() <= piece_limit(x) and not beside:
         return _at_once(spec, g, x, params, needed, channel, dtype)
 
     totals = {

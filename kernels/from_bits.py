@@ -127,3 +127,48 @@ def hardswish_from_bits(g, y, bit, params, precise: tl.constexpr):
     root = (tl.sqrt_rn(height) if precise else tl.sqrt(height)) * (1.0 / 6.0)
     slope = tl.where(bit, tl.where(y >= 3.0, 1.0, root), tl.where(y == 0, 0.0, -root))
     return g * slope, ()
+
+
+# ----- on which side of the minimum an input lies: name_side(x, params) -> the bit
+
+
+@triton.jit
+def silu_side(x, params):
+    """Whether x lies on the right of the minimum."""
+    return x > SILU[3]
+
+
+@triton.jit
+def swish_side(x, params):
+    """The same for beta x."""
+    return params[0] * x > SILU[3]
+
+
+@triton.jit
+def quick_gelu_side(x, params):
+    """The same for 1.702 x."""
+    return 1.702 * x > SILU[3]
+
+
+@triton.jit
+def gelu_side(x, params):
+    """Whether x lies on the right of the minimum."""
+    return x > GELU[3]
+
+
+@triton.jit
+def gelu_tanh_side(x, params):
+    """Whether x lies on the right of the minimum."""
+    return x > GELU_TANH[3]
+
+
+@triton.jit
+def mish_side(x, params):
+    """Whether x lies on the right of the minimum."""
+    return x > MISH[3]
+
+
+@triton.jit
+def hardswish_side(x, params):
+    """Whether x lies on the right of the minimum."""
+    return x > -1.5

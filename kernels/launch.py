@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise, gates, piecewise, smooth
+from . import activations, elementwise, from_bits, from_output, gates, piecewise, smooth
 
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
@@ -52,6 +52,11 @@ _written = {
     for name, function in vars(module).items()
     if hasattr(module, f"{name.removesuffix('_backward')}_backward")
 }
+# Those that take the output, or the output and a bit. The first have the contract of a backward: what is saved is y.
+_written |= {
+    f"{name}_backward": function for name, function in vars(from_output).items() if name.endswith("_from_output")
+}
+_written |= {name: function for name, function in vars(from_bits).items() if name.endswith(("_from_bits", "_side"))}
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}
 _registering = threading.Lock()
@@ -183,6 +188,11 @@ def registered(name: str) -> bool:
 
 def _device_function(name: str) -> Any:
     return _written.get(name) or _registered[name]
+
+
+def output_function(name: str, device: str) -> str:
+    """What `backward` calls the device function that takes the output: of an activation, or of its device functions."""
+    return next(f for f in (f"{name}_from_output", f"{device}_from_output") if f"{f}_backward" in _written)
 
 
 def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:

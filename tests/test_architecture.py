@@ -18,12 +18,12 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "inverses", "saved_forms", "cpu_forms", "eager", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "pieces", "execution", "rows", "catalog", "operators", "ops"),
+    *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "saved", "ops"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
-    *("stubs", "plotting", "demo", "cli"),
+    *("stubs", "memory", "plotting", "demo", "cli"),
 ]
 
 

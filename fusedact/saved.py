@@ -1,0 +1,375 @@
+"""Calls that keep their output or bits for backward: forward and backward below autograd, and the autograd Function.
+
+Bits are packed in the order of the output's memory. Second and higher orders are those of the formula, at the input as
+the output and the bits give it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import compat, execution, operators, pieces
+from .eager import HALF_DTYPES, numeric, operand
+from .execution import Call, Parameters
+from .packing import pack, packed_size, unpack
+from .saving import Plan
+
+__all__ = ["apply"]
+
+Grads = list[Tensor | None]
+Strides = tuple[int, ...]
+
+
+# ----- layout
+
+
+def _order(t: Tensor) -> Strides:
+    """The strides of memory without gaps in which t's elements have their order: its own, or row-major ones."""
+    return t.stride() if compat.is_dense(t) else torch.empty(t.shape, device="meta").stride()
+
+
+def _aligned(t: Tensor, order: Strides) -> Tensor:
+    """t in memory of that order."""
+    return t if t.stride() == order else torch.empty_strided(t.shape, order, dtype=t.dtype, device=t.device).copy_(t)
+
+
+def _flat(t: Tensor, order: Strides) -> Tensor:
+    """t's elements in that order, in one dimension."""
+    return _aligned(t, order).as_strided((t.numel(),), (1,))
+
+
+def _shaped(flat: Tensor, like: Tensor, order: Strides) -> Tensor:
+    return flat.as_strided(like.shape, order)
+
+
+# ----- in plain PyTorch
+
+
+def _slopes(g: Tensor, bit: Tensor, off: float, on: float) -> Tensor:
+    """g times one of two slopes; 0 where the slope is, whatever g."""
+    return torch.where(bit, g if on == 1.0 else g * on, 0.0 if off == 0.0 else g * off)
+
+
+def _gradient(plan: Plan, g: Tensor, y: Tensor | None, bit: Tensor | None, values: Sequence[Any]) -> Sequence[Any]:
+    """The gradient of x, and elementwise those of the parameters, or None for numbers."""
+    if plan.slopes is not None:
+        assert bit is not None
+        return (_slopes(g, bit, *plan.slopes),)
+    assert plan.form is not None
+    dx, parts = plan.form.gradient(g, y, bit, *values)
+    return (dx, *parts)
+
+
+def _bit(call: Call, plan: Plan, x: Tensor, params: Parameters, values: Sequence[Any]) -> Tensor:
+    """What is kept of each element of x in a bit; `values` are the parameters as they broadcast."""
+    if plan.slopes is None:
+        assert plan.form is not None and plan.form.side is not None
+        return plan.form.side(x, *values)
+    off, on = plan.slopes
+    needed = (True, *(False for _ in params))
+    (slope, *_) = pieces.backward(call.spec, torch.ones_like(x), x, params, needed, call.channel)
+    assert slope is not None
+    return (slope > (off + on) / 2) if on >= off else (slope < (off + on) / 2)
+
+
+def _value(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
+    """The value on the eager path, by PyTorch's operator where that is the fastest."""
+    spec = call.spec
+    if spec.aten is None or not numeric(params) or (spec.pieces_from and x.numel() >= spec.pieces_from):
+        return pieces.forward(spec, x, params, out, call.channel)
+    if out is None:
+        return spec.aten(x, *params)
+    if out is x and spec.aten_inplace is not None:
+        return spec.aten_inplace(x, *params)
+    return out.copy_(spec.aten(x, *params))
+
+
+def _uniform(params: Parameters, x: Tensor, owed: Sequence[bool] = ()) -> list[float | Tensor] | None:
+    """Parameters that are the same for every element; None if one is not.
+
+    As numbers where that makes nobody wait, and no gradient is `owed`.
+    """
+    made: list[float | Tensor] = []
+    for i, p in enumerate(params):
+        if not isinstance(p, Tensor):
+            made.append(p)
+        elif p.numel() != 1:
+            return None
+        elif x.is_cpu and not (owed and owed[i]):
+            made.append(p.item())
+        else:
+            made.append(p.reshape(()).to(_wide_dtype(x)))
+    return made
+
+
+def _wide_dtype(t: Tensor) -> torch.dtype:
+    return torch.float32 if t.dtype in HALF_DTYPES else t.dtype
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.to(_wide_dtype(t))
+
+
+def _operands(call: Call, params: Parameters, x: Tensor) -> list[Any]:
+    """Parameters as they broadcast with x."""
+    return [operand(p, x, call.channel, _wide_dtype(x)) for p in params]
+
+
+def _cuts(count: int, like: Tensor) -> Iterator[slice]:
+    """Pieces that fit into a cache."""
+    step = pieces.piece_limit(like)
+    for start in range(0, count, max(step, 1)):
+        yield slice(start, min(start + step, count))
+
+
+def _packed(part: slice) -> slice:
+    """Where the bits of a piece are, whose length is a multiple of 8 unless it is the last."""
+    return slice(part.start // 8, packed_size(part.stop))
+
+
+def _forward_pieces(call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None) -> Any:
+    """The value, into `out` if given, and the bits."""
+    if not plan.packed:
+        return _value(call, x, params, out), None
+    y = torch.empty_like(x) if out is None else out
+    order = _order(y)
+    values = _uniform(params, x)
+    bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
+    if values is None or y.stride() != order:
+        mask = torch.empty_strided(x.shape, order, dtype=torch.bool, device=x.device)
+        mask.copy_(_bit(call, plan, _wide(x), params, _operands(call, params, x)))
+        pack(mask.as_strided((x.numel(),), (1,)), bits)
+        return _value(call, x, params, y), bits
+    x_flat, y_flat = _flat(x, order), _flat(y, order)
+    for part in _cuts(x.numel(), x):
+        piece = x_flat[part]
+        pack(_bit(call, plan, _wide(piece), params, values), bits[_packed(part)])
+        _value(call, piece, params, piece if x_flat.data_ptr() == y_flat.data_ptr() else y_flat[part])
+    return y, bits
+
+
+def _backward_pieces(
+    call: Call,
+    plan: Plan,
+    g: Tensor,
+    y: Tensor | None,
+    bits: Tensor | None,
+    params: Parameters,
+    needed: Sequence[bool],
+    order: Strides,
+) -> Grads:
+    values = _uniform(params, g, needed[1:])
+    if values is None:
+        return _backward_plainly(call, plan, g, y, bits, params, needed, order)
+    g_flat = _flat(g, order)
+    y_flat = None if y is None else _flat(y, order)
+    dx = torch.empty_strided(g.shape, order, dtype=g.dtype, device=g.device) if needed[0] else None
+    sums = [
+        torch.zeros((), dtype=torch.float64 if g.is_cpu else torch.float32, device=g.device)
+        if n and isinstance(p, Tensor)
+        else None
+        for p, n in zip(params, needed[1:], strict=True)
+    ]
+    for part in _cuts(g.numel(), g):
+        bit = None if bits is None else unpack(bits[_packed(part)], part.stop - part.start)
+        y_piece = None if y_flat is None else _wide(y_flat[part])
+        grads = _gradient(plan, _wide(g_flat[part]), y_piece, bit, values)
+        if dx is not None:
+            dx.as_strided((g.numel(),), (1,))[part] = grads[0]
+        for total, terms in zip(sums, grads[1:], strict=False):
+            if total is not None and terms is not None:
+                total.add_(terms.sum())
+    return [dx, *(_returned(total, p) for total, p in zip(sums, params, strict=True))]
+
+
+def _returned(total: Tensor | None, p: float | Tensor) -> Tensor | None:
+    return None if total is None or not isinstance(p, Tensor) else total.to(p.dtype).reshape(p.shape)
+
+
+def _backward_plainly(
+    call: Call,
+    plan: Plan,
+    g: Tensor,
+    y: Tensor | None,
+    bits: Tensor | None,
+    params: Parameters,
+    needed: Sequence[bool],
+    order: Strides,
+) -> Grads:
+    """The same by operators on whole tensors, for parameters per channel, and where somebody watches or batches."""
+    bit = None if bits is None else _shaped(unpack(bits, g.numel()), g, order)
+    y_wide = None if y is None else _wide(y)
+    grads = _gradient(plan, _wide(g), y_wide, bit, _operands(call, params, g))
+    sums: Grads = [None for _ in params]
+    for i, (p, terms, n) in enumerate(zip(params, grads[1:], needed[1:], strict=False)):
+        if n and isinstance(p, Tensor):
+            others = None if p.numel() == 1 else [d for d in range(terms.dim()) if d != call.channel]
+            sums[i] = _returned(terms if others == [] else terms.sum(others), p)
+    return [grads[0].to(g.dtype) if needed[0] else None, *sums]
+
+
+# ----- on the path of the call
+
+
+def _forward(call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None) -> Any:
+    """The value, and the bits or None."""
+    if compat.dispatch_mode_active():
+        y = operators.forward(call, x, params)
+        y = y if out is None else out.copy_(y)
+        if not plan.packed:
+            return y, None
+        mask = torch.empty_strided(x.shape, _order(y), dtype=torch.bool, device=x.device)
+        mask.copy_(_bit(call, plan, _wide(x), params, _operands(call, params, x)))
+        return y, pack(mask.as_strided((x.numel(),), (1,)))
+    if call.path.kind == "triton" and not plan.packed:
+        return execution.forward(call, x, params, out), None
+    if call.path.kind == "triton" and call.channel is None:
+        x = compat.materialized(x)
+        y = torch.empty_like(x) if out is None else out
+        bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
+        execution.forward_packing(call, plan.slopes, _aligned(x, _order(y)), params, y, bits)
+        return y, bits
+    return _forward_pieces(call, plan, x, params, out)
+
+
+def _backward(
+    call: Call,
+    plan: Plan,
+    g: Tensor,
+    y: Tensor | None,
+    bits: Tensor | None,
+    params: Parameters,
+    needed: Sequence[bool],
+    order: Strides,
+) -> Grads:
+    if compat.transforms_active() or compat.is_legacy_batched(g) or compat.dispatch_mode_active():
+        return _backward_plainly(call, plan, g, y, bits, params, needed, order)
+    if call.path.kind == "triton" and bits is None and y is not None:
+        return execution.backward_from_output(call, g, y, params, needed)
+    if call.path.kind == "triton" and bits is not None and call.channel is None:
+        g = _aligned(compat.materialized(g), order)
+        if plan.slopes is not None:
+            return [execution.backward_from_slopes(g, bits, plan.slopes), *(None for _ in params)]
+        assert y is not None
+        return execution.backward_from_bits(call, g, _aligned(y, order), bits, params, needed)
+    return _backward_pieces(call, plan, g, y, bits, params, needed, order)
+
+
+# ----- autograd
+
+
+@lru_cache(maxsize=64)
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.zeros((), dtype=dtype, device=device)
+
+
+class _Link(Function):
+    """Zeros of x's shape that take one element of memory, whose gradient is x's.
+
+    Second derivatives go through it to x, which is not kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # Filling an element anew takes a launch on a GPU; in a graph's capture it would be filled when that runs.
+        anew = compat.dispatch_mode_active() or compat.capturing(x)
+        return (x.new_zeros(()) if anew else _zero(x.dtype, x.device)).expand(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+
+class _Context:
+    """What of a call is no argument of its derivative. `second` gives gradients that have a graph, at an input."""
+
+    __slots__ = ("call", "inplace", "link", "plan", "second")
+
+    def __init__(
+        self, call: Call, plan: Plan, inplace: bool, link: Tensor | None, second: Callable[..., Grads]
+    ) -> None:
+        self.call, self.plan, self.inplace, self.link, self.second = call, plan, inplace, link, second
+
+
+class _Saved(Function):
+    """Forward keeps what the plan says and the parameters that are tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, context: _Context, x: Tensor, *params: float | Tensor) -> Tensor:
+        call, plan = context.call, context.plan
+        if not context.inplace:
+            y, bits = _forward(call, plan, x, params, None)
+        elif compat.is_dense(x) and not x.is_neg():
+            y, bits = _forward(call, plan, x, params, x)
+        else:
+            y, bits = _forward(call, plan, x, params, None)
+            y = x.copy_(y)
+        if context.inplace:
+            ctx.mark_dirty(x)
+        ctx.context, ctx.order = context, _order(y)
+        ctx.kept = (plan.policy == "output", bits is not None)
+        ctx.numbers = tuple(None if isinstance(p, Tensor) else p for p in params)
+        kept = [y] if plan.policy == "output" else []
+        if bits is not None:
+            kept.append(bits)
+        ctx.save_for_backward(*kept, *(p for p in params if isinstance(p, Tensor)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        context: _Context = ctx.context
+        call, plan = context.call, context.plan
+        saved = iter(ctx.saved_tensors)
+        y = next(saved) if ctx.kept[0] else None
+        bits = next(saved) if ctx.kept[1] else None
+        params = [next(saved) if n is None else n for n in ctx.numbers]
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return None, *_with_graph(context, g, y, bits, params, needed, ctx.order)
+        return None, *_backward(call, plan, g, y, bits, params, needed, ctx.order)
+
+
+def _with_graph(
+    context: _Context,
+    g: Tensor,
+    y: Tensor | None,
+    bits: Tensor | None,
+    params: Parameters,
+    needed: Sequence[bool],
+    order: Strides,
+) -> Grads:
+    """Gradients that are functions of g, x and the parameters themselves."""
+    call, plan, link = context.call, context.plan, context.link
+    bit = None if bits is None else _shaped(unpack(bits, g.numel()), g, order)
+    if plan.slopes is not None:
+        assert bit is not None
+        dx = _slopes(g, bit, *plan.slopes)
+        return [dx if link is None else dx + 0.0 * link, *(None for _ in params)]
+    assert plan.form is not None and y is not None
+    if plan.form.recover is None:
+        raise RuntimeError(
+            f"{call.spec.name}: a gradient of its gradient needs the input, which save={plan.policy!r} has not kept; "
+            "use save='input'"
+        )
+    with torch.no_grad():
+        values = [v.detach() if isinstance(v, Tensor) else v for v in _operands(call, params, y)]
+        x = plan.form.recover(_wide(y.detach()), bit, *values).to(y.dtype)
+    return context.second(call, g, x if link is None else x + link, params, needed)
+
+
+def apply(call: Call, plan: Plan, x: Tensor, params: Parameters, inplace: bool, second: Callable[..., Grads]) -> Tensor:
+    """The activation of x, in a graph that keeps what the plan says.
+
+    `second(call, g, x, params, needed)` gives gradients that have a graph.
+    """
+    if inplace and x.is_leaf and x.requires_grad:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    link = _Link.apply(x) if x.requires_grad else None
+    return _Saved.apply(_Context(call, plan, inplace, link, second), x, *params)
