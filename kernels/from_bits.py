@@ -63,7 +63,7 @@ def _near_input(y, bit, VALLEY: tl.constexpr):
 @triton.jit
 def _input(y, bit, VALLEY: tl.constexpr, FUNCTION: tl.constexpr, BACKWARD: tl.constexpr):
     """The input, precise, by one step of Newton's; on the left its logarithm's, which bends less."""
-    y = tl.minimum(y, 64.0, propagate_nan=tl.PropagateNan.ALL)
+    y = bounded(y, VALLEY[0], 64.0)
     x = _near_input(y, bit, VALLEY)
     value = FUNCTION(x, (), True)
     slope, _ = BACKWARD(1.0, x, (), True)
