@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .device_math import LARGEST, LOG2_E, TINY, exp, expm1_nonpositive, reciprocal_positive
-from .logarithms import log, log1p
+from .device_math import LARGEST, LOG2_E, TINY, exp, exp_and_expm1_nonpositive, expm1_nonpositive, reciprocal_positive
+from .logarithms import log1p, log_of_parts, split_exponent
 
 # ----- piecewise linear
 
@@ -76,10 +76,14 @@ def selu_from_output(g, y, params, precise: tl.constexpr):
 def celu_from_output(g, y, params, precise: tl.constexpr):
     """d/dx = 1 where y > 0, else e = y / alpha + 1; d/dalpha = e - 1 - e log(e) there."""
     z = _over(y, params[0], precise)
-    e = tl.maximum(z + 1.0, 0.0)
-    # log(1 + z) keeps what the sum loses; where e is 0, so is e log(e).
-    part = z - e * tl.maximum(log1p(z, precise), -LARGEST)
-    part = tl.where(e == 0, -1.0, part)
+    e = tl.maximum(z + 1.0, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    # log(1 + z); where e is 0 some finite number, which does not count.
+    if precise:
+        logarithm = tl.maximum(log1p(z, precise), -LARGEST)
+    else:
+        n, f = split_exponent(e)
+        logarithm = log_of_parts(n.to(tl.float32), tl.where(n == 0, z, f), 0.0, precise)
+    part = z - e * logarithm
     return tl.where(y <= 0, g * e, g), (tl.where(y > 0, 0.0, g * part),)
 
 
@@ -100,12 +104,13 @@ def softplus_from_output(g, y, params, precise: tl.constexpr):
     """d/dx = s = 1 - exp(-q), d/dbeta = (s log(s) - q (1 - s)) / beta^2, q = beta y; past the threshold 1 and 0."""
     q = params[0] * y
     identity = q > params[1]
-    s = -expm1_nonpositive(-q, precise)
-    near = tl.minimum(q, 80.0, propagate_nan=tl.PropagateNan.ALL)
-    part = s * log(tl.maximum(s, TINY, propagate_nan=tl.PropagateNan.ALL), precise) - near * exp(-near, precise)
+    e, s = exp_and_expm1_nonpositive(-q, precise)
+    n, f = split_exponent(tl.maximum(-s, TINY, propagate_nan=tl.PropagateNan.ALL))
+    # q is finite where the threshold is not passed.
+    part = tl.fma(-q, e, -s * log_of_parts(n.to(tl.float32), f, 0.0, precise))
     inverse = 1.0 / params[0]
     part = tl.where(identity, 0.0, part * inverse * inverse)
-    return tl.where(identity, g, g * s), (g * part, 0.0)
+    return tl.where(identity, g, -g * s), (g * part, 0.0)
 
 
 @triton.jit
