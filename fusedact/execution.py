@@ -118,13 +118,14 @@ def forward_packing(
 
     The bits tell which of two slopes an element has, or without `slopes` on which side of the minimum it lies.
     """
-    from .kernels import launch_saving
+    from .kernels import launch, launch_saving
 
     spec = call.spec
     if spec.build is not None:
         spec.build(x.device)
+    side = launch.saved_function("side", spec.name, spec.device) if slopes is None else f"{spec.device}_backward"
     with on_device(x):
-        launch_saving.forward(spec.device, x, out, bits, _in_memory(params), slopes)
+        launch_saving.forward(spec.device, side, x, out, bits, _in_memory(params), slopes)
 
 
 def backward_from_output(
@@ -135,7 +136,7 @@ def backward_from_output(
 
     g, y = compat.materialized(g), compat.materialized(y)
     dx = torch.empty_like(y) if needed[0] else None
-    name = launch.output_function(call.spec.name, call.spec.device)
+    name = launch.saved_function("from_output", call.spec.name, call.spec.device)
     with on_device(y):
         partials = launch.backward(name, g, y, dx, _in_memory(params), tuple(needed[1:]), call.channel)
     return [dx, *_sums(partials, params, needed[1:])]
@@ -145,11 +146,12 @@ def backward_from_bits(
     call: Call, g: Tensor, y: Tensor, bits: Tensor, params: Parameters, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The same from the output and its bits; g has y's dense layout."""
-    from .kernels import launch_saving
+    from .kernels import launch, launch_saving
 
     dx = torch.empty_like(y) if needed[0] else None
+    name = launch.saved_function("from_bits", call.spec.name, call.spec.device)
     with on_device(y):
-        partials = launch_saving.backward(call.spec.device, g, y, bits, dx, _in_memory(params), tuple(needed[1:]))
+        partials = launch_saving.backward(name, g, y, bits, dx, _in_memory(params), tuple(needed[1:]))
     return [dx, *_sums(partials, params, needed[1:])]
 
 

@@ -176,8 +176,8 @@ def memory_report(model: nn.Module, example: Any) -> MemoryReport:
     """What a model keeps for backward under each saving policy, and what each of its activations adds to that.
 
     The model runs forward once under each policy, in the mode that it is in, and is left as it was. Of a module's bytes
-    those count that nothing else keeps: an output that the next layer keeps too is free. Activations that are no modules
-    of this library count in the whole only.
+    those count that nothing else keeps: an output that the next layer keeps too is free. Activations that are no
+    modules of this library count in the whole only.
 
     Args:
         model: a module with activations of this library.

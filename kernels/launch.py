@@ -52,11 +52,13 @@ _written = {
     for name, function in vars(module).items()
     if hasattr(module, f"{name.removesuffix('_backward')}_backward")
 }
-# Those that take the output, or the output and a bit. The first have the contract of a backward: what is saved is y.
+# Those that take the output, or the output and a bit, or give this bit.
 _written |= {
-    f"{name}_backward": function for name, function in vars(from_output).items() if name.endswith("_from_output")
+    name: function
+    for module in (from_output, from_bits)
+    for name, function in vars(module).items()
+    if name.endswith(("_from_output", "_from_bits", "_side"))
 }
-_written |= {name: function for name, function in vars(from_bits).items() if name.endswith(("_from_bits", "_side"))}
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}
 _registering = threading.Lock()
@@ -190,9 +192,9 @@ def _device_function(name: str) -> Any:
     return _written.get(name) or _registered[name]
 
 
-def output_function(name: str, device: str) -> str:
-    """What `backward` calls the device function that takes the output: of an activation, or of its device functions."""
-    return next(f for f in (f"{name}_from_output", f"{device}_from_output") if f"{f}_backward" in _written)
+def saved_function(suffix: str, *names: str) -> str:
+    """The first name with that suffix that a device function has, such as "from_output", of an activation's names."""
+    return next(found for name in names if (found := f"{name}_{suffix}") in _written)
 
 
 def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:
@@ -315,13 +317,15 @@ def backward(
 ) -> Tensor | None:
     """Write dx, unless it is None; return partial sums in fp32 if any parameter is needed.
 
-    They are [parameter, program], and with `channel_dim` [parameter, program, channel], or one in the channels' place
-    where no parameter tells them apart.
+    What is saved is the input, or the output where `function` has the suffix `_from_output`. The sums are [parameter,
+    program], and with `channel_dim` [parameter, program, channel], or one in the channels' place where no parameter
+    tells them apart.
     """
+    name = function if function.endswith("_from_output") else f"{function}_backward"
 
     def run(counted: int | None) -> Tensor | None:
         kernel = _backward if counted is None or not any(needed) else _backward_channels
-        return kernel(f"{function}_backward", grad, saved, dx, params, needed, counted)
+        return kernel(name, grad, saved, dx, params, needed, counted)
 
     return _partial_sums(run, saved, params, needed, channel_dim)
 

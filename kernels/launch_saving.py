@@ -19,19 +19,27 @@ Slopes = tuple[float, float]
 
 
 def forward(
-    function: str, x: Tensor, out: Tensor, bits: Tensor, params: launch.Parameters, slopes: Slopes | None
+    function: str,
+    side: str,
+    x: Tensor,
+    out: Tensor,
+    bits: Tensor,
+    params: launch.Parameters,
+    slopes: Slopes | None,
 ) -> None:
-    """out = f(x), and the bits: which of two slopes an element has, or without `slopes` its side of the minimum."""
+    """out = f(x), and the bits: which of two slopes an element has, or without `slopes` its side of the minimum.
+
+    `side` is the device function that tells which: the derivative's, or one that gives the bit.
+    """
     n = x.numel()
     if n == 0:
         return
     values, kinds, _ = launch._arguments(params, None)
     precise = launch._precise(x, params)
-    if slopes is None:
-        side, which, middle = f"{function}_side", "side", 0.0
-    else:
+    which, middle = "side", 0.0
+    if slopes is not None:
         off, on = slopes
-        side, which, middle = f"{function}_backward", "rising" if on >= off else "falling", (off + on) / 2
+        which, middle = "rising" if on >= off else "falling", (off + on) / 2
     block = launch.block_size(x.element_size(), launch._warp_size())
     tensors = (x, out, bits)
     key = launch._flat_key(f"{function} {forward_bits_kernel.__name__}", tensors, n, values, which, kinds, precise)
@@ -63,7 +71,7 @@ def backward(
         tensors = (grad, saved, bits, target, target if partials is None else partials)
         constants = (kinds, needed, dx is not None, precise)
         key = launch._flat_key(f"{function} {backward_bits_kernel.__name__}", tensors, n, values, *constants)
-        device_function = launch._device_function(f"{function}_from_bits")
+        device_function = launch._device_function(function)
         launch._run(backward_bits_kernel, grid, key, *tensors, n, values, device_function, *constants, block)
         return partials
 

@@ -16,6 +16,8 @@ from fusedact import describe, registry, saving
 from fusedact import functional as FF
 from fusedact.saved_forms import SAVED
 
+# PyTorch warns where an operator inside a loop over a batch has no batching rule.
+pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 HALVES = [torch.float16, torch.bfloat16]
 DTYPES = [*HALVES, torch.float32, torch.float64]
 SPECS = {name: registry.get(name) for name in oracles.NAMES}
@@ -381,7 +383,7 @@ def test_batched_gradients(name, policy):
         g = torch.eye(7)
         legacy = torch.autograd.grad(y, x, g, is_grads_batched=True, retain_graph=True)[0]
         func = torch.func.vmap(lambda g: torch.autograd.grad(y, x, g, retain_graph=True)[0])(g)
-        same(legacy, func)
+        torch.testing.assert_close(legacy, func)
         return legacy
 
     torch.testing.assert_close(rows(policy), rows("input"), rtol=1e-3, atol=1e-3)
@@ -414,7 +416,6 @@ def test_checkpointing(name, policy, reentrant):
     same(x.grad, wanted)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @served
 def test_transforms(name, policy):
     x = torch.linspace(-2, 2, 11)
