@@ -20,6 +20,7 @@ import torch
 from bench import aot, ledger
 from fusedact import registry
 from fusedact.kernels import launch, launch_saving
+from fusedact.registry import ActivationSpec
 from fusedact.saved_forms import SAVED
 
 FIGURES = Path("bench/results/saving_ledger.csv")
@@ -66,26 +67,28 @@ def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
     if kernel.endswith("(learned)"):
         params = ledger._learned(spec, 1)
     x, out = torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype]), torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype])
-    needed = tuple(isinstance(p, torch.Tensor) for p in params)
     with aot.stub_driver(aot.TARGETS[target]) as stub:
         if not SAVED[spec.name].bits:
-            function = launch.output_function(spec.name, spec.device)
+            function = launch.saved_function("from_output", spec.name, spec.device)
+            needed = tuple(isinstance(p, torch.Tensor) for p in params)
             launch.backward(function, torch.zeros_like(x), x, out, params, needed)
         else:
-            bits = torch.zeros(x.numel() // 8, dtype=torch.uint8)
-            _with_bits(spec, direction, x, out, bits, params)
+            _with_bits(spec, direction, x, out, params)
         (compiled,) = aot._kernels_of(stub.device)
     r = ledger.counted(compiled, (kernel, direction, dtype, target))
     return Row(*r.key, r.instructions, r.special, r.registers, r.spills, r.bound)
 
 
 def _with_bits(
-    spec: Any, direction: str, x: torch.Tensor, out: torch.Tensor, bits: torch.Tensor, params: tuple[Any, ...]
+    spec: ActivationSpec, direction: str, x: torch.Tensor, out: torch.Tensor, params: tuple[float, ...]
 ) -> None:
+    bits = torch.zeros(x.numel() // 8, dtype=torch.uint8)
     if direction == "forward":
-        launch_saving.forward(spec.device, x, out, bits, params, None)
+        side = launch.saved_function("side", spec.name, spec.device)
+        launch_saving.forward(spec.device, side, x, out, bits, params, None)
     else:
-        launch_saving.backward(spec.name, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))
+        function = launch.saved_function("from_bits", spec.name, spec.device)
+        launch_saving.backward(function, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))
 
 
 def load(path: Path = FIGURES) -> list[Row]:
