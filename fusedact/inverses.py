@@ -48,7 +48,7 @@ class Inverse:
 
     def input(self, y: Tensor, right: Tensor) -> Tensor:
         """The x on this side whose value is y."""
-        valley, near = self.valley, y.clamp_max(IDENTITY)
+        valley, near = self.valley, y.clamp(self.valley.minimum, IDENTITY)
         single = valley.minimum_single
         height = ((near - single) - (valley.minimum - single)).clamp_min(0.0)
         s = height.sqrt().clamp_max(valley.right_end)

@@ -217,7 +217,7 @@ def _softsign_input(y: Tensor, _: None) -> Tensor:
 
 
 def _relu_sigmoid_safe(threshold: float) -> str:
-    return "" if threshold >= -20.0 else "for a threshold below -20 the output tells too little of the sigmoid"
+    return "" if threshold >= -10.0 else "for a threshold below -10 kernels do not know the inverse"
 
 
 def _lambert(y: Tensor, threshold: Parameter) -> Tensor:

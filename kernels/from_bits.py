@@ -43,7 +43,7 @@ def _slope(y, bit, VALLEY: tl.constexpr):
     s = tl.sqrt(_height(y, VALLEY))
     near = tl.minimum(s, VALLEY[7], propagate_nan=tl.PropagateNan.ALL)
     right = near * _polynomial(tl.fma(near, VALLEY[8], -1.0), VALLEY, 27, 12)
-    w = tl.sqrt(tl.maximum(-y, 0.0, propagate_nan=tl.PropagateNan.ALL))
+    w = tl.sqrt(-y)
     left = y * s * tl.fma(s, _polynomial(w, VALLEY, 42, 3), _polynomial(w, VALLEY, 39, 3))
     return tl.where(bit, right, left)
 
@@ -51,10 +51,10 @@ def _slope(y, bit, VALLEY: tl.constexpr):
 @triton.jit
 def _near_input(y, bit, VALLEY: tl.constexpr):
     """The input, within 2^-10 of its distance to the bottom or better, for y that are not large."""
-    s = tl.minimum(tl.sqrt_rn(_height(y, VALLEY)), VALLEY[5], propagate_nan=tl.PropagateNan.ALL)
+    s = tl.minimum(tl.sqrt(_height(y, VALLEY)), VALLEY[5], propagate_nan=tl.PropagateNan.ALL)
     right = tl.fma(s, _polynomial(s, VALLEY, 9, 8), y + VALLEY[4])
     # The root of log2(minimum / y).
-    r = tl.sqrt_rn(tl.maximum(-log2(y * VALLEY[2], False), 0.0, propagate_nan=tl.PropagateNan.ALL))
+    r = tl.sqrt(tl.maximum(-log2(y * VALLEY[2], False), 0.0, propagate_nan=tl.PropagateNan.ALL))
     r = tl.minimum(r, VALLEY[6], propagate_nan=tl.PropagateNan.ALL)
     left = tl.fma(r, _polynomial(r, VALLEY, 17, 10), VALLEY[3])
     return tl.where(bit, right, left)
@@ -63,14 +63,14 @@ def _near_input(y, bit, VALLEY: tl.constexpr):
 @triton.jit
 def _input(y, bit, VALLEY: tl.constexpr, FUNCTION: tl.constexpr, BACKWARD: tl.constexpr):
     """The input, precise, by one step of Newton's; on the left its logarithm's, which bends less."""
-    y = tl.minimum(y, 64.0, propagate_nan=tl.PropagateNan.ALL)
+    y = bounded(y, VALLEY[0], 64.0)
     x = _near_input(y, bit, VALLEY)
     value = FUNCTION(x, (), True)
     slope, _ = BACKWARD(1.0, x, (), True)
     difference = value - y
     # log(value / y) value = difference (1 + r / 2 + ...), r = difference / y.
     bend = tl.where(bit, 0.0, bounded(0.5 * difference / y, -0.25, 0.25))
-    step = tl.div_rn(tl.fma(difference, bend, difference), slope)
+    step = tl.fma(difference, bend, difference) / slope
     return x - tl.where(tl.abs(slope) > tl.maximum(tl.abs(y), 1e-30) * FLAT, step, 0.0)
 
 

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .device_math import LARGEST, LOG2_E, TINY, bounded, exp, expm1_nonpositive, reciprocal_positive
-from .logarithms import log, log1p, log_of_parts, split_exponent
+from .device_math import LARGEST, LOG2_E, TINY, exp, exp_and_expm1_nonpositive, expm1_nonpositive, reciprocal_positive
+from .logarithms import log1p, log_of_parts, split_exponent
 
 # ----- piecewise linear
 
@@ -76,10 +76,14 @@ def selu_from_output(g, y, params, precise: tl.constexpr):
 def celu_from_output(g, y, params, precise: tl.constexpr):
     """d/dx = 1 where y > 0, else e = y / alpha + 1; d/dalpha = e - 1 - e log(e) there."""
     z = _over(y, params[0], precise)
-    e = tl.maximum(z + 1.0, 0.0)
-    # log(1 + z) keeps what the sum loses; where e is 0, so is e log(e).
-    part = z - e * tl.maximum(log1p(z, precise), -LARGEST)
-    part = tl.where(e == 0, -1.0, part)
+    e = tl.maximum(z + 1.0, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    # log(1 + z); where e is 0 some finite number, which does not count.
+    if precise:
+        logarithm = tl.maximum(log1p(z, precise), -LARGEST)
+    else:
+        n, f = split_exponent(e)
+        logarithm = log_of_parts(n.to(tl.float32), tl.where(n == 0, z, f), 0.0, precise)
+    part = z - e * logarithm
     return tl.where(y <= 0, g * e, g), (tl.where(y > 0, 0.0, g * part),)
 
 
@@ -100,12 +104,13 @@ def softplus_from_output(g, y, params, precise: tl.constexpr):
     """d/dx = s = 1 - exp(-q), d/dbeta = (s log(s) - q (1 - s)) / beta^2, q = beta y; past the threshold 1 and 0."""
     q = params[0] * y
     identity = q > params[1]
-    s = -expm1_nonpositive(-q, precise)
-    near = tl.minimum(q, 80.0, propagate_nan=tl.PropagateNan.ALL)
-    part = s * log(tl.maximum(s, TINY, propagate_nan=tl.PropagateNan.ALL), precise) - near * exp(-near, precise)
+    e, s = exp_and_expm1_nonpositive(-q, precise)
+    n, f = split_exponent(tl.maximum(-s, TINY, propagate_nan=tl.PropagateNan.ALL))
+    # q is finite where the threshold is not passed.
+    part = tl.fma(-q, e, -s * log_of_parts(n.to(tl.float32), f, 0.0, precise))
     inverse = 1.0 / params[0]
     part = tl.where(identity, 0.0, part * inverse * inverse)
-    return tl.where(identity, g, g * s), (g * part, 0.0)
+    return tl.where(identity, g, -g * s), (g * part, 0.0)
 
 
 @triton.jit
@@ -125,37 +130,38 @@ def softsign_from_output(g, y, params, precise: tl.constexpr):
 
 
 @triton.jit
-def _lambert(y, threshold, precise: tl.constexpr):
-    """w with w exp(w) = z = y exp(-threshold - y): halves within 2^-13 for thresholds from -20 on."""
-    z = y * tl.exp2(tl.minimum((threshold + y) * -LOG2_E, 115.0, propagate_nan=tl.PropagateNan.ALL))
-    n, f = split_exponent(1.0 + z)
-    v = log_of_parts(n.to(tl.float32), tl.where(n == 0, z, f), 0.0, False)
-    p = tl.fma(v, 0.06853575, 0.30302544)
-    p = tl.fma(v, p, 1.26455056)
-    p = tl.fma(v, p, 0.99989115) * v
-    q = tl.fma(v, 0.07050805, 0.52724285)
-    q = tl.fma(v, q, 1.76306784)
-    q = tl.fma(v, q, 1.0)
-    if precise:
-        # A step of Newton's.
-        w = p / q
-        e = y * exp(-((threshold + y) + w), precise)
-        return e * (1.0 + w), 1.0 + e
-    else:
-        return p, q
+def _lambert_ratio(z):
+    """r with w = z r and w exp(w) = z, relative error 2^-14 for 0 <= z <= exp(9)."""
+    v = tl.sqrt(tl.rsqrt(tl.fma(z, 2.7182817459106445, 1.0)))
+    p = tl.fma(v, 3.244467258453369, -14.594025611877441)
+    p = tl.fma(v, p, 26.29654884338379)
+    p = tl.fma(v, p, -22.371057510375977)
+    p = tl.fma(v, p, 6.352766990661621)
+    p = tl.fma(v, p, 2.209460973739624)
+    p = tl.fma(v, p, -0.14466750621795654)
+    p = tl.fma(v, p, 0.006704928353428841)
+    p = tl.fma(v, p, -0.0001406650699209422)
+    return p
 
 
 @triton.jit
 def relu_sigmoid_from_output(g, y, params, precise: tl.constexpr):
-    """d/dx = y (1 + w) / (y + w), d/dt = -y / (y + w) where y > 0: sigmoid(x) is y / (y + w), w as in _lambert."""
-    # Below, the slope is that at the threshold, and nothing underflows; above, w is 0.
-    near = bounded(y, 1e-30, 1e4)
-    p, q = _lambert(near, params[0], precise)
-    # w = p / q.
-    total = tl.fma(near, q, p)
+    """d/dx = (1 + y q r) s, d/dt = -s where y > 0, q = exp(-t - y), s = 1 / (1 + q r), which is sigmoid(x)."""
+    # Beyond, q is 0.
+    near = tl.minimum(y, 1e4, propagate_nan=tl.PropagateNan.ALL)
+    q = tl.exp2((params[0] + near) * -LOG2_E)
+    # The bound is that of a threshold of -10.
+    z = tl.minimum(near * q, 8103.0, propagate_nan=tl.PropagateNan.ALL)
+    r = _lambert_ratio(z)
     if precise:
-        share, slope = tl.div_rn(near * q, total), tl.div_rn(near * (q + p), total)
+        # A step of Newton's: with e = y exp(-(t + y) - w), w is e (1 + w) / (1 + e).
+        w = z * r
+        e = tl.minimum(exp(-((params[0] + near) + w), precise), 1e30, propagate_nan=tl.PropagateNan.ALL)
+        total = tl.fma(near, e, 1.0)
+        rise = tl.fma(e, w, e)
+        # w = y rise / total.
+        share, slope = tl.div_rn(total, total + rise), tl.div_rn(tl.fma(near, rise, total), total + rise)
     else:
-        inverse = near * reciprocal_positive(total, precise)
-        share, slope = q * inverse, (q + p) * inverse
+        share = reciprocal_positive(tl.fma(q, r, 1.0), precise)
+        slope = tl.fma(z, r, 1.0) * share
     return tl.where(y <= 0, 0.0, g * slope), (tl.where(y <= 0, 0.0, -g * share),)
