@@ -1,6 +1,6 @@
 """Calls that keep their output or bits for backward: forward and backward below autograd, and the autograd Function.
 
-Bits are packed in the order of the output's memory. Second and higher orders are those of the formula, at the input as
+Bits are packed in the order of the input's memory. Second and higher orders are those of the formula, at the input as
 the output and the bits give it back.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import compat, execution, operators, pieces
+from .cpu_saved import AT_ONCE, GRADIENTS, sloped
 from .eager import HALF_DTYPES, numeric, operand
 from .execution import Call, Parameters
 from .packing import pack, packed_size, unpack
@@ -51,31 +52,25 @@ def _shaped(flat: Tensor, like: Tensor, order: Strides) -> Tensor:
 # ----- in plain PyTorch
 
 
-def _slopes(g: Tensor, bit: Tensor, off: float, on: float) -> Tensor:
-    """g times one of two slopes; 0 where the slope is, whatever g."""
-    return torch.where(bit, g if on == 1.0 else g * on, 0.0 if off == 0.0 else g * off)
-
-
 def _gradient(plan: Plan, g: Tensor, y: Tensor | None, bit: Tensor | None, values: Sequence[Any]) -> Sequence[Any]:
     """The gradient of x, and elementwise those of the parameters, or None for numbers."""
     if plan.slopes is not None:
         assert bit is not None
-        return (_slopes(g, bit, *plan.slopes),)
+        return (sloped(g, bit, *plan.slopes.pair),)
     assert plan.form is not None
+    by_operator = GRADIENTS.get(plan.form.name)
+    if by_operator is not None and g.is_cpu and numeric(values):
+        return (by_operator(g, y, *values),)
     dx, parts = plan.form.gradient(g, y, bit, *values)
     return (dx, *parts)
 
 
-def _bit(call: Call, plan: Plan, x: Tensor, params: Parameters, values: Sequence[Any]) -> Tensor:
+def _bit(plan: Plan, x: Tensor, values: Sequence[Any]) -> Tensor:
     """What is kept of each element of x in a bit; `values` are the parameters as they broadcast."""
-    if plan.slopes is None:
-        assert plan.form is not None and plan.form.side is not None
-        return plan.form.side(x, *values)
-    off, on = plan.slopes
-    needed = (True, *(False for _ in params))
-    (slope, *_) = pieces.backward(call.spec, torch.ones_like(x), x, params, needed, call.channel)
-    assert slope is not None
-    return (slope > (off + on) / 2) if on >= off else (slope < (off + on) / 2)
+    if plan.slopes is not None:
+        return plan.slopes.mask(x, *values)
+    assert plan.form is not None and plan.form.side is not None
+    return plan.form.side(x, *values)
 
 
 def _value(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
@@ -133,25 +128,28 @@ def _packed(part: slice) -> slice:
     return slice(part.start // 8, packed_size(part.stop))
 
 
-def _forward_pieces(call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None) -> Any:
-    """The value, into `out` if given, and the bits."""
+def _forward_pieces(
+    call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None, order: Strides
+) -> tuple[Tensor, Tensor | None]:
+    """The value, into `out` if given, and the bits, which come first: the value may overwrite x."""
     if not plan.packed:
         return _value(call, x, params, out), None
-    y = torch.empty_like(x) if out is None else out
-    order = _order(y)
     values = _uniform(params, x)
+    if values is None:
+        bits = _packed_plainly(call, plan, x, params, order)
+        return _value(call, x, params, out), bits
     bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
-    if values is None or y.stride() != order:
-        mask = torch.empty_strided(x.shape, order, dtype=torch.bool, device=x.device)
-        mask.copy_(_bit(call, plan, _wide(x), params, _operands(call, params, x)))
-        pack(mask.as_strided((x.numel(),), (1,)), bits)
-        return _value(call, x, params, y), bits
-    x_flat, y_flat = _flat(x, order), _flat(y, order)
+    x_flat = _flat(x, order)
     for part in _cuts(x.numel(), x):
-        piece = x_flat[part]
-        pack(_bit(call, plan, _wide(piece), params, values), bits[_packed(part)])
-        _value(call, piece, params, piece if x_flat.data_ptr() == y_flat.data_ptr() else y_flat[part])
-    return y, bits
+        pack(_bit(plan, _wide(x_flat[part]), values), bits[_packed(part)])
+    return _value(call, x, params, out), bits
+
+
+def _packed_plainly(call: Call, plan: Plan, x: Tensor, params: Parameters, order: Strides) -> Tensor:
+    """The bits by operators on whole tensors."""
+    mask = torch.empty_strided(x.shape, order, dtype=torch.bool, device=x.device)
+    mask.copy_(_bit(plan, _wide(x), _operands(call, params, x)))
+    return pack(mask.as_strided((x.numel(),), (1,)))
 
 
 def _backward_pieces(
@@ -165,11 +163,14 @@ def _backward_pieces(
     order: Strides,
 ) -> Grads:
     values = _uniform(params, g, needed[1:])
+    if values is not None and plan.form is not None and plan.form.name in AT_ONCE and g.is_cpu and numeric(values):
+        return [GRADIENTS[plan.form.name](g, y, *values), *(None for _ in params)]
     if values is None:
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
     g_flat = _flat(g, order)
     y_flat = None if y is None else _flat(y, order)
     dx = torch.empty_strided(g.shape, order, dtype=g.dtype, device=g.device) if needed[0] else None
+    dx_flat = None if dx is None else dx.as_strided((g.numel(),), (1,))
     sums = [
         torch.zeros((), dtype=torch.float64 if g.is_cpu else torch.float32, device=g.device)
         if n and isinstance(p, Tensor)
@@ -179,9 +180,12 @@ def _backward_pieces(
     for part in _cuts(g.numel(), g):
         bit = None if bits is None else unpack(bits[_packed(part)], part.stop - part.start)
         y_piece = None if y_flat is None else _wide(y_flat[part])
+        if plan.slopes is not None and bit is not None and dx_flat is not None:
+            sloped(g_flat[part], bit, *plan.slopes.pair, out=dx_flat[part])
+            continue
         grads = _gradient(plan, _wide(g_flat[part]), y_piece, bit, values)
-        if dx is not None:
-            dx.as_strided((g.numel(),), (1,))[part] = grads[0]
+        if dx_flat is not None:
+            dx_flat[part] = grads[0]
         for total, terms in zip(sums, grads[1:], strict=False):
             if total is not None and terms is not None:
                 total.add_(terms.sum())
@@ -217,25 +221,23 @@ def _backward_plainly(
 # ----- on the path of the call
 
 
-def _forward(call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None) -> Any:
-    """The value, and the bits or None."""
+def _forward(
+    call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None, order: Strides
+) -> tuple[Tensor, Tensor | None]:
+    """The value, into `out` if given, which may be x, and the bits or None."""
     if compat.dispatch_mode_active():
+        bits = _packed_plainly(call, plan, x, params, order) if plan.packed else None
         y = operators.forward(call, x, params)
-        y = y if out is None else out.copy_(y)
-        if not plan.packed:
-            return y, None
-        mask = torch.empty_strided(x.shape, _order(y), dtype=torch.bool, device=x.device)
-        mask.copy_(_bit(call, plan, _wide(x), params, _operands(call, params, x)))
-        return y, pack(mask.as_strided((x.numel(),), (1,)))
+        return y if out is None else out.copy_(y), bits
     if call.path.kind == "triton" and not plan.packed:
         return execution.forward(call, x, params, out), None
     if call.path.kind == "triton" and call.channel is None:
-        x = compat.materialized(x)
+        x = _aligned(compat.materialized(x), order)
         y = torch.empty_like(x) if out is None else out
         bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
-        execution.forward_packing(call, plan.slopes, _aligned(x, _order(y)), params, y, bits)
+        execution.forward_packing(call, plan.slopes.pair if plan.slopes else None, x, params, y, bits)
         return y, bits
-    return _forward_pieces(call, plan, x, params, out)
+    return _forward_pieces(call, plan, x, params, out, order)
 
 
 def _backward(
@@ -255,7 +257,7 @@ def _backward(
     if call.path.kind == "triton" and bits is not None and call.channel is None:
         g = _aligned(compat.materialized(g), order)
         if plan.slopes is not None:
-            return [execution.backward_from_slopes(g, bits, plan.slopes), *(None for _ in params)]
+            return [execution.backward_from_slopes(g, bits, plan.slopes.pair), *(None for _ in params)]
         assert y is not None
         return execution.backward_from_bits(call, g, _aligned(y, order), bits, params, needed)
     return _backward_pieces(call, plan, g, y, bits, params, needed, order)
@@ -303,17 +305,13 @@ class _Saved(Function):
 
     @staticmethod
     def forward(ctx: Any, context: _Context, x: Tensor, *params: float | Tensor) -> Tensor:
-        call, plan = context.call, context.plan
-        if not context.inplace:
-            y, bits = _forward(call, plan, x, params, None)
-        elif compat.is_dense(x) and not x.is_neg():
-            y, bits = _forward(call, plan, x, params, x)
-        else:
-            y, bits = _forward(call, plan, x, params, None)
-            y = x.copy_(y)
+        call, plan, order = context.call, context.plan, _order(x)
+        dense = compat.is_dense(x) and not x.is_neg()
+        y, bits = _forward(call, plan, x, params, x if context.inplace and dense else None, order)
         if context.inplace:
+            y = y if dense else x.copy_(y)
             ctx.mark_dirty(x)
-        ctx.context, ctx.order = context, _order(y)
+        ctx.context, ctx.order = context, order
         ctx.kept = (plan.policy == "output", bits is not None)
         ctx.numbers = tuple(None if isinstance(p, Tensor) else p for p in params)
         kept = [y] if plan.policy == "output" else []
@@ -350,7 +348,7 @@ def _with_graph(
     bit = None if bits is None else _shaped(unpack(bits, g.numel()), g, order)
     if plan.slopes is not None:
         assert bit is not None
-        dx = _slopes(g, bit, *plan.slopes)
+        dx = sloped(g, bit, *plan.slopes.pair)
         return [dx if link is None else dx + 0.0 * link, *(None for _ in params)]
     assert plan.form is not None and y is not None
     if plan.form.recover is None:

@@ -34,17 +34,50 @@ __all__ = [
 
 POLICIES = ("auto", "input", "output", "bits")
 
-# The two slopes of activations that have no others, from their parameters: where the bit is 0, and where it is 1.
-TWO_SLOPES: dict[str, Callable[..., tuple[float, float]]] = {
-    "relu": lambda: (0.0, 1.0),
-    "relu6": lambda: (0.0, 1.0),
-    "leaky_relu": lambda slope: (slope, 1.0),
-    "prelu": lambda weight: (weight, 1.0),
-    "hardtanh": lambda *_: (0.0, 1.0),
-    "hardsigmoid": lambda: (0.0, 1.0 / 6.0),
-    "hardshrink": lambda *_: (0.0, 1.0),
-    "softshrink": lambda *_: (0.0, 1.0),
-    "threshold": lambda *_: (0.0, 1.0),
+
+@dataclass(frozen=True)
+class TwoSlopes:
+    """An activation that has two slopes and no others: where the bit is 0, and where it is 1; and what tells them.
+
+    `mask(x, *parameters)` is true where the second holds.
+    """
+
+    pair: tuple[float, float]
+    mask: Callable[..., Tensor]
+
+
+def _bent(x: Tensor, *_: float) -> Tensor:
+    return x > 0
+
+
+def _between(x: Tensor, low: float, high: float) -> Tensor:
+    # As PyTorch has it, a NaN is between.
+    return ((x <= low) | (x >= high)).logical_not_()
+
+
+def _beyond(x: Tensor, lambd: float) -> Tensor:
+    return ((x >= -lambd) & (x <= lambd)).logical_not_()
+
+
+def _past(x: Tensor, threshold: float = 0.0, *_: float) -> Tensor:
+    return (x <= threshold).logical_not_()
+
+
+def _relu(mask: Callable[..., Tensor]) -> Callable[..., TwoSlopes]:
+    return lambda *_: TwoSlopes((0.0, 1.0), mask)
+
+
+# Activations of two slopes, by name, from their parameters.
+TWO_SLOPES: dict[str, Callable[..., TwoSlopes]] = {
+    "relu": _relu(_past),
+    "relu6": _relu(lambda x: _between(x, 0.0, 6.0)),
+    "leaky_relu": lambda slope: TwoSlopes((slope, 1.0), _bent),
+    "prelu": lambda weight: TwoSlopes((weight, 1.0), _bent),
+    "hardtanh": _relu(_between),
+    "hardsigmoid": lambda: TwoSlopes((0.0, 1.0 / 6.0), lambda x: (x > -3.0) & (x < 3.0)),
+    "hardshrink": _relu(_beyond),
+    "softshrink": _relu(_beyond),
+    "threshold": _relu(_past),
 }
 
 # What is tried in turn where a policy is wanted; after these, the input is kept.
@@ -68,7 +101,7 @@ class Plan:
     reason: str
     # Of the output, and perhaps a bit; or the slopes that a bit tells.
     form: SavedForm | None = None
-    slopes: tuple[float, float] | None = None
+    slopes: TwoSlopes | None = None
 
     @property
     def replaces_input(self) -> bool:

@@ -21,7 +21,7 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "saved", "ops"),
+    *("tables", "pieces", "execution", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops"),
     *("describe", "piecewise", "rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
     *("stubs", "memory", "plotting", "demo", "cli"),
 ]
