@@ -224,9 +224,9 @@ def kernel(spec: ActivationSpec) -> str:
 
 
 KEPT = (
-    "x is the input, y the output. Kernels and the CPU's pieces keep x; PyTorch's own operator keeps what stands after "
-    "a semicolon, where it serves the call; plain operators, which run what is generated on small CPU tensors, keep "
-    "more."
+    "x is the input, y the output. Kernels and the CPU's pieces keep x, unless `save` says otherwise; PyTorch's own "
+    "operator keeps what stands after a semicolon, where it serves the call, and so do kernels of relu, and of sigmoid "
+    "and tanh in float32; plain operators, which run what is generated on small CPU tensors, keep more."
 )
 
 

@@ -62,8 +62,8 @@ def test_whether_the_next_layer_keeps_the_output(after, keeps):
         (fusedact.SiLU(), {"auto": ONE, "input": ONE, "output": ONE // 32, "bits": ONE // 32}),
         (fusedact.LeakyReLU(), {"auto": ONE, "input": ONE, "output": 0, "bits": ONE // 32}),
         (fusedact.ReLU(), {"auto": 0, "input": ONE, "output": 0, "bits": ONE // 32}),
-        (fusedact.Snake(), {p: ONE for p in saving.POLICIES}),
-        (fusedact.Identity(), {p: 0 for p in saving.POLICIES}),
+        (fusedact.Snake(), dict.fromkeys(saving.POLICIES, ONE)),
+        (fusedact.Identity(), dict.fromkeys(saving.POLICIES, 0)),
     ],
     ids=lambda a: getattr(getattr(a, "spec", None), "name", ""),
 )
