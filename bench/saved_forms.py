@@ -84,8 +84,9 @@ def shares(x: Tensor) -> Tensor:
 
 def relative(found: Tensor, truth: Tensor, weights: Tensor) -> float:
     """The relative error in the mean square."""
-    error = (found.double() - truth).square() @ weights
-    return math.sqrt((error / (truth.square() @ weights)).item())
+    drawn = weights > 0
+    found, truth, weights = found[drawn].double(), truth[drawn], weights[drawn]
+    return math.sqrt(((found - truth).square() @ weights / (truth.square() @ weights)).item())
 
 
 def _worst(found: Tensor, truth: Tensor, x: Tensor) -> tuple[float, float]:
@@ -105,10 +106,10 @@ def _rounded(value: float) -> float:
 
 def measure(backends: dict[str, str], cases: Sequence[tuple[str, tuple[float, ...]]], points: int) -> list[Any]:
     """A row for each case, dtype and policy: how it was computed, "rounding" for what no computation can undo."""
-    return [row for name, params in cases for d in DTYPES for row in _rows(backends, name, params, d, points)]
+    return [row for name, params in cases for d in DTYPES for row in rows(backends, name, params, d, points)]
 
 
-def _rows(
+def rows(
     backends: dict[str, str], name: str, params: tuple[float, ...], dtype_name: str, points: int
 ) -> Iterator[dict[str, Any]]:
     """Those of a case and dtype."""
@@ -151,6 +152,22 @@ def _kernel_rows(names: Sequence[str], points: int) -> list[Any]:
         subprocess.run(command, env={**os.environ, **quiet}, check=True, cwd=ROOT)
         found: list[Any] = json.loads(out.read_text())
         return found
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old result with the rows of some activations replaced, in the order of the cases.
+
+    Raises:
+        SystemExit: if they were made on another machine or with other versions.
+    """
+    for fact, value in new["environment"].items():
+        if fact != "sources" and old["environment"].get(fact) != value:
+            sys.exit(f"bench.saved_forms: {RESULTS.name} was made with another {fact}; measure all activations")
+    measured = {row["activation"] for row in new["rows"]}
+    rows = [row for row in old["rows"] if row["activation"] not in measured] + new["rows"]
+    order = list(SAVED)
+    commands = ", ".join(dict.fromkeys([*old["command"].split(", "), new["command"]]))
+    return new | {"command": commands, "rows": sorted(rows, key=lambda row: order.index(row["activation"]))}
 
 
 # ----- tables
@@ -214,7 +231,7 @@ def text(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.saved_forms", description=__doc__)
-    parser.add_argument("names", nargs="*", help="activations to measure; all unless given, and only then kept")
+    parser.add_argument("names", nargs="*", help="activations whose rows to measure again; all unless given")
     parser.add_argument("--points", type=int, default=POINTS, help="numbers of float32")
     parser.add_argument("--tables", action="store_true", help="measure nothing, write the table")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the table is not current")
@@ -242,8 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "rows": rows,
         }
         if options.names:
-            print("\n\n".join(_table(rows, dtype) for dtype in DTYPES))
-            return
+            result = _joined(json.loads(RESULTS.read_text()), result)
         lines = ",\n".join(json.dumps(row) for row in result.pop("rows"))
         RESULTS.write_text(f'{json.dumps(result, indent=1)[:-2]},\n "rows": [\n{lines}\n]}}\n')
     wanted = text(json.loads(RESULTS.read_text()))
