@@ -85,7 +85,7 @@ def _with_bits(
     bits = torch.zeros(x.numel() // 8, dtype=torch.uint8)
     if direction == "forward":
         side = launch.saved_function("side", spec.name, spec.device)
-        launch_saving.forward(spec.device, side, x, out, bits, params, None)
+        launch_saving.forward(spec.device, side, "side", x, out, bits, params)
     else:
         function = launch.saved_function("from_bits", spec.name, spec.device)
         launch_saving.backward(function, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))

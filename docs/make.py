@@ -70,7 +70,7 @@ loss.backward()
 | `"auto"` | what PyTorch keeps or less, and is as accurate | the default |
 | `"input"` | the input alone | the output is changed in place afterwards: `y += x` |
 | `"output"` | the output, with a bit per element for functions that have a minimum | the next layer keeps the output |
-| `"bits"` | a bit per element and no tensor, for functions of two slopes | always; exact in every dtype |
+| `"bits"` | a bit per element and no tensor, for functions of two slopes; up to 8 for tables | always; exact |
 
 A trainable linear layer, a convolution, a norm and a pooling layer keep their input, which is the activation's output:
 it costs nothing to keep it, too. A linear layer whose weight is frozen, dropout, a residual sum, concatenation, and a
@@ -243,6 +243,7 @@ def saving() -> str:
         usual = "output" if policies.by_default(spec, torch.float32) else "input"
         usual += "; of halves the input" if usual == "output" and not policies.by_default(spec, torch.float16) else ""
         rows.append(f"| `{spec.name}` | {output} | {'a bit' if bits else ''} | {usual} | {why} |\n")
+    rows.append("| `pwl` |  | the segment's number in 1, 2, 4 or 8 bits, for a shared table | input |  |\n")
     others = [_code(n) for n in registry.names("elementwise") if n not in SAVED and n not in TWO_SLOPES]
     rest = _prose(
         f"All others keep their input: {', '.join(others)}; `identity` keeps nothing.".replace("`identity`, ", "")

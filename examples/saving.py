@@ -1,4 +1,4 @@
-"""A small transformer learns to spell, once per saving policy: what each keeps for backward, and that it learns the same.
+"""A small transformer learns to spell, once per saving policy: what each keeps for backward, and how well it learns.
 
 Reads the texts of a folder, by default this repository's documents, letter by letter. `--json` and `--plot` name files
 for the figures and their plot.

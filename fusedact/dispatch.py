@@ -72,7 +72,7 @@ FORMULA_FEW = Path("formula", f"below {ROWS_BELOW} elements on the CPU PyTorch's
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
-PIECES_SAVING = Path("pieces", "what backward keeps was chosen, and PyTorch's operator chooses itself")
+PIECES_SAVING = Path("pieces", "what backward keeps was chosen, so the formula runs in cache-sized pieces")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
 TRITON = Path("triton", "the fused kernel")
 TRITON_FORCED = Path("triton", "the fused kernel, because the triton backend is forced")
@@ -274,11 +274,11 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
     check_input(spec, x)
     spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
     if save is None:
-        save = getattr(activation, "save", "auto") if isinstance(activation, Module) and spec.key is None else "auto"
+        save = getattr(activation, "save", "auto") if isinstance(activation, Module) and not spec.key else "auto"
     if save != "auto":
         saving.check_save("fusedact.explain", spec, save)
     if spec.kind == "piecewise":
-        return choose(spec, x, (), True)
+        return choose(spec, x, (), True) if spec.table is None else _with_saving(spec, x, (), save)
     if spec.kind == "random":
         drawn = _given(activation, parameters, spec.parameters[-1])
         return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import compat, pieces
+from . import compat, pieces, saving
 from .dispatch import Path
 from .registry import ActivationSpec
 from .tables import Table
@@ -19,8 +19,8 @@ __all__ = [
     "Parameters",
     "backward",
     "backward_from_bits",
+    "backward_from_bits_alone",
     "backward_from_output",
-    "backward_from_slopes",
     "double_backward",
     "forward",
     "forward_packing",
@@ -111,21 +111,24 @@ def double_backward(
     return [dg, dx, *_sums(partials, params, tensors)]
 
 
-def forward_packing(
-    call: Call, slopes: tuple[float, float] | None, x: Tensor, params: Parameters, out: Tensor, bits: Tensor
-) -> None:
-    """The value into `out`, and packed bits, by a kernel; x has the dense layout of `out`, and may be it.
-
-    The bits tell which of two slopes an element has, or without `slopes` on which side of the minimum it lies.
-    """
+def forward_packing(call: Call, plan: saving.Plan, x: Tensor, params: Parameters, out: Tensor, bits: Tensor) -> None:
+    """The value into `out`, and packed bits, by a kernel; x has the dense layout of `out`, and may be it."""
     from .kernels import launch, launch_saving
 
     spec = call.spec
     if spec.build is not None:
         spec.build(x.device)
-    side = launch.saved_function("side", spec.name, spec.device) if slopes is None else f"{spec.device}_backward"
+    pair = None
+    if plan.segments is not None:
+        side, which = f"{spec.device}_segment", "code"
+    elif plan.slopes is not None:
+        side, pair = f"{spec.device}_backward", plan.slopes.pair
+        which = "rising" if pair[1] >= pair[0] else "falling"
+    else:
+        side, which = launch.saved_function("side", spec.name, spec.device), "side"
+    given = _in_memory(params) if spec.table is None else (_launched(spec.table),)
     with on_device(x):
-        launch_saving.forward(spec.device, side, x, out, bits, _in_memory(params), slopes)
+        launch_saving.forward(spec.device, side, which, x, out, bits, given, sum(pair or (0.0,)) / 2, plan.width)
 
 
 def backward_from_output(
@@ -155,13 +158,16 @@ def backward_from_bits(
     return [dx, *_sums(partials, params, needed[1:])]
 
 
-def backward_from_slopes(g: Tensor, bits: Tensor, slopes: tuple[float, float]) -> Tensor:
-    """The gradient of x from the bits alone; g is dense."""
+def backward_from_bits_alone(call: Call, plan: saving.Plan, g: Tensor, bits: Tensor) -> Tensor:
+    """The gradient of x from the bits that tell the slope; g is dense."""
     from .kernels import launch_saving
 
     dx = torch.empty_like(g)
     with on_device(g):
-        launch_saving.backward_slopes(g, bits, dx, slopes)
+        if plan.slopes is not None:
+            launch_saving.backward_slopes(g, bits, dx, plan.slopes.pair)
+        else:
+            launch_saving.backward_segments(g, bits, dx, _launched(call.spec.table), plan.width)
     return dx
 
 

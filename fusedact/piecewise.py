@@ -15,6 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import compat, eager, ops, registry, tables
 from .checks import check_input, check_number
 from .registry import ActivationSpec
+from .saving import check_save
 from .tables import Table
 
 __all__ = ["PWL", "pwl"]
@@ -41,6 +42,7 @@ def pwl(
     channel_dim: int = 1,
     check: bool = False,
     inplace: bool = False,
+    save: str = "auto",
 ) -> Tensor:
     """Piecewise-linear function: linear between the points (breakpoint, value), with the given slopes outside.
 
@@ -61,6 +63,8 @@ def pwl(
         check: check tables on a GPU too, which waits for the device. Sequences and tables on a CPU always are, except
             under a compiler, which cannot ask for numbers.
         inplace: overwrite x.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`. "bits" keeps the number of
+            the segment in 1, 2, 4 or 8 bits, for a table of up to 255 breakpoints that all channels share.
 
     Returns:
         tensor of x's shape, dtype and layout. Where a table requires a gradient, plain PyTorch operators compute it.
@@ -75,16 +79,17 @@ def pwl(
     Source: numpy.interp, with slopes outside; as an activation, Zhou et al., 2021, arXiv:2104.03693.
     """
     if has_torch_function_unary(x):
-        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace}
+        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace, "save": save}
         return handle_torch_function(pwl, (x,), x, breakpoints, values, left_slope, right_slope, **arguments)
     check_input(SPEC, x)
+    check_save("", SPEC, save)
     sources = (breakpoints, values, left_slope, right_slope)
     key = None if is_compiling() or compat.transforms_active() else _key(x, channel_dim, sources)
     if key is not None:
         found = _cache.get(key)
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
             _check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
-            return ops.apply(found[1].spec, x, (), inplace)
+            return ops.apply(found[1].spec, x, (), inplace, save=save)
     b, v = (tables.as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
     channels = tables.channels_of(OWNER, b, v)
     left = tables.as_slope(OWNER, "left_slope", left_slope, channels)
@@ -110,7 +115,7 @@ def pwl(
             if len(_cache) >= _CACHED:
                 del _cache[next(iter(_cache))]
             _cache[key] = references, table
-    return ops.apply(table.spec, x, (), inplace)
+    return ops.apply(table.spec, x, (), inplace, save=save)
 
 
 pwl.spec = SPEC  # type: ignore[attr-defined]
@@ -176,6 +181,7 @@ class PWL(nn.Module):
         channel_dim: the input's dimension that has C entries, if there is a table per channel.
         inplace: overwrite the input.
         device, dtype: of the tables, which are buffers.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.functional.pwl`.
 
     Shape:
         input and output: any shape; the same.
@@ -195,6 +201,7 @@ class PWL(nn.Module):
     left_slope: Tensor
     right_slope: Tensor
     inplace: bool
+    save: str = "auto"
     # The largest distance from the function that `from_function` was given; None for other tables.
     fitting_error: float | None
 
@@ -209,9 +216,11 @@ class PWL(nn.Module):
         inplace: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
     ) -> None:
         super().__init__()
         owner = "fusedact.PWL"
+        check_save(owner, SPEC, save)
         b, v = (tables.as_table(owner, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
         channels = tables.channels_of(owner, b, v)
         slopes = []
@@ -225,6 +234,7 @@ class PWL(nn.Module):
             self.register_buffer(name, t.to(device, copy=True))
         self.channel_dim = int(check_number(owner, "channel_dim", channel_dim))
         self.inplace = inplace
+        self.save = save
         self.fitting_error = None
         self._prepared: tuple[Any, tuple[Tensor, ...], Table] | None = None
 
@@ -344,7 +354,7 @@ class PWL(nn.Module):
                 f"fusedact.PWL: the input must be on the device of the tables, {self.breakpoints.device}, "
                 f"got a tensor on {input.device}"
             )
-        return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
+        return ops.apply(self._table(input.dtype).spec, input, (), self.inplace, save=self.save)
 
     @property
     def _channels(self) -> int:
@@ -390,6 +400,8 @@ class PWL(nn.Module):
             parts.append(f"{self._channels} channels, channel_dim={self.channel_dim}")
         if self.inplace:
             parts.append("inplace=True")
+        if self.save != "auto":
+            parts.append(f"save={self.save!r}")
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -54,9 +54,10 @@ def _shaped(flat: Tensor, like: Tensor, order: Strides) -> Tensor:
 
 def _gradient(plan: Plan, g: Tensor, y: Tensor | None, bit: Tensor | None, values: Sequence[Any]) -> Sequence[Any]:
     """The gradient of x, and elementwise those of the parameters, or None for numbers."""
-    if plan.slopes is not None:
-        assert bit is not None
+    if plan.slopes is not None and bit is not None:
         return (sloped(g, bit, *plan.slopes.pair),)
+    if plan.segments is not None and bit is not None:
+        return (plan.segments.sloped(g, bit),)
     assert plan.form is not None
     by_operator = GRADIENTS.get(plan.form.name)
     if by_operator is not None and g.is_cpu and numeric(values):
@@ -66,7 +67,9 @@ def _gradient(plan: Plan, g: Tensor, y: Tensor | None, bit: Tensor | None, value
 
 
 def _bit(plan: Plan, x: Tensor, values: Sequence[Any]) -> Tensor:
-    """What is kept of each element of x in a bit; `values` are the parameters as they broadcast."""
+    """What is kept of each element of x in bits; `values` are the parameters as they broadcast."""
+    if plan.segments is not None:
+        return plan.segments.code(x)
     if plan.slopes is not None:
         return plan.slopes.mask(x, *values)
     assert plan.form is not None and plan.form.side is not None
@@ -123,9 +126,9 @@ def _cuts(count: int, like: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _packed(part: slice) -> slice:
+def _packed(part: slice, plan: Plan) -> slice:
     """Where the bits of a piece are, whose length is a multiple of 8 unless it is the last."""
-    return slice(part.start // 8, packed_size(part.stop))
+    return slice(packed_size(part.start, plan.width), packed_size(part.stop, plan.width))
 
 
 def _forward_pieces(
@@ -138,18 +141,18 @@ def _forward_pieces(
     if values is None:
         bits = _packed_plainly(call, plan, x, params, order)
         return _value(call, x, params, out), bits
-    bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
+    bits = torch.empty(packed_size(x.numel(), plan.width), dtype=torch.uint8, device=x.device)
     x_flat = _flat(x, order)
     for part in _cuts(x.numel(), x):
-        pack(_bit(plan, _wide(x_flat[part]), values), bits[_packed(part)])
+        pack(_bit(plan, _wide(x_flat[part]), values), bits[_packed(part, plan)], plan.width)
     return _value(call, x, params, out), bits
 
 
 def _packed_plainly(call: Call, plan: Plan, x: Tensor, params: Parameters, order: Strides) -> Tensor:
     """The bits by operators on whole tensors."""
-    mask = torch.empty_strided(x.shape, order, dtype=torch.bool, device=x.device)
-    mask.copy_(_bit(plan, _wide(x), _operands(call, params, x)))
-    return pack(mask.as_strided((x.numel(),), (1,)))
+    codes = _bit(plan, _wide(x), _operands(call, params, x))
+    codes = torch.empty_strided(x.shape, order, dtype=codes.dtype, device=x.device).copy_(codes)
+    return pack(codes.as_strided((x.numel(),), (1,)), width=plan.width)
 
 
 def _backward_pieces(
@@ -178,7 +181,7 @@ def _backward_pieces(
         for p, n in zip(params, needed[1:], strict=True)
     ]
     for part in _cuts(g.numel(), g):
-        bit = None if bits is None else unpack(bits[_packed(part)], part.stop - part.start)
+        bit = None if bits is None else unpack(bits[_packed(part, plan)], part.stop - part.start, plan.width)
         y_piece = None if y_flat is None else _wide(y_flat[part])
         if plan.slopes is not None and bit is not None and dx_flat is not None:
             sloped(g_flat[part], bit, *plan.slopes.pair, out=dx_flat[part])
@@ -207,7 +210,7 @@ def _backward_plainly(
     order: Strides,
 ) -> Grads:
     """The same by operators on whole tensors, for parameters per channel, and where somebody watches or batches."""
-    bit = None if bits is None else _shaped(unpack(bits, g.numel()), g, order)
+    bit = None if bits is None else _shaped(unpack(bits, g.numel(), plan.width), g, order)
     y_wide = None if y is None else _wide(y)
     grads = _gradient(plan, _wide(g), y_wide, bit, _operands(call, params, g))
     sums: Grads = [None for _ in params]
@@ -234,8 +237,8 @@ def _forward(
     if call.path.kind == "triton" and call.channel is None:
         x = _aligned(compat.materialized(x), order)
         y = torch.empty_like(x) if out is None else out
-        bits = torch.empty(packed_size(x.numel()), dtype=torch.uint8, device=x.device)
-        execution.forward_packing(call, plan.slopes.pair if plan.slopes else None, x, params, y, bits)
+        bits = torch.empty(packed_size(x.numel(), plan.width), dtype=torch.uint8, device=x.device)
+        execution.forward_packing(call, plan, x, params, y, bits)
         return y, bits
     return _forward_pieces(call, plan, x, params, out, order)
 
@@ -256,8 +259,8 @@ def _backward(
         return execution.backward_from_output(call, g, y, params, needed)
     if call.path.kind == "triton" and bits is not None and call.channel is None:
         g = _aligned(compat.materialized(g), order)
-        if plan.slopes is not None:
-            return [execution.backward_from_slopes(g, bits, plan.slopes.pair), *(None for _ in params)]
+        if plan.policy == "bits":
+            return [execution.backward_from_bits_alone(call, plan, g, bits), *(None for _ in params)]
         assert y is not None
         return execution.backward_from_bits(call, g, _aligned(y, order), bits, params, needed)
     return _backward_pieces(call, plan, g, y, bits, params, needed, order)
@@ -345,10 +348,9 @@ def _with_graph(
 ) -> Grads:
     """Gradients that are functions of g, x and the parameters themselves."""
     call, plan, link = context.call, context.plan, context.link
-    bit = None if bits is None else _shaped(unpack(bits, g.numel()), g, order)
-    if plan.slopes is not None:
-        assert bit is not None
-        dx = sloped(g, bit, *plan.slopes.pair)
+    bit = None if bits is None else _shaped(unpack(bits, g.numel(), plan.width), g, order)
+    if plan.policy == "bits":
+        dx = _gradient(plan, _wide(g), None, bit, ())[0].to(g.dtype)
         return [dx if link is None else dx + 0.0 * link, *(None for _ in params)]
     assert plan.form is not None and y is not None
     if plan.form.recover is None:

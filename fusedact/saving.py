@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,31 @@ TWO_SLOPES: dict[str, Callable[..., TwoSlopes]] = {
     "threshold": _relu(_past),
 }
 
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """A piecewise-linear function of one table: the number of a segment in `width` bits tells the slope."""
+
+    width: int
+    # Where segments end, and the slope of each.
+    turns: Tensor
+    slopes: Tensor
+
+    def code(self, x: Tensor) -> Tensor:
+        """The segment of each element, in uint8; a NaN counts to the first."""
+        return torch.bucketize(x.contiguous(), self.turns, out_int32=True, right=True).mul_(x == x).to(torch.uint8)
+
+    def sloped(self, g: Tensor, code: Tensor) -> Tensor:
+        """g times the slope of each segment."""
+        return g * self.slopes[code.long()]
+
+
+# The entries of a table's row before its turns: see kernels/piecewise.py.
+HEADER = 8
+# Of a table with more segments a number takes two bytes, as much as a half.
+MOST_SEGMENTS = 256
+
+
 # What is tried in turn where a policy is wanted; after these, the input is kept.
 _TRIED = {"output": ("output", "bits"), "bits": ("bits", "output"), "input": (), "auto": ()}
 
@@ -102,16 +128,22 @@ class Plan:
     # Of the output, and perhaps a bit; or the slopes that a bit tells.
     form: SavedForm | None = None
     slopes: TwoSlopes | None = None
+    segments: Segments | None = None
 
     @property
     def replaces_input(self) -> bool:
         """Whether something else than the input is kept."""
-        return self.form is not None or self.slopes is not None
+        return self.policy in ("output", "bits")
+
+    @property
+    def width(self) -> int:
+        """The bits of an element, where any are kept."""
+        return 1 if self.segments is None else self.segments.width
 
     @property
     def packed(self) -> bool:
-        """Whether a bit per element is kept."""
-        return self.slopes is not None or (self.form is not None and self.form.bits)
+        """Whether bits are kept."""
+        return self.policy == "bits" or (self.form is not None and self.form.bits)
 
     @property
     def keeps(self) -> str:
@@ -181,6 +213,8 @@ def accepted(spec: ActivationSpec) -> tuple[str, ...]:
 
 
 def _offers(spec: ActivationSpec, policy: str) -> bool:
+    if spec.kind == "piecewise":
+        return policy == "bits"
     if spec.kind != "elementwise" or spec.key is not None:
         return False
     return spec.name in (SAVED if policy == "output" else TWO_SLOPES)
@@ -221,6 +255,8 @@ def plan(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numb
         if not by_default(spec, x.dtype):
             return _INPUT_AUTO
         policy = "output"
+    if spec.table is not None:
+        return _plan_for_table(spec.table)
     if numbers:
         return _plan(spec.name if len(accepted(spec)) > 2 else "", policy, *params)
     return _plan_for_tensors(spec, x, params, policy)
@@ -245,6 +281,21 @@ def _plan(name: str, policy: str, *params: float) -> Plan:
                 return _output(form)
             why = refused
     return Plan("input", why)
+
+
+def _plan_for_table(table: Any) -> Plan:
+    """The plan of a piecewise-linear function."""
+    if table.channel_dim is not None:
+        return Plan("input", "each channel has a table of its own")
+    count = table.count + 1
+    if count > MOST_SEGMENTS:
+        return Plan("input", f"the number of one of {count} segments takes as much as a half")
+    width = next(w for w in (1, 2, 4, 8) if count <= 2**w)
+    # The row as kernels/piecewise.py has it: a header, then the turns, then the slopes.
+    turns, slopes = table.data[0, HEADER:], table.data[0, HEADER + table.size :]
+    segments = Segments(width, turns[: table.count], slopes[:count])
+    told = f"the number of its segment tells an element's slope, in {width} bit{'s' * (width > 1)}"
+    return Plan("bits", told, segments=segments)
 
 
 def _plan_for_tensors(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], policy: str) -> Plan:

@@ -52,12 +52,12 @@ _written = {
     for name, function in vars(module).items()
     if hasattr(module, f"{name.removesuffix('_backward')}_backward")
 }
-# Those that take the output, or the output and a bit, or give this bit.
+# Those that take the output, or the output and a bit, or give the bits that are kept.
 _written |= {
     name: function
-    for module in (from_output, from_bits)
+    for module in (from_output, from_bits, piecewise)
     for name, function in vars(module).items()
-    if name.endswith(("_from_output", "_from_bits", "_side"))
+    if name.endswith(("_from_output", "_from_bits", "_side", "_segment"))
 }
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}

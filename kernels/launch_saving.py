@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 
 from . import launch
-from .saving import backward_bits_kernel, backward_slopes_kernel, forward_bits_kernel
+from .saving import backward_bits_kernel, backward_segments_kernel, backward_slopes_kernel, forward_bits_kernel
 
 Slopes = tuple[float, float]
 
@@ -21,30 +21,30 @@ Slopes = tuple[float, float]
 def forward(
     function: str,
     side: str,
+    which: str,
     x: Tensor,
     out: Tensor,
     bits: Tensor,
     params: launch.Parameters,
-    slopes: Slopes | None,
+    middle: float = 0.0,
+    width: int = 1,
 ) -> None:
-    """out = f(x), and the bits: which of two slopes an element has, or without `slopes` its side of the minimum.
+    """out = f(x), and `width` bits of each x.
 
-    `side` is the device function that tells which: the derivative's, or one that gives the bit.
+    They come of the device function `side`: one that gives them if `which` is "side" or "code"; or the derivative,
+    whose two slopes have `middle` between them: where it is greater if "rising", smaller if "falling".
     """
     n = x.numel()
     if n == 0:
         return
-    values, kinds, _ = launch._arguments(params, None)
+    values, kinds, table = launch._arguments(params, None)
     precise = launch._precise(x, params)
-    which, middle = "side", 0.0
-    if slopes is not None:
-        off, on = slopes
-        which, middle = "rising" if on >= off else "falling", (off + on) / 2
     block = launch.block_size(x.element_size(), launch._warp_size())
     tensors = (x, out, bits)
-    key = launch._flat_key(f"{function} {forward_bits_kernel.__name__}", tensors, n, values, which, kinds, precise)
+    constants = (which, width, kinds, table, precise)
+    key = launch._flat_key(f"{function} {forward_bits_kernel.__name__}", tensors, n, values, *constants)
     functions = launch._device_function(function), launch._device_function(side)
-    args: tuple[Any, ...] = (*tensors, n, middle, values, *functions, which, kinds, precise, block)
+    args: tuple[Any, ...] = (*tensors, n, middle, values, *functions, *constants, block)
     launch._run(forward_bits_kernel, triton.cdiv(n, block), key, *args)
 
 
@@ -89,3 +89,15 @@ def backward_slopes(grad: Tensor, bits: Tensor, dx: Tensor, slopes: Slopes) -> N
     tensors = (grad, bits, dx)
     key = launch._flat_key(backward_slopes_kernel.__name__, tensors, n, (), *constants)
     launch._run(backward_slopes_kernel, triton.cdiv(n, block), key, *tensors, n, off, on, *constants, block)
+
+
+def backward_segments(grad: Tensor, bits: Tensor, dx: Tensor, table: launch.Table, width: int) -> None:
+    """dx = grad times the slope of the segment of a table whose number is packed, in `width` bits."""
+    n = grad.numel()
+    if n == 0:
+        return
+    values, kinds, size = launch._arguments((table,), None)
+    block = launch.block_size(grad.element_size(), launch._warp_size())
+    tensors = (grad, bits, dx)
+    key = launch._flat_key(backward_segments_kernel.__name__, tensors, n, values, width, kinds, size)
+    launch._run(backward_segments_kernel, triton.cdiv(n, block), key, *tensors, n, values, width, kinds, size, block)

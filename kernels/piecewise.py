@@ -105,3 +105,24 @@ def pwl_search(x, params, precise: tl.constexpr):
 def pwl_search_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
     return g * tl.load(params[2] + _search(x, params)), ()
+
+
+# ----- the number of the segment alone: name_segment(x, params)
+
+
+@triton.jit
+def pwl_uniform_segment(x, params):
+    """Of evenly spaced breakpoints."""
+    return _uniform(x, params)
+
+
+@triton.jit
+def pwl_bucket_segment(x, params):
+    """Of uneven ones, at most one in each cell of an even grid."""
+    return _bucket(x, params)
+
+
+@triton.jit
+def pwl_search_segment(x, params):
+    """Of breakpoints anywhere."""
+    return _search(x, params)

@@ -1,7 +1,8 @@
 """The templates of activations that keep bits for backward: forward packs them, backward reads them.
 
-Eight elements, side by side in memory, make a byte, the first of them its lowest bit: a block is rows of eight, so that
-a byte belongs to the thread that has its elements. All tensors have one dense layout.
+Elements side by side in memory make a byte, the first of them its lowest bits: eight of one bit each, or fewer of
+more. A block is rows of as many, so that a byte belongs to the thread that has its elements. All tensors have one dense
+layout.
 """
 
 import triton
@@ -11,22 +12,23 @@ from .elementwise import _load_parameters, _store_partial_sums, launch_metadata
 
 
 @triton.jit
-def _rows_of_eight(BLOCK: tl.constexpr):
-    """The bytes of a block, its elements, and the place of each in its byte."""
-    byte = tl.arange(0, BLOCK // 8)
-    place = tl.arange(0, 8)[None, :]
-    return byte, byte[:, None] * 8 + place, place
+def _rows(BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """The bytes of a block, its elements, and by how many bits each is shifted in its byte."""
+    COUNT: tl.constexpr = 8 // WIDTH
+    byte = tl.arange(0, BLOCK // COUNT)
+    place = tl.arange(0, COUNT)[None, :]
+    return byte, byte[:, None] * COUNT + place, place * WIDTH
 
 
 @triton.jit
-def _bit(x, values, middle, SIDE: tl.constexpr, SLOPES: tl.constexpr, PRECISE: tl.constexpr):
-    """What is kept of x: the side of the minimum, or which of two slopes it has, `middle` lying between them."""
-    if SLOPES == "side":
-        bit = SIDE(x, values)
+def _code(x, values, middle, SIDE: tl.constexpr, WHICH: tl.constexpr, PRECISE: tl.constexpr):
+    """What is kept of x: a side of the minimum, a segment's number, or which of two slopes, around `middle`."""
+    if WHICH == "side" or WHICH == "code":
+        code = SIDE(x, values)
     else:
         slope, _ = SIDE(tl.full(x.shape, 1.0, tl.float32), x, values, PRECISE)
-        bit = slope > middle if SLOPES == "rising" else slope < middle
-    return bit.to(tl.int32)
+        code = slope > middle if WHICH == "rising" else slope < middle
+    return code.to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
@@ -39,29 +41,31 @@ def forward_bits_kernel(
     parameters,
     ACTIVATION: tl.constexpr,
     SIDE: tl.constexpr,
-    SLOPES: tl.constexpr,
+    WHICH: tl.constexpr,
+    WIDTH: tl.constexpr,
     PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
     PRECISE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out = f(x), and a bit of each x, on n elements."""
+    """out = f(x), and WIDTH bits of each x, on n elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, ())
-    byte, offs, place = _rows_of_eight(BLOCK)
+    values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
+    byte, offs, place = _rows(BLOCK, WIDTH)
     x_ptr += start
     out_ptr += start
-    bits_ptr += start // 8
+    bits_ptr += start // (8 // WIDTH)
     if start + BLOCK <= n:
         x = tl.load(x_ptr + offs).to(tl.float32)
-        packed = tl.sum(_bit(x, values, middle, SIDE, SLOPES, PRECISE) << place, axis=1)
+        packed = tl.sum(_code(x, values, middle, SIDE, WHICH, PRECISE) << place, axis=1)
         tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty))
         tl.store(bits_ptr + byte, packed.to(tl.uint8))
     else:
         mask = offs < n - start
         x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
-        bit = tl.where(mask, _bit(x, values, middle, SIDE, SLOPES, PRECISE), 0)
+        code = tl.where(mask, _code(x, values, middle, SIDE, WHICH, PRECISE), 0)
         tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty), mask=mask)
-        tl.store(bits_ptr + byte, tl.sum(bit << place, axis=1).to(tl.uint8), mask=byte * 8 < n - start)
+        tl.store(bits_ptr + byte, tl.sum(code << place, axis=1).to(tl.uint8), mask=byte * (8 // WIDTH) < n - start)
 
 
 @triton.jit
@@ -90,7 +94,7 @@ def backward_bits_kernel(
     pid = tl.program_id(0).to(tl.int64)
     start = pid * BLOCK
     values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, ())
-    byte, offs, place = _rows_of_eight(BLOCK)
+    byte, offs, place = _rows(BLOCK, 1)
     grad_ptr += start
     saved_ptr += start
     dx_ptr += start
@@ -134,7 +138,7 @@ def backward_slopes_kernel(
 ):
     """dx from the output's gradient and the bits alone, on n elements: DEAD if `off` is 0, PLAIN if `on` is 1."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    byte, offs, place = _rows_of_eight(BLOCK)
+    byte, offs, place = _rows(BLOCK, 1)
     grad_ptr += start
     dx_ptr += start
     bits_ptr += start // 8
@@ -149,3 +153,34 @@ def backward_slopes_kernel(
             g, _unpacked(tl.load(bits_ptr + byte, mask=byte * 8 < n - start, other=0), place), off, on, DEAD, PLAIN
         )
         tl.store(dx_ptr + offs, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["n"])
+def backward_segments_kernel(
+    grad_ptr,
+    bits_ptr,
+    dx_ptr,
+    n,
+    parameters,
+    WIDTH: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    TABLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """dx from the output's gradient and the numbers of segments, on n elements; the slopes are those of a table."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    slopes = _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)[2]
+    byte, offs, place = _rows(BLOCK, WIDTH)
+    grad_ptr += start
+    dx_ptr += start
+    bits_ptr += start // (8 // WIDTH)
+    if start + BLOCK <= n:
+        g = tl.load(grad_ptr + offs).to(tl.float32)
+        code = (tl.load(bits_ptr + byte).to(tl.int32)[:, None] >> place) & (2**WIDTH - 1)
+        tl.store(dx_ptr + offs, (g * tl.load(slopes + code)).to(dx_ptr.dtype.element_ty))
+    else:
+        mask = offs < n - start
+        g = tl.load(grad_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        packed = tl.load(bits_ptr + byte, mask=byte * (8 // WIDTH) < n - start, other=0).to(tl.int32)
+        code = (packed[:, None] >> place) & (2**WIDTH - 1)
+        tl.store(dx_ptr + offs, (g * tl.load(slopes + code)).to(dx_ptr.dtype.element_ty), mask=mask)

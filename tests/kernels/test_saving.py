@@ -6,6 +6,7 @@ import oracles
 import pytest
 import torch
 
+from fusedact import functional as FF
 from fusedact import packing, registry, saving
 from fusedact.kernels import launch
 from fusedact.saved_forms import SAVED
@@ -156,3 +157,28 @@ def test_second_order(name, policy, device):
         return torch.autograd.grad(dx.sum(), x)[0]
 
     torch.testing.assert_close(second(policy), second("auto"), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", LOSS, ids=str)
+@pytest.mark.parametrize("uneven", [0.0, 1e-3, 0.9], ids=["uniform", "bucket", "search"])
+@pytest.mark.parametrize(("count", "width"), [(1, 1), (3, 2), (4, 4), (40, 8)])
+def test_the_segment_tells_the_slope(launches, count, width, uneven, dtype, device):
+    at = torch.arange(count, dtype=torch.float32) / count
+    # Two that lie very close are searched for.
+    at = torch.cat([at[:1], at[1:2] * 0 + 1e-7, at[2:]]) if uneven == 0.9 else at + uneven * torch.rand(count)
+    points = (4 * at.sort().values - 2, torch.randn(count), 0.3, -0.2)
+    points = tuple(p.to(device) if isinstance(p, torch.Tensor) else p for p in points)
+    x = (1.5 * torch.randn(3001, device=device)).to(dtype)
+    x[0], x[1] = float("nan"), float("inf")
+    g = torch.randn(3001, device=device).to(dtype)
+    grads = []
+    for save in ("bits", "input"):
+        leaf, kept = x.clone().requires_grad_(), []
+        launches.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: (kept.append(t), t)[1], lambda t: t):
+            y = FF.pwl(leaf, *points, save=save)
+        grads.append(torch.autograd.grad(y, leaf, g)[0])
+        if save == "bits":
+            assert [t.numel() for t in kept] == [-(-3001 * width // 8)]
+            assert launches == ["forward_bits_kernel", "backward_segments_kernel"]
+    same(*grads)
