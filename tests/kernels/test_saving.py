@@ -5,30 +5,20 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
+from saving_cases import HALVES, SERVED, SPECS, same, served, usual
+from saving_cases import gradient as any_gradient
 
 from fusedact import functional as FF
-from fusedact import packing, registry, saving
+from fusedact import packing, saving
 from fusedact.kernels import launch
 from fusedact.saved_forms import SAVED
 
-HALVES = [torch.float16, torch.bfloat16]
-SPECS = {name: registry.get(name) for name in oracles.NAMES}
-SERVED = [(n, p) for n, spec in SPECS.items() for p in saving.accepted(spec) if p in ("output", "bits")]
-SERVED = [(name, policy) for name, policy in SERVED if name != "identity"]
-served = pytest.mark.parametrize(("name", "policy"), SERVED, ids=[f"{n}-{p}" for n, p in SERVED])
 BITS = [(name, policy) for name, policy in SERVED if policy == "bits" or SAVED[name].bits]
 with_bits = pytest.mark.parametrize(("name", "policy"), BITS, ids=[f"{n}-{p}" for n, p in BITS])
 
 
-def usual(name):
-    """Parameters for which every policy that an activation offers serves."""
-    return (0.5, 0.25) if name == "threshold" else oracles.defaults(name)
-
-
-def gradient(name, x, g, save, params=None):
-    leaf = x.detach().requires_grad_()
-    y = oracles.function(name)(leaf, *(usual(name) if params is None else params), save=save)
-    return torch.autograd.grad(y, leaf, g)[0]
+def gradient(name, x, g, save):
+    return any_gradient(name, x, usual(name), g, save=save)
 
 
 def kernels(name, policy):
@@ -38,10 +28,6 @@ def kernels(name, policy):
     return (
         ["forward_bits_kernel", "backward_bits_kernel"] if SAVED[name].bits else ["forward_kernel", "backward_kernel"]
     )
-
-
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def test_every_form_has_kernels():
