@@ -147,15 +147,18 @@ def test_second_order(name, policy, device):
 
 @pytest.mark.parametrize("dtype", LOSS, ids=str)
 @pytest.mark.parametrize("uneven", [0.0, 1e-3, 0.9], ids=["uniform", "bucket", "search"])
+@pytest.mark.parametrize("outer", [(0.3, -0.2), (0.0, 0.0)], ids=["slopes", "flat"])
 @pytest.mark.parametrize(("count", "width"), [(1, 1), (3, 2), (4, 4), (40, 8)])
-def test_the_segment_tells_the_slope(launches, count, width, uneven, dtype, device):
+def test_the_segment_tells_the_slope(launches, count, width, outer, uneven, dtype, device):
     at = torch.arange(count, dtype=torch.float32) / count
     # Two that lie very close are searched for.
     at = torch.cat([at[:1], at[1:2] * 0 + 1e-7, at[2:]]) if uneven == 0.9 else at + uneven * torch.rand(count)
-    points = (4 * at.sort().values - 2, torch.randn(count), 0.3, -0.2)
+    points = (4 * at.sort().values - 2, torch.randn(count), *outer)
     points = tuple(p.to(device) if isinstance(p, torch.Tensor) else p for p in points)
     x = (1.5 * torch.randn(3001, device=device)).to(dtype)
-    x[0], x[1] = float("nan"), float("inf")
+    x[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    # Breakpoints themselves, as far as the dtype has them.
+    x[3 : 3 + count] = points[0].to(dtype)
     g = torch.randn(3001, device=device).to(dtype)
     grads = []
     for save in ("bits", "input"):
