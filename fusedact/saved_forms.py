@@ -257,7 +257,7 @@ def _of_inverse(name: str, inverse: Inverse) -> SavedForm:
     """The form of a function that has no parameters."""
 
     def gradient(g: Tensor, y: Tensor, right: Tensor) -> Gradients:
-        return g * inverse.slope(inverse.input(y, right)), ()
+        return g * inverse.slope(inverse.near_input(y, right)), ()
 
     return SavedForm(name=name, bits=True, safe=_always, gradient=gradient, recover=inverse.input, side=inverse.right)
 
@@ -272,7 +272,7 @@ def _swish_input(y: Tensor, right: Tensor, beta: Parameter) -> Tensor:
 
 
 def _swish_gradient(g: Tensor, y: Tensor, right: Tensor, beta: Parameter) -> Gradients:
-    return g * SILU.slope(SILU.input(beta * y, right)), (None,)
+    return g * SILU.slope(SILU.near_input(beta * y, right)), (None,)
 
 
 def _swish_side(x: Tensor, beta: Parameter) -> Tensor:
