@@ -1,7 +1,7 @@
 """A small transformer learns to spell, once per saving policy: what each keeps for backward, and how well it learns.
 
-Reads the texts of a folder, by default this repository's documents, letter by letter. `--json` and `--plot` name files
-for the figures and their plot.
+Reads the texts of a folder, by default this repository's documents, letter by letter, in bfloat16 by autocast.
+`--json` and `--plot` name files for the figures and their plot.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def train(text: Tensor, activation: str, policy: str, seed: int, steps: int) -> 
     for _ in range(steps):
         starts = torch.randint(len(text) - LENGTH, (BATCH,))
         windows = torch.stack([text[s : s + LENGTH + 1] for s in starts.tolist()])
-        with fusedact.save_policy(policy):
+        with fusedact.save_policy(policy), torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -89,10 +89,12 @@ def plot(found: dict[str, dict[str, list[list[float]]]], kept: dict[str, dict[st
         for policy, seeds in policies.items():
             mean = torch.tensor(seeds).mean(0)
             smooth = mean.unfold(0, min(10, len(mean)), 1).mean(1)
-            style = "-" if policy == "input" else ":"
-            curves.plot(smooth, style, color=colours[name], linewidth=2, label=f"{name}, {policy}")
+            if policy == "input":
+                curves.plot(smooth, color=colours[name], linewidth=4, alpha=0.5, label=name)
+            else:
+                curves.plot(smooth, ":", color="black", linewidth=1)
     curves.set_xlabel("step")
-    curves.set_title("loss, mean of all seeds")
+    curves.set_title("loss in bfloat16, mean of all seeds; dotted: from the output")
     curves.legend(frameon=False, fontsize=8)
     height = 0.8 / len(POLICIES)
     for i, policy in enumerate(POLICIES):
@@ -101,7 +103,7 @@ def plot(found: dict[str, dict[str, list[list[float]]]], kept: dict[str, dict[st
     bars.set_yticks(range(len(kept)), list(kept))
     bars.invert_yaxis()
     bars.set_title("kept between the two linear layers, MiB")
-    bars.legend(frameon=False, loc="lower right")
+    bars.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     for axes in (curves, bars):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
@@ -110,8 +112,9 @@ def plot(found: dict[str, dict[str, list[list[float]]]], kept: dict[str, dict[st
 def between(text: Tensor, activation: str) -> dict[str, int]:
     """Bytes kept between the linear layers of all blocks: their shared tensor, and what the activation adds."""
     model = Speller(int(text.max()) + 1, activation)
-    report = fusedact.memory_report(model, text[: BATCH * LENGTH].reshape(BATCH, LENGTH))
-    shared = LAYERS * BATCH * LENGTH * 4 * WIDTH * 4
+    with torch.autocast("cpu", torch.bfloat16):
+        report = fusedact.memory_report(model, text[: BATCH * LENGTH].reshape(BATCH, LENGTH))
+    shared = LAYERS * BATCH * LENGTH * 4 * WIDTH * 2
     return {policy: shared + sum(row.kept[policy] for row in report.rows) for policy in POLICIES}
 
 

@@ -140,7 +140,7 @@ def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, chann
         beta: how sharply the sigmoid turns; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -265,7 +265,7 @@ def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False, *, sav
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         approximate: how erf is computed; 'none' or 'tanh'.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -289,7 +289,7 @@ def gelu_tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Te
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -313,7 +313,7 @@ def silu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -337,7 +337,7 @@ def mish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -511,7 +511,7 @@ def hardswish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Te
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
@@ -736,7 +736,7 @@ def quick_gelu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tenso
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.

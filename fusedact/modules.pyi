@@ -217,7 +217,7 @@ class Swish(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -385,7 +385,7 @@ class GELU(nn.Module):
     Args:
         approximate: how erf is computed; 'none' or 'tanh'.
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -413,7 +413,7 @@ class GELUTanh(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -441,7 +441,7 @@ class SiLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -469,7 +469,7 @@ class Mish(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -693,7 +693,7 @@ class Hardswish(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -989,7 +989,7 @@ class QuickGELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
-        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.

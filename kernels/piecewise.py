@@ -108,21 +108,23 @@ def pwl_search_backward(g, x, params, precise: tl.constexpr):
 
 
 # ----- the number of the segment alone: name_segment(x, params)
+#
+# Of x between the bounds, as for the value, so that both are found at once: a bound has the slope of all beyond it.
 
 
 @triton.jit
 def pwl_uniform_segment(x, params):
     """Of evenly spaced breakpoints."""
-    return _uniform(x, params)
+    return _uniform(_bounded(x, params[0]), params)
 
 
 @triton.jit
 def pwl_bucket_segment(x, params):
     """Of uneven ones, at most one in each cell of an even grid."""
-    return _bucket(x, params)
+    return _bucket(_bounded(x, params[0]), params)
 
 
 @triton.jit
 def pwl_search_segment(x, params):
     """Of breakpoints anywhere."""
-    return _search(x, params)
+    return _search(_bounded(x, params[0]), params)

@@ -5,30 +5,20 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
+from saving_cases import HALVES, SERVED, SPECS, same, served, usual
+from saving_cases import gradient as any_gradient
 
 from fusedact import functional as FF
-from fusedact import packing, registry, saving
+from fusedact import packing, saving
 from fusedact.kernels import launch
 from fusedact.saved_forms import SAVED
 
-HALVES = [torch.float16, torch.bfloat16]
-SPECS = {name: registry.get(name) for name in oracles.NAMES}
-SERVED = [(n, p) for n, spec in SPECS.items() for p in saving.accepted(spec) if p in ("output", "bits")]
-SERVED = [(name, policy) for name, policy in SERVED if name != "identity"]
-served = pytest.mark.parametrize(("name", "policy"), SERVED, ids=[f"{n}-{p}" for n, p in SERVED])
 BITS = [(name, policy) for name, policy in SERVED if policy == "bits" or SAVED[name].bits]
 with_bits = pytest.mark.parametrize(("name", "policy"), BITS, ids=[f"{n}-{p}" for n, p in BITS])
 
 
-def usual(name):
-    """Parameters for which every policy that an activation offers serves."""
-    return (0.5, 0.25) if name == "threshold" else oracles.defaults(name)
-
-
-def gradient(name, x, g, save, params=None):
-    leaf = x.detach().requires_grad_()
-    y = oracles.function(name)(leaf, *(usual(name) if params is None else params), save=save)
-    return torch.autograd.grad(y, leaf, g)[0]
+def gradient(name, x, g, save):
+    return any_gradient(name, x, usual(name), g, save=save)
 
 
 def kernels(name, policy):
@@ -38,10 +28,6 @@ def kernels(name, policy):
     return (
         ["forward_bits_kernel", "backward_bits_kernel"] if SAVED[name].bits else ["forward_kernel", "backward_kernel"]
     )
-
-
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def test_every_form_has_kernels():
@@ -161,15 +147,18 @@ def test_second_order(name, policy, device):
 
 @pytest.mark.parametrize("dtype", LOSS, ids=str)
 @pytest.mark.parametrize("uneven", [0.0, 1e-3, 0.9], ids=["uniform", "bucket", "search"])
+@pytest.mark.parametrize("outer", [(0.3, -0.2), (0.0, 0.0)], ids=["slopes", "flat"])
 @pytest.mark.parametrize(("count", "width"), [(1, 1), (3, 2), (4, 4), (40, 8)])
-def test_the_segment_tells_the_slope(launches, count, width, uneven, dtype, device):
+def test_the_segment_tells_the_slope(launches, count, width, outer, uneven, dtype, device):
     at = torch.arange(count, dtype=torch.float32) / count
     # Two that lie very close are searched for.
     at = torch.cat([at[:1], at[1:2] * 0 + 1e-7, at[2:]]) if uneven == 0.9 else at + uneven * torch.rand(count)
-    points = (4 * at.sort().values - 2, torch.randn(count), 0.3, -0.2)
+    points = (4 * at.sort().values - 2, torch.randn(count), *outer)
     points = tuple(p.to(device) if isinstance(p, torch.Tensor) else p for p in points)
     x = (1.5 * torch.randn(3001, device=device)).to(dtype)
-    x[0], x[1] = float("nan"), float("inf")
+    x[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    # Breakpoints themselves, as far as the dtype has them.
+    x[3 : 3 + count] = points[0].to(dtype)
     g = torch.randn(3001, device=device).to(dtype)
     grads = []
     for save in ("bits", "input"):
