@@ -185,9 +185,12 @@ derivative depends on how the output was rounded. Each line has errors against f
   exponents, and where it is;
 - *rounding of y*: what the rounding of the output leaves to be known, by inverting it in float64; *input*: what the
   rounding of the derivative itself leaves, by `save="input"`. No form that stores the output can be better than both.
-- *beyond*: on how many of all finite inputs the error is larger than what `save="auto"` promises, twice that of PyTorch
-  in the same dtype and half a unit in the last place: kernels / CPU path. 0 means that by default the output might be
-  kept.
+- *beyond*: on how many of all finite inputs the error is larger than what this library promises by default, twice that
+  of PyTorch in the same dtype and half a unit in the last place: kernels / CPU path.
+
+The default could keep the output where none is beyond, for all parameters and both half types: {exact}. Of `sigmoid`
+and `tanh` PyTorch keeps the output, and so does the default. `relu_sigmoid` of the smallest positive number is 0, and
+from a 0 comes no gradient, where the input gives a half.
 
 Near the minimum of a function that has one, the derivative changes as the root of the output: there half a unit of the
 output is much, and the largest errors are.
@@ -223,7 +226,9 @@ def text(result: dict[str, Any]) -> str:
     rows = result["rows"]
     caption = accuracy._caption(result)
     points = max(r["inputs"] for r in rows)
-    parts = [MEANING.format(caption=caption, points=points)]
+    beyond = {row["activation"] for row in rows if row["save"] == "output" and row["beyond"]}
+    exact = ", ".join(f"`{name}`" for name in SAVED if name not in beyond)
+    parts = [MEANING.format(caption=caption, points=points, exact=exact)]
     parts += [f"\n## {dtype}\n\n{_table(rows, dtype)}\n" for dtype in DTYPES]
     return "".join(parts)
 

@@ -47,28 +47,33 @@ class Inverse:
         return self.parts(x.clamp_max(IDENTITY))[1]
 
     def input(self, y: Tensor, right: Tensor) -> Tensor:
-        """The x on this side whose value is y."""
-        valley, near = self.valley, y.clamp(self.valley.minimum, IDENTITY)
+        """The x on this side whose value is y; one far out, where an output of 0 says no more."""
+        x = self.near_input(y, right)
+        return torch.where(y > IDENTITY, y, x)
+
+    def near_input(self, y: Tensor, right: Tensor) -> Tensor:
+        """The same for y that are not large; of others, one whose slope is 1."""
+        # `torch.where` and comparisons cost several times what arithmetic does.
+        valley, info = self.valley, torch.finfo(y.dtype)
+        near = y.clamp(valley.minimum, IDENTITY)
         single = valley.minimum_single
-        height = ((near - single) - (valley.minimum - single)).clamp_min(0.0)
-        s = height.sqrt().clamp_max(valley.right_end)
+        s = ((near - single) - (valley.minimum - single)).clamp_min(0.0).sqrt().clamp_max(valley.right_end)
         above = near + (valley.bottom - valley.minimum) + s * _polynomial(s, valley.right)
-        # The root of log2(minimum / y).
-        below = torch.where(right, valley.minimum, near) / valley.minimum
-        r = (-torch.log2(below)).clamp_min(0.0).sqrt().clamp_max(valley.left_end)
+        # The root of log2(minimum / y); any number on the right.
+        r = (near * (1.0 / valley.minimum)).clamp(info.tiny, 1.0).log2().neg().sqrt().clamp_max(valley.left_end)
         x = torch.where(right, above, valley.bottom + r * _polynomial(r, valley.left))
-        eps = torch.finfo(y.dtype).eps
+        left = 1.0 - right.to(y.dtype)
+        half, below = 0.5 * left, near.clamp_max(-info.tiny)
         for _ in range(5 if y.dtype == torch.float64 else 1):
             value, slope = self.parts(x)
-            # On the left the step is that of the logarithm, which bends less.
-            quotient = torch.where(right, 0.0, ((value - near) / near).clamp(-0.9, 9.0))
-            distance = torch.where(right, value - near, value * torch.log1p(quotient))
-            # Where the slope is nearly 0, it would only add the value's rounding.
-            flat = slope.abs() <= 4.0 * math.sqrt(eps) * near.abs()
-            x = x - torch.where(flat, 0.0, distance / slope)
-        x = torch.where(y > IDENTITY, y, x)
-        # An output of 0 on the left says no more than that its input is far out.
-        return torch.where(~right & (y == 0), -FAR, x)
+            # On the left the step is that of the logarithm, which bends less: q - q^2 / 2 = log(1 - q), and so on.
+            difference = value - near
+            difference = difference * (1.0 + half * (difference / below).clamp(-0.5, 0.5))
+            step = difference * slope / (slope * slope + info.tiny)
+            # A larger step is not the error of x, but the value's rounding where the slope is nearly 0.
+            limit = (x - valley.bottom).abs() * 2.0**-9
+            x = x - step.clamp(-limit, limit)
+        return x - (FAR * left) * (y == 0)
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:

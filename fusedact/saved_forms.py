@@ -217,13 +217,13 @@ def _softsign_input(y: Tensor, _: None) -> Tensor:
 
 
 def _relu_sigmoid_safe(threshold: float) -> str:
-    return "" if threshold >= -10.0 else "for a threshold below -10 kernels do not know the inverse"
+    return "" if threshold >= -30.0 else "for a threshold below -30 the output tells too little of the sigmoid"
 
 
 def _lambert(y: Tensor, threshold: Parameter) -> Tensor:
     """W(z) of z = y exp(-threshold - y), the larger solution of W exp(W) = z, for y >= 0."""
     z = y * torch.exp((-threshold - y).clamp(max=80.0))
-    # Within 2^-13 for z < exp(19); then Newton's iteration, which squares that.
+    # Within 2^-13 up to a threshold of -20, and 2^-11 of -30; then Newton's iteration, which squares that.
     p = torch.log1p(z)
     w = p * (((0.06853575 * p + 0.30302544) * p + 1.26455056) * p + 0.99989115)
     w = w / (((0.07050805 * p + 0.52724285) * p + 1.76306784) * p + 1.0)
@@ -257,7 +257,7 @@ def _of_inverse(name: str, inverse: Inverse) -> SavedForm:
     """The form of a function that has no parameters."""
 
     def gradient(g: Tensor, y: Tensor, right: Tensor) -> Gradients:
-        return g * inverse.slope(inverse.input(y, right)), ()
+        return g * inverse.slope(inverse.near_input(y, right)), ()
 
     return SavedForm(name=name, bits=True, safe=_always, gradient=gradient, recover=inverse.input, side=inverse.right)
 
@@ -272,7 +272,7 @@ def _swish_input(y: Tensor, right: Tensor, beta: Parameter) -> Tensor:
 
 
 def _swish_gradient(g: Tensor, y: Tensor, right: Tensor, beta: Parameter) -> Gradients:
-    return g * SILU.slope(SILU.input(beta * y, right)), (None,)
+    return g * SILU.slope(SILU.near_input(beta * y, right)), (None,)
 
 
 def _swish_side(x: Tensor, beta: Parameter) -> Tensor:

@@ -9,16 +9,14 @@ import triton
 import triton.language as tl
 
 from . import valleys
-from .device_math import bounded
+from .device_math import LOG2_E, TINY, bounded
 from .gates import gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, mish, mish_backward, silu, silu_backward
-from .logarithms import log2
+from .logarithms import EXPONENT_UNIT, log1p_factor, split_exponent
 
 GELU = tl.constexpr(valleys.GELU.numbers())
 GELU_TANH = tl.constexpr(valleys.GELU_TANH.numbers())
 MISH = tl.constexpr(valleys.MISH.numbers())
 SILU = tl.constexpr(valleys.SILU.numbers())
-# Where the slope is smaller than so much of the output, a step of Newton's would only add the value's rounding.
-FLAT = tl.constexpr(2e-3)
 
 
 @triton.jit
@@ -53,8 +51,10 @@ def _near_input(y, bit, VALLEY: tl.constexpr):
     """The input, within 2^-10 of its distance to the bottom or better, for y that are not large."""
     s = tl.minimum(tl.sqrt(_height(y, VALLEY)), VALLEY[5], propagate_nan=tl.PropagateNan.ALL)
     right = tl.fma(s, _polynomial(s, VALLEY, 9, 8), y + VALLEY[4])
-    # The root of log2(minimum / y).
-    r = tl.sqrt(tl.maximum(-log2(y * VALLEY[2], False), 0.0, propagate_nan=tl.PropagateNan.ALL))
+    # The root of log2(minimum / y); any number on the right.
+    n, f = split_exponent(bounded(y * VALLEY[2], TINY, 1.0))
+    logarithm = tl.fma(-f, log1p_factor(f, LOG2_E), n.to(tl.float32) * EXPONENT_UNIT)
+    r = tl.sqrt(tl.maximum(logarithm, 0.0, propagate_nan=tl.PropagateNan.ALL))
     r = tl.minimum(r, VALLEY[6], propagate_nan=tl.PropagateNan.ALL)
     left = tl.fma(r, _polynomial(r, VALLEY, 17, 10), VALLEY[3])
     return tl.where(bit, right, left)
@@ -71,7 +71,9 @@ def _input(y, bit, VALLEY: tl.constexpr, FUNCTION: tl.constexpr, BACKWARD: tl.co
     # log(value / y) value = difference (1 + r / 2 + ...), r = difference / y.
     bend = tl.where(bit, 0.0, bounded(0.5 * difference / y, -0.25, 0.25))
     step = tl.fma(difference, bend, difference) / slope
-    return x - tl.where(tl.abs(slope) > tl.maximum(tl.abs(y), 1e-30) * FLAT, step, 0.0)
+    # A larger step is not the error of x, but the value's rounding where the slope is nearly 0.
+    limit = tl.abs(x - VALLEY[3]) * 0.001953125
+    return x - bounded(tl.where(slope == 0, 0.0, step), -limit, limit)
 
 
 @triton.jit

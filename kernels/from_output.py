@@ -9,7 +9,15 @@ import triton
 import triton.language as tl
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .device_math import LARGEST, LOG2_E, TINY, exp, exp_and_expm1_nonpositive, expm1_nonpositive, reciprocal_positive
+from .device_math import (
+    LARGEST,
+    LOG2_E,
+    TINY,
+    exp,
+    exp_and_expm1_nonpositive,
+    expm1_nonpositive,
+    reciprocal_positive,
+)
 from .logarithms import log1p, log_of_parts, split_exponent
 
 # ----- piecewise linear
@@ -145,23 +153,49 @@ def _lambert_ratio(z):
 
 
 @triton.jit
+def _lambert_of_any(y, q):
+    """w and w / y: relative error 2^-13 for z = y q up to exp(19), and 2^-10 for any."""
+    # Below, the quotient is what it is there.
+    y = tl.maximum(y, 1e-30, propagate_nan=tl.PropagateNan.ALL)
+    z = tl.minimum(y * q, 1e37, propagate_nan=tl.PropagateNan.ALL)
+    n, f = split_exponent(1.0 + z)
+    v = log_of_parts(n.to(tl.float32), tl.where(n == 0, z, f), 0.0, False)
+    p = tl.fma(v, 0.06853575, 0.30302544)
+    p = tl.fma(v, p, 1.26455056)
+    d = tl.fma(v, 0.07050805, 0.52724285)
+    d = tl.fma(v, d, 1.76306784)
+    w = v * tl.fma(v, p, 0.99989115) / tl.fma(v, d, 1.0)
+    return w, w / y
+
+
+@triton.jit
+def _lambert_parts(y, threshold):
+    """w with w exp(w) = z = y exp(-threshold - y), and w / y; of a threshold for each channel by the way for any."""
+    q = tl.exp2((threshold + y) * -LOG2_E)
+    # A number makes one dimension of this, a block of them two.
+    if len((threshold + tl.zeros([1], tl.float32)).shape) > 1:
+        w, ratio = _lambert_of_any(y, q)
+    elif threshold >= -10.0:
+        r = _lambert_ratio(y * q)
+        w, ratio = (y * q) * r, q * r
+    else:
+        w, ratio = _lambert_of_any(y, q)
+    return w, ratio
+
+
+@triton.jit
 def relu_sigmoid_from_output(g, y, params, precise: tl.constexpr):
-    """d/dx = (1 + y q r) s, d/dt = -s where y > 0, q = exp(-t - y), s = 1 / (1 + q r), which is sigmoid(x)."""
-    # Beyond, q is 0.
+    """d/dx = (1 + w) s, d/dt = -s where y > 0, w exp(w) = y exp(-t - y), s = 1 / (1 + w / y), which is sigmoid(x)."""
+    # Beyond, w is 0.
     near = tl.minimum(y, 1e4, propagate_nan=tl.PropagateNan.ALL)
-    q = tl.exp2((params[0] + near) * -LOG2_E)
-    # The bound is that of a threshold of -10.
-    z = tl.minimum(near * q, 8103.0, propagate_nan=tl.PropagateNan.ALL)
-    r = _lambert_ratio(z)
+    w, ratio = _lambert_parts(near, params[0])
     if precise:
-        # A step of Newton's: with e = y exp(-(t + y) - w), w is e (1 + w) / (1 + e).
-        w = z * r
+        # A step of Newton's: with e = exp(-(t + y) - w), w is y e (1 + w) / (1 + y e).
         e = tl.minimum(exp(-((params[0] + near) + w), precise), 1e30, propagate_nan=tl.PropagateNan.ALL)
         total = tl.fma(near, e, 1.0)
         rise = tl.fma(e, w, e)
-        # w = y rise / total.
         share, slope = tl.div_rn(total, total + rise), tl.div_rn(tl.fma(near, rise, total), total + rise)
     else:
-        share = reciprocal_positive(tl.fma(q, r, 1.0), precise)
-        slope = tl.fma(z, r, 1.0) * share
+        share = reciprocal_positive(1.0 + ratio, precise)
+        slope = tl.fma(w, share, share)
     return tl.where(y <= 0, 0.0, g * slope), (tl.where(y <= 0, 0.0, -g * share),)

@@ -82,3 +82,23 @@ def test_parameters_that_learn(name, dtype, device):
     for got, terms in zip(found, [t for t in parts if t is not None], strict=True):
         scale = terms.abs().sum()
         assert (got.cpu().double() - terms.sum()).abs() <= scale * (2**-22 if dtype == torch.float32 else 2**-13)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32], ids=str)
+@pytest.mark.parametrize("each", [False, True], ids=["one", "channels"])
+def test_thresholds_of_any_size(each, dtype, device):
+    """On both sides of where relu_sigmoid's inverse is computed in another way."""
+    for t in (-30.0, -10.5, -9.5, 0.3, 100.0):
+        x = (torch.linspace(0.01, 40, 3000).reshape(750, 4) + t).to(dtype)
+        leaf, g = x.to(device).requires_grad_(), torch.ones_like(x)
+        threshold = torch.full((4 if each else 1,), t, device=device, requires_grad=True)
+        y = oracles.function("relu_sigmoid")(leaf, threshold, save="output")
+        dx, dt = torch.autograd.grad(y, (leaf, threshold), g.to(device))
+        wanted, (terms,) = SAVED["relu_sigmoid"].gradient(
+            g.double(), y.detach().cpu().double(), None, threshold.detach().cpu().double()
+        )
+        # Of float32 what rounding t + y, which is exponentiated, moves; else what is left of the approximation.
+        bound = (4 + abs(t)) * 2**-23 if dtype == torch.float32 else 2**-11.5
+        off = (dx.cpu().double() - wanted).abs() - bound * wanted.abs().clamp(min=1.0)
+        assert (off / oracles.ulp(wanted, dtype)).max() <= 1.0
+        assert (dt.cpu().double().sum() - terms.sum()).abs() <= bound * terms.abs().sum()
