@@ -353,11 +353,6 @@ def _with_graph(
         dx = _gradient(plan, _wide(g), None, bit, ())[0].to(g.dtype)
         return [dx if link is None else dx + 0.0 * link, *(None for _ in params)]
     assert plan.form is not None and y is not None
-    if plan.form.recover is None:
-        raise RuntimeError(
-            f"{call.spec.name}: a gradient of its gradient needs the input, which save={plan.policy!r} has not kept; "
-            "use save='input'"
-        )
     with torch.no_grad():
         values = [v.detach() if isinstance(v, Tensor) else v for v in _operands(call, params, y)]
         x = plan.form.recover(_wide(y.detach()), bit, *values).to(y.dtype)

@@ -83,6 +83,18 @@ def test_batched_gradients(name, policy):
     torch.testing.assert_close(rows(policy), rows("input"), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("name", "policy"), [("elu", "output"), ("silu", "output"), ("leaky_relu", "bits")])
+def test_batched_gradients_with_a_graph(name, policy):
+    def second(save):
+        x = torch.linspace(-2, 2, 7, dtype=torch.float64, requires_grad=True)
+        y = oracles.function(name)(x, save=save)
+        g = torch.linspace(-1, 1, 35, dtype=torch.float64).reshape(5, 7)
+        (rows,) = torch.autograd.grad(y, x, g, is_grads_batched=True, create_graph=True)
+        return torch.autograd.grad(rows.square().sum(), x)[0]
+
+    torch.testing.assert_close(second(policy), second("input"))
+
+
 @served
 def test_hooks_may_move_what_is_kept(name, policy):
     x, g = made(6, 10), torch.randn(10, 6)
