@@ -137,3 +137,26 @@ def pwl_search(x, params, precise: tl.constexpr):
 def pwl_search_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
     return g * slope(x, params, "search"), ()
+
+
+# ----- the number of the segment alone: name_segment(x, params)
+#
+# Of x between the bounds, as for the value, so that both are found at once: a bound has the slope of all beyond it.
+
+
+@triton.jit
+def pwl_uniform_segment(x, params):
+    """Of evenly spaced breakpoints."""
+    return segment(_bounded(x, params[0]), params, "uniform")
+
+
+@triton.jit
+def pwl_bucket_segment(x, params):
+    """Of uneven ones, at most one in each cell of an even grid."""
+    return segment(_bounded(x, params[0]), params, "bucket")
+
+
+@triton.jit
+def pwl_search_segment(x, params):
+    """Of breakpoints anywhere."""
+    return segment(_bounded(x, params[0]), params, "search")
