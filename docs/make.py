@@ -96,6 +96,9 @@ What comes with it:
   `"input"` and `"bits"` it may be.
 - `inplace=True` writes the output over the input and, with `"output"` or `"bits"`, keeps no copy of that.
 - Second derivatives are those at the input as the output gives it back; `"bits"` has the exact ones.
+- On a CPU memory costs time. Forward and backward of 2^22 elements took, beside the default, one thread of an AMD EPYC:
+  the relu family, `elu` and `selu` from the output 0.6 to 2.8 times as long, bits 2 to 6 times, `softplus` 2 to 3,
+  `relu_sigmoid` 4, and what has a minimum, where the input is found again by iteration, 6 (`mish`) to 25 (`gelu`).
 - Under torch.func the formula keeps what it needs, and under torch.compile the compiler decides.
 - A half that was rounded holds less than its input did: the accuracy of every derivative stands in
   [saving_accuracy.md](saving_accuracy.md).
