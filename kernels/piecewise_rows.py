@@ -121,6 +121,6 @@ def rows_kernel(
             edge = low + (cell.to(tl.float64) - 1.01) / scale
             first = tl.zeros([BLOCK], tl.int32)
             for k in range(COUNT):
-                turn = _turn(k, b, v, b_stride, v_stride, left, right, COUNT)
-                first += (turn.to(tl.float64) <= edge).to(tl.int32)
+                begins = _turn(k, b, v, b_stride, v_stride, left, right, COUNT)
+                first += (begins.to(tl.float64) <= edge).to(tl.int32)
             tl.store(out + 8 + 7 * SIZE + cell, first.to(tl.float32), mask=cell < CELLS + 2)
