@@ -55,7 +55,8 @@ def rows_kernel(
     v_row,
     v_stride,
     slopes,
-    SLOPES: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
     KIND: tl.constexpr,
     CELLS: tl.constexpr,
     COUNT: tl.constexpr,
@@ -70,7 +71,7 @@ def rows_kernel(
     out = rows_ptr + row.to(tl.int64) * LENGTH
     low, high = _entry(b, 0, b_stride), _entry(b, COUNT - 1, b_stride)
     one = low * 0.0 + 1.0
-    left, right = _outer(slopes[0], row, one, SLOPES[0]), _outer(slopes[1], row, one, SLOPES[1])
+    left, right = _outer(slopes[0], row, one, LEFT), _outer(slopes[1], row, one, RIGHT)
 
     if KIND == "uniform":
         scale = one * (COUNT - 1) / (high - low) if COUNT > 1 else one
