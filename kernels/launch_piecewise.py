@@ -186,7 +186,7 @@ def prepare(
         n for t in (breakpoints, values) for n in (t.stride(0) if t.dim() == 2 and t.shape[0] > 1 else 0, t.stride(-1))
     )
     tensors = (breakpoints, values, rows)
-    constants = (kinds, kind, cells if kind == "bucket" else 0, count, size, length, CELLS_AT_ONCE)
+    constants = (*kinds, kind, cells if kind == "bucket" else 0, count, size, length, CELLS_AT_ONCE)
     key = launch._strided_key("pwl_rows", tensors, strides, slopes, *constants)
     launch._run(piecewise_rows.rows_kernel, channels, key, *tensors, *strides, slopes, *constants)
     return rows
