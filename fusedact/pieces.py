@@ -12,7 +12,7 @@ from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
 
-__all__ = ["backward", "forward"]
+__all__ = ["Memory", "backward", "forward", "piece_limit", "pieces_of"]
 
 # Conversions to halves under names of their own, which cost two thirds of what Tensor.to does.
 _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
@@ -22,16 +22,17 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 
-def _piece_limit(x: Tensor) -> int:
+def piece_limit(x: Tensor) -> int:
+    """How many elements a piece of x may have."""
     return PIECE_PER_THREAD * torch.get_num_threads() if x.is_cpu else x.numel()
 
 
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def pieces_of(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
 
     Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
-    limit = _piece_limit(tensors[-1])
+    limit = piece_limit(tensors[-1])
     numel = tensors[-1].numel()
     if numel <= limit:
         yield tensors
@@ -45,10 +46,10 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     dim = max((d for d in range(len(strides)) if tensors[-1].shape[d] > 1), key=lambda d: strides[d])
     length = max(1, limit * tensors[-1].shape[dim] // numel)
     for parts in zip(*(t.split(length, dim) for t in tensors), strict=True):
-        yield from _pieces(*parts)
+        yield from pieces_of(*parts)
 
 
-class _Memory:
+class Memory:
     """Memory for the intermediate results of all pieces of a tensor; `piece` is the one at work."""
 
     def __init__(self, piece: Tensor) -> None:
@@ -124,14 +125,14 @@ def forward(
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
     if out is None:
-        if x.numel() <= _piece_limit(x):
+        if x.numel() <= piece_limit(x):
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
         out = torch.empty_like(x)
-    memory = _Memory(out)
+    memory = Memory(out)
     operands = _Filled([*params, *beside])
-    for x_piece, *cut, out_piece in _pieces(x, *operands.cut, out):
+    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out):
         memory.piece = x_piece
         values = operands(cut)
         if lean is None:
@@ -191,13 +192,13 @@ def backward(
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
-    if lean is not None and x.numel() <= _piece_limit(x) and numeric(params):
+    if lean is not None and x.numel() <= piece_limit(x) and numeric(params):
         nothing = [None] * len(params)
         if half:
             return [_narrowed(lean(g.float(), x.float(), *params, *beside)[0], x.dtype), *nothing]
         return [lean(g, x, *params, *beside)[0], *nothing]
 
-    if x.numel() <= _piece_limit(x) and not beside:
+    if x.numel() <= piece_limit(x) and not beside:
         return _at_once(spec, g, x, params, needed, channel, dtype)
 
     totals = {
@@ -208,9 +209,9 @@ def backward(
     operands = _Filled([*_operands(params, x, channel, dtype), *beside])
     dx = torch.empty_like(x) if needed[0] else None
     owed = needed if totals else None
-    memory = _Memory(x)
+    memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]
-    for g_piece, x_piece, *rest, dx_piece in _pieces(g, x, *operands.cut, *sums, x if dx is None else dx):
+    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx):
         memory.piece = x_piece
         cut = iter(rest)
         values = operands([next(cut) for _ in operands.cut])

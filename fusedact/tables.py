@@ -245,7 +245,8 @@ def prepare(
     # At a breakpoint the slope is the smaller one in magnitude, the right one if they are equal: the later segment
     # begins there, or just after.
     fixed = b.detach().to(dtype)
-    flatter = slopes[:, 1:].detach().abs() <= slopes[:, :-1].detach().abs()
+    magnitudes = slopes.detach().to(dtype).abs()
+    flatter = magnitudes[:, 1:] <= magnitudes[:, :-1]
     turns = torch.where(flatter, fixed, torch.nextafter(fixed, fixed.new_full((), torch.inf))).double()
 
     def padded(t: Tensor, fill: float) -> Tensor:
@@ -382,6 +383,15 @@ class Table:
             table=self,
         )
 
+    @cached_property
+    def breakpoints(self) -> Tensor:
+        """The breakpoints of each row: the turns, or the numbers just before them, as slopes decide."""
+        parts = (self.data[:, HEADER + i * self.size :] for i in range(2))
+        turns, slopes = (part[:, : self.count + 1] for part in parts)
+        turns, magnitudes = turns[:, : self.count], slopes.abs()
+        before = torch.nextafter(turns, turns.new_full((), -torch.inf))
+        return torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], turns, before)
+
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
         if self.channel_dim is None:
@@ -393,8 +403,8 @@ class Table:
         tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
         return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
 
-    def _index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
-        """Where in the views the segment of each element is."""
+    def index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """Where in the views the segment of each element is: its number, behind all of the rows before its own."""
         base = beside[4] if beside else None
         if self.how.kind == "search":
             return self._searched(x, base)
@@ -429,7 +439,7 @@ class Table:
         """The function at x, differentiable."""
         if self.channel_dim is None and type(x) not in (Tensor, Parameter) and compat.holds_numbers(self.data):
             return self._compared(x)
-        index = self._index(x.detach(), beside)
+        index = self.index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
@@ -454,7 +464,7 @@ class Table:
         elif self._even is not None:
             index = self._even_index(x, spare)
         else:
-            index = self._index(x, beside, spare)
+            index = self.index(x, beside, spare)
         low, high = cast("Any", beside[2:4] if beside else self._bounds)
         y = torch.clamp(x, low, high, out=out).sub_(_taken(self._anchors, index, spare(0)))
         line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex64)))
@@ -468,6 +478,17 @@ class Table:
         # A comparison in place takes a third of one that makes bools.
         return _integers(cell.add_(torch.mul(cell, step, out=spare(1)).add_(first).le_(x)), spare)
 
+    def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
+        """The slopes of segments by their index."""
+        return _taken(self._slopes, index, spare(0))
+
+    def starts_at(self, index: Tensor) -> Tensor:
+        """The breakpoints where segments begin, by their index; for the first segment, where it ends."""
+        starts = torch.zeros_like(self.data)
+        starts[:, 1 : self.count + 1] = self.breakpoints
+        starts[:, 0] = self.breakpoints[:, 0]
+        return _taken(starts.view(-1), index)
+
     def gradient(
         self,
         g: Tensor,
@@ -479,8 +500,8 @@ class Table:
     ) -> Gradients:
         """g times the slope at x."""
         few = not beside and x.numel() <= FEW
-        index = self._index_of_few(x).mul_(x == x) if few else self._index(x, beside, spare)
-        slopes = _taken(self._slopes, index, spare(0))
+        index = self._index_of_few(x).mul_(x == x) if few else self.index(x, beside, spare)
+        slopes = self.slopes_at(index, spare)
         return (slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out),)
 
 

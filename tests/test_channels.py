@@ -109,7 +109,7 @@ def test_layouts(name, layout, dtype, parameter):
 @pytest.fixture
 def cuts(monkeypatch):
     """Pieces of so many elements, also of what PyTorch's operator would serve; and how many each call was cut into."""
-    counts, cut = [], pieces._pieces
+    counts, cut = [], pieces.pieces_of
 
     def counted(*tensors):
         parts = list(cut(*tensors))
@@ -117,11 +117,11 @@ def cuts(monkeypatch):
         return iter(parts)
 
     def limit(size):
-        monkeypatch.setattr(pieces, "_piece_limit", lambda x: size)
+        monkeypatch.setattr(pieces, "piece_limit", lambda x: size)
         return counts
 
     monkeypatch.setattr(dispatch, "ATEN_TENSORS_BELOW", 0)
-    monkeypatch.setattr(pieces, "_pieces", counted)
+    monkeypatch.setattr(pieces, "pieces_of", counted)
     return limit
 
 
@@ -254,7 +254,7 @@ def test_two_runs_give_the_same_bits(name, shape):
 @pytest.mark.parametrize("count", [1, 3])
 def test_only_what_is_asked_for(name, count, monkeypatch):
     """The lean backward is told what is owed, and returns nothing else."""
-    monkeypatch.setattr(pieces, "_piece_limit", lambda x: x.numel())
+    monkeypatch.setattr(pieces, "piece_limit", lambda x: x.numel())
     spec, owed = registry.get(name), []
     lean = spec.lean_backward
 
@@ -326,7 +326,7 @@ def test_many_terms_per_channel(name):
 def test_no_temporary_of_full_size(name, count, dtype, needed, monkeypatch):
     """Beside dx, where it is needed, backward takes a few pieces' worth of memory."""
     limit = 2**13
-    monkeypatch.setattr(pieces, "_piece_limit", lambda x: limit)
+    monkeypatch.setattr(pieces, "piece_limit", lambda x: limit)
     x, g = (torch.randn(2**12, 64, dtype=dtype) for _ in range(2))
     x.requires_grad_(needed[0])
     p = values(count).requires_grad_(needed[1])

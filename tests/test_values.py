@@ -208,14 +208,14 @@ SPREADS = {
 def cuts(monkeypatch):
     """Small pieces, and how many each call was cut into."""
     counts = []
-    cut = pieces._pieces
+    cut = pieces.pieces_of
 
     def counted(*tensors):
         parts = list(cut(*tensors))
         counts.append(len(parts))
         return iter(parts)
 
-    monkeypatch.setattr(pieces, "_pieces", counted)
+    monkeypatch.setattr(pieces, "pieces_of", counted)
     monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 2000)
     return counts
 
@@ -242,7 +242,7 @@ def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, cuts):
 def test_beyond_a_real_piece(name, backend, dtype, spread):
     columns = pieces.PIECE_PER_THREAD * torch.get_num_threads() // 64 + 1
     x, g = (SPREADS[spread](torch.randn(65, columns).to(dtype)) for _ in range(2))
-    assert x.numel() > pieces._piece_limit(x)
+    assert x.numel() > pieces.piece_limit(x)
     params = oracles.sweep(name)[-1]
     y, dx = evaluate(name, x, params, g, backend)
     assert_at_every_place(y, dx, name, x, params, g)
