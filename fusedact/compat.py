@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -32,6 +33,7 @@ __all__ = [
     "kernels_serve_device",
     "materialized",
     "prelu_kernel",
+    "recording_graph",
     "schema",
     "tracing",
     "transforms_active",
@@ -89,6 +91,13 @@ _force_keys: Any = _private(torch._C, "_ForceDispatchKeyGuard", lambda *_: nullc
 def transforms_allowed() -> AbstractContextManager[Any]:
     """Lets an operator's body use torch.func: a TorchDispatchMode switches transforms off below itself."""
     return cast("AbstractContextManager[Any]", _force_keys(*_AT_REST))
+
+
+def recording_graph() -> bool:
+    """Whether make_fx records the calls, which refuses to tell numbers of what it records."""
+    # What has not been imported records nothing.
+    module = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return module is not None and dispatch_mode_active() and module.get_proxy_mode() is not None
 
 
 def is_dense(x: Tensor) -> bool:

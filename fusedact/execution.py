@@ -139,7 +139,7 @@ def _launched(table: Table) -> Any:
     """A table as its kernels take it."""
     from .kernels import launch
 
-    return launch.Table(table.data, table.size, table.how.steep)
+    return launch.Table(table.data, table.size, table.how.steep, table.how.even)
 
 
 _NO_GUARD = nullcontext()

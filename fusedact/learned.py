@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.compiler import is_exporting
 
 from . import compat, eager, execution, operators, registry, tables
 from .dispatch import Path, choose
 from .execution import Call
 from .tables import Plan, Table
 
-__all__ = ["Points", "apply"]
+__all__ = ["Points", "apply", "compiled", "formula"]
 
 
 class Points(NamedTuple):
@@ -50,6 +51,43 @@ def formula(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:
     table = points.table(x, plan, channel_dim)
     wide = x.float() if x.dtype in eager.HALF_DTYPES else x
     return table.value(wide, *table.beside(x)).to(x.dtype)
+
+
+# Where a compiled graph keeps the operators: what a compiler makes of the formula's gathers sums by atomics there.
+OPERATOR_DEVICES = ("cuda",)
+
+
+def compiled(x: Tensor, points: Points, channel_dim: int) -> Tensor:
+    """The function in a graph that is being compiled or exported, which cannot ask for numbers."""
+    learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
+    if not learns or x.device.type not in OPERATOR_DEVICES or is_exporting() or compat.transforms_active():
+        # A search is right for tables that were changed since they were planned for.
+        return formula(x, points, tables.SEARCH, channel_dim)
+    return _Compiled.apply(channel_dim, x, *points)
+
+
+class _Compiled(Function):
+    """`_Learned` as a compiler can read it, with operators that stay as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
+        constants = Points(*points).table(x, tables.SEARCH, channel_dim).constants
+        ctx.constants = constants[1:]
+        ctx.numbers = [None if isinstance(p, Tensor) else p for p in points]
+        ctx.save_for_backward(x, constants[0], *(p for p in points if isinstance(p, Tensor)))
+        return torch.ops.fusedact.pwl(x, *constants)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        x, data, *tensors = ctx.saved_tensors
+        rest = iter(tensors)
+        points = Points(*[next(rest) if n is None else n for n in ctx.numbers])
+        needed = ctx.needs_input_grad[1:]
+        wanted = "lines" if needed[1] else "values"
+        dx, sums = torch.ops.fusedact.pwl_learned_backward(
+            g, x, data, *ctx.constants, needed[0], wanted, any(needed[3:])
+        )
+        return None, dx if needed[0] else None, *_gradients(points, sums, wanted, needed[1:])
 
 
 class _Learned(Function):

@@ -103,7 +103,10 @@ def pwl(
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
     how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)
     if plain or learns:
-        y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
+        if is_compiling():
+            y = learned.compiled(x, points, channel_dim)
+        else:
+            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
         return x.copy_(y) if inplace else y
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):
@@ -121,7 +124,7 @@ pwl.spec = SPEC  # type: ignore[attr-defined]
 def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> bool:
     """Whether the tables' numbers are there, and may be asked for without waiting or because the caller wants it."""
     # Under FakeTensorMode, and for a meta tensor, what is made of a sequence has no numbers either.
-    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made):
+    if any(t.is_meta or type(t) not in (Tensor, nn.Parameter) for t in made) or compat.recording_graph():
         return False
     given = [s for s in sources if isinstance(s, Tensor)]
     return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)

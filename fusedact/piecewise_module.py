@@ -224,8 +224,7 @@ class PWL(TableParameters):
             check_input(SPEC, input)
         check_channels(OWNER, input, self._channels, self.channel_dim)
         if is_compiling():
-            # A search is right for tables that were changed since they were planned for; a compiler cannot ask.
-            y = learned.formula(input, self._points(), tables.SEARCH, self.channel_dim)
+            y = learned.compiled(input, self._points(), self.channel_dim)
             return input.copy_(y) if self.inplace else y
         stored = self._all_stored()
         if stored[0].device != input.device:

@@ -1,4 +1,4 @@
-"""Softmax and its kin along a dimension: the formula, kernels and cache-sized blocks, autograd, and the operators.
+"""Softmax and its kin along a dimension: the formula, what a call accepts, and its differentiation.
 
 What exponentials are taken of are the scores: x, negated for softmin, divided by a temperature; and a mask, which
 leaves elements out or is added. Transforms, compilers and tensor subclasses see the formula.
@@ -7,37 +7,22 @@ leaves elements out or is added. Transforms, compilers and tensor subclasses see
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import compat
+from . import compat, row_operators
 from .checks import FLOAT_DTYPES, check_dtype, check_input, check_number, owner
 from .dispatch import Path, choose
 from .eager import HALF_DTYPES
-from .execution import on_device
 from .registry import ActivationSpec
+from .row_blocks import Call, Number, wide_of
+from .row_operators import Gradients
 
 __all__ = ["apply", "formula", "is_plain", "log_softmax", "softmax", "softmin"]
-
-Number = float | Tensor
-
-# Elements of a block per thread. Measured on one core: 2^17 is 14% slower, whole tensors 11%.
-BLOCK_PER_THREAD = 2**19
-
-
-class Call(NamedTuple):
-    """What of a call is not a tensor; `temperature` is None where it is a tensor."""
-
-    log: bool
-    negated: bool
-    dim: int
-    # Of the result.
-    dtype: torch.dtype
-    temperature: float | None
 
 
 # ----- definitions
@@ -48,18 +33,13 @@ def formula(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> 
     function = torch.log_softmax if call.log else torch.softmax
     if is_plain(temperature, mask):
         return function(-x if call.negated else x, call.dim, dtype=None if x.dtype == call.dtype else call.dtype)
-    wide = _wide(call.dtype)
+    wide = wide_of(call.dtype)
     z = -x.to(wide) if call.negated else x.to(wide)
     if isinstance(temperature, Tensor) or temperature != 1.0:
         z = z / (temperature.to(wide) if isinstance(temperature, Tensor) else temperature)
     if mask is not None:
         z = torch.where(mask, z, -torch.inf) if mask.dtype == torch.bool else z + mask.to(wide)
     return function(z, call.dim).to(call.dtype)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """In which it is computed."""
-    return torch.float32 if dtype in HALF_DTYPES else dtype
 
 
 def is_plain(temperature: object, mask: object) -> bool:
@@ -130,7 +110,7 @@ def apply(
     tensors = [x] + [t for t in (temperature, mask) if isinstance(t, Tensor)]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Rows.apply(path, call, x, temperature, mask)
-    return _forward(path, call, x, temperature, mask)
+    return row_operators.forward(path, call, x, temperature, mask)
 
 
 def _widens(x: Tensor) -> bool:
@@ -210,90 +190,7 @@ def _check_mask(name: str, x: Tensor, mask: object) -> None:
         )
 
 
-# ----- below autograd: as an operator where somebody watches, else directly
-
-
-def _forward(path: Path, call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
-    if compat.dispatch_mode_active():
-        return torch.ops.fusedact.softmax(x, *_described(call, temperature), mask)
-    return _run_forward(path, call, x, temperature, mask)
-
-
-def _run_forward(path: Path, call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
-    if path.kind != "triton":
-        return _blocks_forward(call, x, temperature, mask)
-    from .kernels import launch_softmax
-
-    x = compat.materialized(x)
-    out = torch.empty_like(x, dtype=call.dtype)
-    with on_device(x):
-        launch_softmax.forward(x, out, _scores(call, temperature, mask))
-    return out
-
-
-def _scores(call: Call, temperature: Number, mask: Tensor | None) -> Any:
-    """A call as its kernels take it."""
-    from .kernels import launch_softmax
-
-    if isinstance(temperature, Tensor):
-        temperature = compat.materialized(temperature)
-    if mask is not None and mask.is_floating_point():
-        mask = compat.materialized(mask)
-    return launch_softmax.Scores(call.dim, call.log, call.negated, temperature, mask)
-
-
-Gradients = list[Tensor | None]
-
-
-def _backward(
-    path: Path,
-    call: Call,
-    g: Tensor,
-    y: Tensor,
-    x: Tensor,
-    temperature: Number,
-    mask: Tensor | None,
-    needed: Sequence[bool],
-) -> Gradients:
-    """Gradients of x, of the temperature and of the mask, those that are needed; x is y unless the second is.
-
-    That of the mask has x's shape: autograd sums what was broadcast.
-    """
-    if compat.dispatch_mode_active():
-        grads = torch.ops.fusedact.softmax_backward(g, y, x, *_described(call, temperature), mask, list(needed))
-        return [grad if n else None for grad, n in zip(grads, needed, strict=True)]
-    return _run_backward(path, call, g, y, x, temperature, mask, needed)
-
-
-def _run_backward(
-    path: Path,
-    call: Call,
-    g: Tensor,
-    y: Tensor,
-    x: Tensor,
-    temperature: Number,
-    mask: Tensor | None,
-    needed: Sequence[bool],
-) -> Gradients:
-    sign = -1.0 if call.negated else 1.0
-    if path.kind != "triton":
-        dx, total = _blocks_backward(call, g, y, x, temperature, mask, needed[1])
-    else:
-        from .kernels import launch_softmax
-
-        g = compat.materialized(g)
-        dx = torch.empty_like(x)
-        with on_device(x):
-            partials = launch_softmax.backward(g, y, x if needed[1] else None, dx, _scores(call, temperature, mask))
-        total = None if partials is None else partials.sum()
-    dtemperature = None
-    if total is not None and isinstance(temperature, Tensor):
-        dtemperature = (total * -sign / temperature.double().square()).to(temperature.dtype).reshape(temperature.shape)
-    dmask = None
-    if needed[2] and mask is not None:
-        # The gradient of scores again, which dx is a multiple of.
-        dmask = (dx * (sign * temperature)).to(mask.dtype)
-    return [dx if needed[0] else None, dtemperature, dmask]
+# ----- differentiation
 
 
 def _differentiable(
@@ -306,7 +203,7 @@ def _differentiable(
     needed: Sequence[bool],
 ) -> Gradients:
     """The same in plain operators: for higher orders, which go on through y, and under transforms."""
-    wide = _wide(call.dtype)
+    wide = wide_of(call.dtype)
     g, y_wide = g.to(wide), y.to(wide)
     if call.log:
         dz = g - y_wide.exp() * g.sum(call.dim, keepdim=True)
@@ -331,7 +228,7 @@ class _Rows(Function):
 
     @staticmethod
     def forward(ctx: Any, path: Path, call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
-        y = _forward(path, call, x, temperature, mask)
+        y = row_operators.forward(path, call, x, temperature, mask)
         ctx.call = path, call, x.dtype
         learned = ctx.needs_input_grad[3]
         given = temperature if isinstance(temperature, Tensor) else None
@@ -348,210 +245,4 @@ class _Rows(Function):
         t = call.temperature if temperature is None else temperature
         plain = torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g)
         arguments = call, g, y, x, t, mask, ctx.needs_input_grad[2:]
-        return None, None, *(_differentiable(*arguments) if plain else _backward(path, *arguments))
-
-
-# ----- on the CPU: blocks of whole rows that stay in the cache
-
-
-def _blocks(dim: int, *tensors: Tensor | None) -> Iterator[Sequence[Tensor | None]]:
-    """Views of tensors of the last one's shape, in blocks of whole rows of at most a cache's size, without a copy."""
-    last = tensors[-1]
-    assert last is not None
-    limit = BLOCK_PER_THREAD * torch.get_num_threads() if last.is_cpu else last.numel()
-    others = [d for d in range(last.dim()) if d != dim and last.shape[d] > 1]
-    if last.numel() <= limit or not others:
-        yield tensors
-        return
-    # Along the largest stride, which keeps the rest of a block together.
-    longest = max(others, key=lambda d: last.stride(d))
-    length = max(1, limit * last.shape[longest] // last.numel())
-    for start in range(0, last.shape[longest], length):
-        size = min(length, last.shape[longest] - start)
-        yield from _blocks(dim, *(None if t is None else t.narrow(longest, start, size) for t in tensors))
-
-
-class _Buffers:
-    """Memory for what a block needs on the way, used again for the next one."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._dtype, self._device = dtype, device
-        self._memory: dict[int, Tensor] = {}
-
-    def __call__(self, number: int, like: Tensor) -> Tensor:
-        memory = self._memory.get(number)
-        if memory is None or memory.numel() < like.numel():
-            memory = self._memory[number] = torch.empty(like.numel(), dtype=self._dtype, device=self._device)
-        return memory[: like.numel()].view(like.shape)
-
-
-def _number(call: Call, temperature: Number) -> Number:
-    """The temperature as a number, where that waits for no device."""
-    return temperature.item() if isinstance(temperature, Tensor) and temperature.is_cpu else temperature
-
-
-# A mask that is repeated so often is made one to add, which takes a third of the time that leaving out takes.
-_REPEATED = 4
-
-
-def _addend(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What to add, of the expanded mask's shape: 0 where an element takes part, else -inf; numbers in another dtype.
-
-    None if that would be as large as x, or is the mask itself.
-    """
-    if mask is None or mask.dtype == dtype:
-        return None
-    small = mask[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in mask.stride())]
-    if small.numel() * _REPEATED > mask.numel():
-        return None
-    if mask.dtype != torch.bool:
-        return small.to(dtype).expand(mask.shape)
-    made = torch.zeros(small.shape, dtype=dtype, device=mask.device)
-    return made.masked_fill_(~small, -torch.inf).expand(mask.shape)
-
-
-def _blocks_forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
-    function = torch.log_softmax if call.log else torch.softmax
-    half = x.dtype in HALF_DTYPES
-    wide = _wide(x.dtype)
-    buffers = _Buffers(wide, x.device)
-    t = _number(call, temperature)
-    scale = (-1.0 if call.negated else 1.0) / t
-    out_of = torch.tensor(-torch.inf, dtype=wide, device=x.device)
-    addend = _addend(mask, wide)
-    y = torch.empty_like(x)
-    for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, addend, y):
-        assert x_block is not None and y_block is not None
-        z = buffers(0, x_block)
-        wide_block = buffers(1, x_block).copy_(x_block) if half else x_block
-        # PyTorch writes to a result with gaps as if it had none.
-        target = y_block if not half and y_block.is_contiguous() else buffers(2, x_block)
-        if mask_block is None:
-            torch.mul(wide_block, scale, out=z)
-        elif mask_block.dtype != torch.bool or addend_block is not None:
-            _added(wide_block, scale, mask_block if addend_block is None else addend_block, z)
-        else:
-            _left_out(wide_block, scale, mask_block, out_of, z)
-        function(z, call.dim, out=target)
-        # What is left out may have been infinite or NaN, which adding does not remove.
-        if (
-            addend_block is not None
-            and mask_block is not None
-            and mask_block.dtype == torch.bool
-            and target.sum().isnan()
-        ):
-            _left_out(wide_block, scale, mask_block, out_of, z)
-            function(z, call.dim, out=target)
-        if target is not y_block:
-            y_block.copy_(target)
-    return y
-
-
-def _added(x: Tensor, scale: Number, addend: Tensor, out: Tensor) -> None:
-    """scale x + addend."""
-    if isinstance(scale, Tensor) or addend.dtype != x.dtype:
-        torch.mul(x, scale, out=out).add_(addend)
-    else:
-        torch.add(addend, x, alpha=scale, out=out)
-
-
-def _left_out(x: Tensor, scale: Number, mask: Tensor, out_of: Tensor, out: Tensor) -> None:
-    """scale x, but `out_of` where the mask is False."""
-    if isinstance(scale, Tensor) or scale != 1.0:
-        x = torch.mul(x, scale, out=out)
-    torch.where(mask, x, out_of, out=out)
-
-
-_aten = torch.ops.aten
-
-
-def _blocks_backward(
-    call: Call, g: Tensor, y: Tensor, x: Tensor, temperature: Number, mask: Tensor | None, learned: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The gradient of x; and, if the temperature is learned, the sum of x times that of scores.
-
-    PyTorch's operators take halves, compute in fp32 and round once.
-    """
-    backward = _aten._log_softmax_backward_data.out if call.log else _aten._softmax_backward_data.out
-    keyword = "out" if call.log else "grad_input"
-    buffers, wide_buffers = _Buffers(y.dtype, y.device), _Buffers(_wide(y.dtype), y.device)
-    t = _number(call, temperature)
-    scale = (-1.0 if call.negated else 1.0) / t
-    zero = torch.zeros((), dtype=y.dtype, device=y.device)
-    kept = mask if mask is not None and mask.dtype == torch.bool else None
-    dx = torch.empty_like(y)
-    total = torch.zeros((), dtype=torch.float64, device=y.device) if learned else None
-    for g_block, y_block, x_block, kept_block, dx_block in _blocks(call.dim, g, y, x, kept, dx):
-        assert g_block is not None and y_block is not None and x_block is not None and dx_block is not None
-        dz = dx_block if dx_block.is_contiguous() else buffers(0, dx_block)
-        backward(g_block, y_block, call.dim, y.dtype, **{keyword: dz})
-        # A softmax is 0 where it is left out, and so is its gradient, unless others are NaN.
-        if kept_block is not None and (call.log or dz.sum().isnan()):
-            torch.where(kept_block, dz, zero, out=dz)
-        if total is not None:
-            shares = wide_buffers(0, dz).copy_(dz).mul_(x_block)
-            share = shares.sum()
-            if share.isnan():
-                # Nothing depends on an infinite x where this gradient is 0.
-                share = torch.where(dz == 0, 0.0, shares).sum()
-            total += share
-        if isinstance(scale, Tensor) or scale != 1.0:
-            dz.mul_(scale)
-        if dz is not dx_block:
-            dx_block.copy_(dz)
-    return dx, total
-
-
-# ----- operators: what a TorchDispatchMode sees
-
-_library = torch.library.Library("fusedact", "FRAGMENT")
-_ARGUMENTS = "bool log, bool negated, int dim, ScalarType dtype, float number, Tensor? temperature, Tensor? mask"
-_library.define(f"softmax(Tensor x, {_ARGUMENTS}) -> Tensor")
-_library.define(f"softmax_backward(Tensor grad, Tensor y, Tensor x, {_ARGUMENTS}, bool[] needed) -> Tensor[]")
-
-
-def _described(call: Call, temperature: Number) -> tuple[Any, ...]:
-    """A call and its temperature as operators take them."""
-    given = temperature if isinstance(temperature, Tensor) else None
-    number = 1.0 if call.temperature is None else call.temperature
-    return call.log, call.negated, call.dim, call.dtype, number, given
-
-
-def _physical(x: Tensor, tensors: Sequence[Tensor | None]) -> Path:
-    """The path behind an operator, which must not end in PyTorch's autograd-aware function."""
-    from . import registry
-
-    path = choose(registry.get("softmax"), x, [t for t in tensors if t is not None], False)
-    return path if path.kind == "triton" else Path("pieces", path.reason)
-
-
-def _operator(x: Tensor, *arguments: Any) -> Tensor:
-    log, negated, dim, dtype, number, given, mask = arguments
-    call = Call(log, negated, dim, dtype, number if given is None else None)
-    return _run_forward(_physical(x, (given, mask)), call, x, number if given is None else given, mask)
-
-
-def _backward_operator(g: Tensor, y: Tensor, x: Tensor, *arguments: Any) -> list[Tensor]:
-    log, negated, dim, dtype, number, given, mask, needed = arguments
-    call = Call(log, negated, dim, dtype, number if given is None else None)
-    t = number if given is None else given
-    grads = _run_backward(_physical(x, (given, mask)), call, g, y, x, t, mask, needed)
-    return [y.new_empty(0) if grad is None else grad for grad in grads]
-
-
-def _fake(x: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(x, dtype=arguments[3])
-
-
-def _fake_backward(g: Tensor, y: Tensor, x: Tensor, *arguments: Any) -> list[Tensor]:
-    given, mask, needed = arguments[5:]
-    like = (x, given, mask)
-    return [torch.empty_like(t) if n else y.new_empty(0) for t, n in zip(like, needed, strict=True)]
-
-
-for _name, _function, _abstract in (
-    ("softmax", _operator, _fake),
-    ("softmax_backward", _backward_operator, _fake_backward),
-):
-    _library.impl(_name, _function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fusedact::{_name}", _abstract, lib=_library)
+        return None, None, *(_differentiable(*arguments) if plain else row_operators.backward(path, *arguments))

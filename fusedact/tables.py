@@ -43,6 +43,9 @@ HEADER = 8
 MAX_CELLS = 4096
 # Where intercepts are so much larger than values, y = intercept + slope x loses what fp16 can show.
 STEEP = 64.0
+# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables; and
+# how wrong float32 arithmetic may be about an element's place.
+EVEN, PLACE_ERROR = 2.0**-18, 2.0**-17
 # Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
 FAR = 2.0**126
 FARTHEST_ROOT = 1e30
@@ -160,11 +163,14 @@ def check_breakpoints(owner: str, breakpoints: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How segments are found: "uniform", "bucket" (with so many cells) or "search"; and whether they are steep."""
+    """How segments are found: "uniform", "bucket" (with so many cells) or "search"; whether they are steep; and
+    whether breakpoints are spaced so evenly that arithmetic gives an element's place between them.
+    """
 
     kind: str
     cells: int = 0
     steep: bool = True
+    even: bool = False
 
 
 SEARCH = Plan("search")
@@ -188,14 +194,18 @@ def plan(breakpoints: Tensor, values: Tensor | None = None) -> Plan:
         intercepts, largest = v[:, 1:] - v.diff() / b.diff() * b[:, 1:], v.abs().amax(1, keepdim=True)
     steep = bool((intercepts.abs() > STEEP * largest).any())
     if count == 1:
-        return Plan("uniform", steep=steep)
+        return Plan("uniform", steep=steep, even=True)
     low, high = b[:, :1], b[:, -1:]
     scale = (count - 1) / (high - low)
     # What float32 arithmetic adds to an index: two roundings of numbers as large as these.
     error = 2.0**-22 * scale * torch.maximum(low.abs(), high.abs()) + 2.0**-22 * count
     position = (b - low) * scale
-    if bool(((position - torch.arange(count, dtype=torch.float64, device="cpu")).abs() + error < 0.25).all()):
-        return Plan("uniform", steep=steep)
+    uneven = (position - torch.arange(count, dtype=torch.float64, device="cpu")).abs()
+    if bool((uneven + error < 0.25).all()):
+        # Of x * scale + offset: the rounding of both constants, and of the result.
+        wrong = 2.0**-24 * (2 * scale * torch.maximum(low.abs(), high.abs()) + count)
+        even = bool(((uneven < EVEN) & (wrong < PLACE_ERROR)).all())
+        return Plan("uniform", steep=steep, even=even)
     # A cell and a hundredth of one on both sides must hold at most one breakpoint.
     cells = int(torch.ceil(1.05 * (high - low) / (b[:, 1:] - b[:, :-1]).amin(1, keepdim=True)).amax().item()) + 1
     if cells <= MAX_CELLS and bool((error * cells / (count - 1) < 0.01).all()):
@@ -253,8 +263,9 @@ def prepare(
         return torch.nn.functional.pad(t, (0, size - t.shape[1]), value=fill)
 
     low, high = b[:, :1].detach(), b[:, -1:].detach()
+    steps = torch.zeros_like(low)
     if how.kind == "uniform":
-        scale = (count - 1) / (high - low) if count > 1 else torch.ones_like(low)
+        scale = steps = (count - 1) / (high - low) if count > 1 else torch.ones_like(low)
         offset, last = 0.5 - low * scale, count
     elif how.kind == "bucket":
         scale = how.cells / (high - low)
@@ -267,7 +278,9 @@ def prepare(
         torch.full_like(low, last),
         torch.where(left.detach() == 0, torch.minimum(low, torch.full_like(low, -FAR)), -torch.inf),
         torch.where(right.detach() == 0, torch.maximum(high, torch.full_like(low, FAR)), torch.inf),
-        torch.zeros(channels, HEADER - 5, dtype=torch.float64, device=b.device),
+        steps,
+        -low * steps,
+        torch.zeros(channels, HEADER - 7, dtype=torch.float64, device=b.device),
     ]
     parts = [
         *header,
@@ -276,6 +289,8 @@ def prepare(
         padded(starts, 0.0),
         padded(anchors, 0.0),
         padded(start - slopes * at, 0.0),
+        padded(at.detach(), 0.0),
+        padded(torch.nn.functional.pad(1 / b.detach().diff(), (1, 1), value=1.0), 0.0),
     ]
     if how.kind == "bucket":
         # The segment of everything before the cell, less a margin for the index's rounding.
@@ -338,7 +353,7 @@ class Table:
         # Behind each name a view that begins with its first entry: one index serves all.
         starts = [HEADER + i * self.size for i in range(4)]
         self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
-        self._first = flat[HEADER + 5 * self.size :]
+        self._first = flat[HEADER + 7 * self.size :]
         self._last = data[0, 2]
         # Where the grid of one row begins, in steps.
         self._origin = data[0, 1] * self._last

@@ -27,9 +27,10 @@ def launch_metadata(grid, kernel, args):
 
 @triton.jit
 def _table(row, SIZE: tl.constexpr):
-    """The parts of a row, or of rows: a header of eight entries, five parts of SIZE entries, and a last one."""
+    """The parts of a row, or of rows: a header of eight entries, seven parts of SIZE entries, and a last one."""
     at = row + 8
-    return (row, at, at + SIZE, at + 2 * SIZE, at + 3 * SIZE, at + 4 * SIZE, at + 5 * SIZE, SIZE)
+    parts = (row, at, at + SIZE, at + 2 * SIZE, at + 3 * SIZE, at + 4 * SIZE, at + 7 * SIZE, SIZE)
+    return parts + (at + 5 * SIZE, at + 6 * SIZE)
 
 
 @triton.jit

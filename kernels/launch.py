@@ -31,13 +31,14 @@ INTERPRETER_WARP_SIZE = 32
 
 @dataclass(frozen=True)
 class Table:
-    """A parameter that is a table: rows in fp32, one or one per channel; the number of entries in their parts; and
-    whether halves, too, need the precise way.
+    """A parameter that is a table: rows in fp32, one or one per channel; the number of entries in their parts; whether
+    halves, too, need the precise way; and whether breakpoints are spaced evenly enough for the arithmetic of sums.
     """
 
     rows: Tensor
     size: int
     precise: bool
+    even: bool = False
 
 
 Parameters = tuple[float | Tensor | Table, ...]

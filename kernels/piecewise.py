@@ -3,12 +3,15 @@
 `params` are what `elementwise._table` makes of a table: pointers to its parts, each one pointer or a block of them, one
 per channel, and the number of entries in a part, a power of two:
 
-    header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x
+    header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x; scale and
+                     offset of x in steps from the first breakpoint, for evenly spaced ones
     turns            where a segment ends for good: x >= turn means a later one; NaN after the last
     slopes           of each segment, the outermost ones included
     values, anchors  y = value + slope (x - anchor), written from where the line is nearest to zero
     intercepts       y = intercept + slope x, where `precise` is not asked for
     first            for `pwl_bucket` alone, the first segment of each cell
+    origins, gaps    of each segment, the breakpoint before it and 1 / its length, for sums (piecewise_sums.py); the
+                     outermost begin at the outermost breakpoints, and have length 1
 
 All is fp32. README.md beside this file derives the index. A NaN is counted to the first segment.
 """
@@ -57,6 +60,17 @@ def _search(x, params):
         segment += tl.where(x >= tl.load(params[1] + segment + (step - 1)), step, 0)
         step = step // 2
     return segment
+
+
+@triton.jit
+def segment(x, params, KIND: tl.constexpr):
+    """The segment of x, found in a table of that kind."""
+    if KIND == "uniform":
+        return _uniform(x, params)
+    elif KIND == "bucket":
+        return _bucket(x, params)
+    else:
+        return _search(x, params)
 
 
 @triton.jit

@@ -630,7 +630,8 @@ WORKER = """
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.manual_seed(0)
     net = torch.nn.Sequential(
-        torch.nn.Linear(4, 6), fusedact.PReLU(6), fusedact.Swish(learnable=True), fusedact.ReLUSigmoid(0.1, True, 6)
+        torch.nn.Linear(4, 6), fusedact.PReLU(6), fusedact.Swish(learnable=True), fusedact.ReLUSigmoid(0.1, True, 6),
+        fusedact.PWL.from_function(torch.tanh, -2.0, 2.0, 5, learnable=("values", "breakpoints"), num_parameters=6),
     )
     data = torch.randn(20, 4)
     whole = torch.autograd.grad(net(data).square().mean(), list(net.parameters()))

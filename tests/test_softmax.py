@@ -249,10 +249,10 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_layouts(name, view, dim, monkeypatch):
-    from fusedact import rows
+    from fusedact import row_blocks
 
     # Several blocks.
-    monkeypatch.setattr(rows, "BLOCK_PER_THREAD", 16)
+    monkeypatch.setattr(row_blocks, "BLOCK_PER_THREAD", 16)
     x = VIEWS[view](torch.randn(5, 8, 6))
     mask = torch.randn(x.shape[-1])
     g = torch.randn(x.shape)

@@ -1,0 +1,124 @@
+"""The backward of learned tables: every way to sum, against float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedact import tables
+from fusedact.kernels import launch, launch_piecewise
+
+# Relative to the sum of absolute terms; and how wrong an element's place between two breakpoints may be, in steps.
+BOUND, PLACE = 1e-5, 2.0**-18
+
+
+def breakpoints(count: int, spacing: str) -> Tensor:
+    """In float32, on [-4, 4]."""
+    b = torch.linspace(-4, 4, count, dtype=torch.float64) if count > 1 else torch.tensor([0.25], dtype=torch.float64)
+    if spacing == "uneven":
+        b = b + 2.0 / count * torch.sin(2.5 * torch.arange(count, dtype=torch.float64))
+    if spacing == "close" and count > 2:
+        b[1] = b[0] + 2.0**-18
+    return b.float()
+
+
+def prepared(b: Tensor) -> tuple[tables.Table, launch.Table]:
+    """A table, and what the kernels take of it."""
+    v = torch.sin(2 * b) + 0.3 * b
+    how = tables.plan(b, v)
+    table = tables.Table(tables.prepare(b, v, 0.25, -0.5, how, torch.float32), b.shape[-1], how, 1)
+    return table, launch.Table(table.data, table.size, how.steep, how.even)
+
+
+def inputs(b: Tensor, dtype: torch.dtype, n: int = 3000) -> tuple[Tensor, Tensor]:
+    """x at breakpoints, beside them, in between and outside; g."""
+    generator = torch.Generator().manual_seed(len(b))
+    infinity = torch.tensor(torch.inf)
+    some = b[torch.linspace(0, len(b) - 1, min(len(b), 100)).long()]
+    near = torch.cat([some, torch.nextafter(some, infinity), torch.nextafter(some, -infinity)])
+    x = torch.cat([near, 2.5 * torch.randn(n, generator=generator)]).to(dtype)
+    return x, torch.randn(len(x), generator=generator).to(dtype)
+
+
+def segments(x: Tensor, b: Tensor, table: tables.Table) -> Tensor:
+    """The segment of each element, by the turns of the table; a NaN is in the first."""
+    turns = table.data[0, tables.HEADER : tables.HEADER + len(b)].double()
+    return torch.where(x.isnan(), 0, torch.searchsorted(turns, x.double(), right=True))
+
+
+def terms(g: Tensor, x: Tensor, b: Tensor, table: tables.Table, wanted: str) -> list[tuple[Tensor, Tensor]]:
+    """For each entry of the sums, which elements take part, and what they add, in float64."""
+    g, x, at, b = g.double(), x.double(), segments(x, b, table), b.double()
+    count = len(b)
+    if wanted == "lines":
+        origin = torch.cat([b[:1], b])[at]
+        parts = [(at == s, g) for s in range(count + 1)]
+        return parts + [(at == s, g * (x - origin)) for s in range(count + 1)]
+    near = x.nan_to_num(b[0].item(), torch.inf, -torch.inf).clamp(b[0], b[-1])
+    found = []
+    for k in range(count):
+        hat = torch.ones_like(x)
+        if k > 0:
+            hat = torch.minimum(hat, (near - b[k - 1]) / (b[k] - b[k - 1]))
+        if k < count - 1:
+            hat = torch.minimum(hat, (b[k + 1] - near) / (b[k + 1] - b[k]))
+        found.append((hat > 0, g * hat))
+    left = ~(x >= b[0])
+    return [*found, (left, g * (x - b[0])), (x > b[-1], g * (x - b[-1]))]
+
+
+def run(g, x, table, given, wanted="values", slopes=True, dx_needed=True, channel_dim=None, device="cpu"):
+    """dx, in the memory format of x, and the sums."""
+    given = replace(given, rows=given.rows.to(device))
+    g, x = g.to(device), x.to(device)
+    dx = torch.empty_like(x) if dx_needed else None
+    sums = launch_piecewise.backward(g, x, dx, given, table.how.kind, table.count, wanted, slopes, channel_dim)
+    return None if dx is None else dx.cpu(), sums.cpu()
+
+
+def assert_dx(dx: Tensor, g: Tensor, x: Tensor, table: tables.Table) -> None:
+    """What the fixed table's gradient is."""
+    expected = table.gradient(g.float(), x.float())[0]
+    torch.testing.assert_close(dx, expected.to(x.dtype), rtol=0, atol=0, equal_nan=True)
+
+
+def assert_sums(sums: Tensor, g: Tensor, x: Tensor, b: Tensor, table: tables.Table, wanted: str) -> None:
+    """Every entry within BOUND; of one that has infinities or NaNs, their sum."""
+    for i, (entry, (inside, part)) in enumerate(zip(sums.flatten(), terms(g, x, b, table, wanted), strict=True)):
+        part = part[inside]
+        total = part.sum()
+        if total.isfinite():
+            allowed = BOUND * part.abs().sum() + (PLACE * g[inside].double().abs().sum() if wanted == "values" else 0)
+            assert abs(entry - total) <= allowed + 1e-30, (i, entry, total, allowed)
+        else:
+            torch.testing.assert_close(entry, total, equal_nan=True)
+
+
+ALL = [
+    (count, dtype, spacing, wanted)
+    for count in (1, 2, 3, 8, 16, 17)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    for spacing in ("even", "uneven")
+    for wanted in ("values", "lines")
+]
+# The interpreter takes its time.
+LARGE = [
+    *((64, torch.float32, spacing, wanted) for spacing in ("even", "uneven") for wanted in ("values", "lines")),
+    *((64, torch.bfloat16, "even", "values"), (17, torch.float32, "close", "values"), (17, torch.float16, "close", "lines")),
+    *((256, torch.float32, "even", "values"), (256, torch.bfloat16, "uneven", "values")),
+    *((1024, torch.bfloat16, "even", "values"), (100, torch.float32, "uneven", "lines")),
+]
+
+
+@pytest.mark.parametrize(("count", "dtype", "spacing", "wanted"), ALL + LARGE, ids=str)
+def test_sums(count, dtype, spacing, wanted, device):
+    b = breakpoints(count, spacing)
+    table, given = prepared(b)
+    x, g = inputs(b, dtype, 2500 if count < 64 else 300)
+    dx, sums = run(g, x, table, given, wanted, device=device)
+    assert sums.dtype == torch.float64
+    assert_sums(sums, g, x, b, table, wanted)
+    assert_dx(dx, g, x, table)
