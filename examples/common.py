@@ -16,24 +16,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import fusedact
 from fusedact import demo
 
 
-def parser(doc: str | None, epochs: int, plot: str) -> argparse.ArgumentParser:
-    """The options that all examples on digits have."""
+def parser(doc: str | None, plot: str, seeds: Sequence[int], **counts: int) -> argparse.ArgumentParser:
+    """The options that examples share, and counts, such as epochs=20."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", metavar="NPZ", help="MNIST in Keras's format, in place of small digits")
-    made.add_argument("--epochs", type=int, default=epochs, help="default %(default)s")
-    made.add_argument("--seeds", type=int, nargs="+", default=[0], help="default %(default)s")
+    for name, count in counts.items():
+        made.add_argument(f"--{name}", type=int, default=count, help="default %(default)s")
+    made.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help="default %(default)s")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     made.add_argument("--plot", metavar="FILE", default=plot, help="where the picture goes; default %(default)s")
     made.add_argument("--json", metavar="FILE", help="where the figures go")
     return made
 
 
-def load(path: str | None, seed: int = 0) -> demo.Dataset:
+def digits_parser(doc: str | None, plot: str, seeds: Sequence[int], **counts: int) -> argparse.ArgumentParser:
+    """The same for examples on digits."""
+    made = parser(doc, plot, seeds, **counts)
+    made.add_argument("--data", metavar="NPZ", help="MNIST in Keras's format, in place of small digits")
+    return made
+
+
+def load(path: str | None, seed: int) -> demo.Dataset:
     """MNIST from a file, or scikit-learn's small digits, of which the seed chooses the fifth that is held out."""
     return demo.load_mnist(path) if path else demo.load_digits(seed)
 
@@ -51,7 +59,7 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float = 1e-2) -> list[dict[str, Any]]:
-    """Weights, which decay, and tables of piecewise-linear functions, which do not: 0 is no better than another value."""
+    """Weights, which decay, and tables of piecewise-linear functions, for which 0 is no better than another value."""
     tables = [p for m in network.modules() if isinstance(m, fusedact.PWL) for p in m.parameters()]
     known = {id(p) for p in tables}
     weights = [p for p in network.parameters() if id(p) not in known]
@@ -81,8 +89,8 @@ def draw_learned(axes: Any, act: fusedact.PWL, initial: fusedact.PWL, title: str
 
 def pictures(axes: Any, rows: Sequence[Tensor], title: str) -> None:
     """Rows of images with pixels from 0 to 1, as one picture."""
-    lines = [torch.cat([nn.functional.pad(i.cpu(), (1, 1, 1, 1)) for i in row.squeeze(1)], 1) for row in rows]
-    axes.imshow(torch.cat(lines).clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+    lines = [torch.cat([F.pad(image.cpu(), (1, 1, 1, 1), value=0.3) for image in row.squeeze(1)], 1) for row in rows]
+    axes.imshow(torch.cat(lines).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set(title=title, xticks=[], yticks=[])
 
 
@@ -115,10 +123,13 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def save(options: argparse.Namespace, drawn: Any, figures: dict[str, Any]) -> None:
-    """Write the picture, and, where asked, the figures with what they depend on."""
-    drawn.savefig(options.plot, dpi=100)
-    print(f"picture: {options.plot}")
-    if options.json:
-        made = {**figures, **facts(options.device)}
-        Path(options.json).write_text(json.dumps(made, indent=2) + "\n")
+def save(plot: str, drawn: Any) -> None:
+    """Write a picture."""
+    drawn.savefig(plot, dpi=100)
+    print(f"picture: {plot}")
+
+
+def write(path: str | None, device: str, figures: dict[str, Any]) -> None:
+    """Write figures, with what a reader needs to know of them, if there is a path."""
+    if path:
+        Path(path).write_text(json.dumps({**figures, **facts(device)}, indent=2) + "\n")

@@ -9,7 +9,6 @@ torch.where. Each unit of `stairs` learns its own a, b and c.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable
@@ -105,12 +104,7 @@ def draw(networks: dict[str, nn.Sequential], errors: dict[str, list[float]]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3000, help="default %(default)s")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default %(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--plot", metavar="FILE", default="jump.png", help="where the picture goes")
-    parser.add_argument("--json", metavar="FILE", help="where the figures go")
+    parser = common.parser(__doc__, "jump.png", range(3), steps=3000)
     parser.add_argument("--source", action="store_true", help="print the kernels, and nothing else")
     options = parser.parse_args()
     if options.source:
@@ -127,7 +121,8 @@ def main() -> None:
     print()
     for name, values in found.items():
         print(f"{name:25} {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
-    common.save(options, draw(networks, errors), {"steps": options.steps, "seeds": options.seeds, "error": found})
+    common.save(options.plot, draw(networks, errors))
+    common.write(options.json, options.device, {"steps": options.steps, "seeds": options.seeds, "error": found})
 
 
 if __name__ == "__main__":

@@ -105,16 +105,14 @@ def draw(data: demo.Dataset, errors: dict[str, list[float]], networks: dict[str,
     axes[1][1].grid(alpha=0.25)
     with torch.no_grad():
         codes = learned.encoder(data.test_x)
-    dots = axes[1][2].scatter(codes[:, 0], codes[:, 1], c=data.test_y, cmap="tab10", s=8)
+    dots = axes[1][2].scatter(*codes[:, :2].T.numpy(), c=data.test_y.numpy(), cmap="tab10", s=8)
     axes[1][2].set(title="the first two numbers of the code", xticks=[], yticks=[])
     drawn.colorbar(dots, ax=axes[1][2], ticks=range(10))
     return drawn
 
 
 def main() -> None:
-    parser = common.parser(__doc__, epochs=40, plot="pwl_autoencoder.png")
-    parser.add_argument("--bottleneck", type=int, default=8, help="how many numbers; default %(default)s")
-    options = parser.parse_args()
+    options = common.digits_parser(__doc__, "pwl_autoencoder.png", range(2), epochs=40, bottleneck=8).parse_args()
 
     last: dict[str, list[float]] = {"learned": [], "fixed": []}
     errors: dict[str, list[float]] = {}
@@ -132,7 +130,8 @@ def main() -> None:
     for name, found in last.items():
         print(f"{name:8} {statistics.mean(found):.5f}")
     about = {"data": data.name, "epochs": options.epochs, "seeds": options.seeds, "bottleneck": options.bottleneck}
-    common.save(options, draw(data, errors, networks), {**about, "error": last})
+    common.save(options.plot, draw(data, errors, networks))
+    common.write(options.json, options.device, {**about, "error": last})
 
 
 if __name__ == "__main__":

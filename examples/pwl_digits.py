@@ -3,8 +3,8 @@
     pip install 'fusedact[demo]'
     python examples/pwl_digits.py
 
-Two convolutions and a hidden layer: once with ReLU, once with a piecewise-linear function for each channel and unit,
-which begins as ReLU and learns its values at nine points from -2 to 2. For each seed both networks begin with the same
+Three convolutions, once with ReLU, once with a piecewise-linear function for each channel, which begins as ReLU and
+learns its values at nine points from -2 to 2. For each seed both networks begin with the same
 weights, on the same split of the data, and see the same batches. Then it times their training steps in turn, and draws
 what some channels learned. Both have the learning rates that were best for them on five other splits.
 """
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 import fusedact
 from fusedact import demo
 
-BATCH = 64
+BATCH = 128
 Make = Callable[[int], nn.Module]
 
 
@@ -44,18 +44,15 @@ ACTIVATIONS: dict[str, tuple[Make, float, float]] = {
 
 
 def network(data: demo.Dataset, make: Make) -> nn.Sequential:
-    side = common.as_images(data.train_x[:1]).shape[-1] // 2
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        make(32),
-        nn.Conv2d(32, 64, 3, padding=1),
-        make(64),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * side * side, 128),
-        make(128),
-        nn.Linear(128, data.classes),
-    )
+    """Three convolutions, each with batch normalization; the second and the third halve height and width."""
+
+    def block(before: int, channels: int, *pool: nn.Module) -> list[nn.Module]:
+        convolution = nn.Conv2d(before, channels, 3, padding=1)
+        return [convolution, nn.BatchNorm2d(channels), *pool, make(channels)]
+
+    side = common.as_images(data.train_x[:1]).shape[-1] // 4
+    layers = [*block(1, 32), *block(32, 64, nn.MaxPool2d(2)), *block(64, 128, nn.MaxPool2d(2))]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * side * side, data.classes))
 
 
 class Training:
@@ -85,6 +82,7 @@ def trained(name: str, data: demo.Dataset, epochs: int, seed: int, device: str) 
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=order).split(BATCH):
             training.step(x[rows], y[rows])
+    training.network.eval()
     with torch.no_grad():
         right = training.network(common.as_images(data.test_x).to(device)).argmax(1) == data.test_y.to(device)
     return round(right.float().mean().item(), 4), training
@@ -110,13 +108,13 @@ def draw(training: Training, mean: dict[str, list[float]]) -> Any:
     """What the layers learned, and the accuracies that they were learned for."""
     drawn, axes = common.figure(13, 3.6, 1, 4)
     layers = [i for i, m in enumerate(training.network) if isinstance(m, fusedact.PWL)]
-    for panel, i, where in zip(axes[0], layers, ("first convolution", "second convolution", "hidden layer"), strict=False):
+    for panel, i, number in zip(axes[0], layers, ("first", "second", "third"), strict=False):
         act = training.network[i].cpu()
-        common.draw_learned(panel, act, training.initial[i], f"after the {where}", -3.0, 3.0)
+        common.draw_learned(panel, act, training.initial[i], f"after the {number} convolution", -3.0, 3.0)
     axes[0][0].legend(loc="upper left", frameon=False)
     axes[0][0].set_ylabel("activation, of five channels")
     panel = axes[0][3]
-    for x, (name, accuracy) in enumerate(mean.items()):
+    for x, accuracy in enumerate(mean.values()):
         percent = [100 * a for a in accuracy]
         panel.plot([x] * len(percent), percent, "o", alpha=0.6)
         panel.hlines(statistics.mean(percent), x - 0.2, x + 0.2, "k")
@@ -128,9 +126,8 @@ def draw(training: Training, mean: dict[str, list[float]]) -> Any:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, epochs=10, plot="pwl_digits.png")
-    parser.set_defaults(seeds=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=150, help="how many steps are timed; default %(default)s")
+    parser = common.digits_parser(__doc__, "pwl_digits.png", range(5), epochs=15)
+    parser.add_argument("--steps", type=int, default=100, help="how many steps are timed; default %(default)s")
     options = parser.parse_args()
 
     accuracy: dict[str, list[float]] = {name: [] for name in ACTIVATIONS}
@@ -150,7 +147,8 @@ def main() -> None:
         found[name] = {"accuracy": reached, "step_seconds": round(seconds[name], 6)}
     print(f"a step takes {ratio:.2f} times as long with learned functions")
     about = {"data": data.name, "epochs": options.epochs, "seeds": options.seeds, "step_ratio": round(ratio, 3)}
-    common.save(options, draw(training, accuracy), {**about, "activations": found})
+    common.save(options.plot, draw(training, accuracy))
+    common.write(options.json, options.device, {**about, "activations": found})
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
     pip install 'fusedact[demo]'
     python examples/pwl_gan.py
 
-A Wasserstein GAN with gradient penalty (Gulrajani et al., 2017, arXiv:1704.00028): the critic's loss has the norm of its
-gradient at points between true and made images, so that what trains its weights and its activations' tables is a
+A Wasserstein GAN with gradient penalty (Gulrajani et al., 2017, arXiv:1704.00028): in the critic's loss is the norm of
+its gradient at points between true and made images, so that what trains its weights and its activations' tables is a
 derivative of a derivative. Each unit of the critic has a piecewise-linear function that begins as 9 points of
-LeakyReLU(0.2), and of the generator, of ReLU; all learn values and outer slopes.
+LeakyReLU(0.2), and each of the generator, of ReLU; all learn values and outer slopes.
 
-How near made images are to those held out is told by the energy distance, 2 E|x - y| - E|x - x'| - E|y - y'|, which is 0
-for the same distribution.
+How near made images are to those held out, the energy distance tells, 2 E|x - y| - E|x - x'| - E|y - y'|: it is 0 for
+the same distribution.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +52,7 @@ def learned(function: Callable[[Tensor], Tensor], left_slope: float) -> fusedact
 def layers(sizes: tuple[int, ...], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """Linear layers with an activation after each but the last."""
     made: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         made += [nn.Linear(before, after), activation()]
     return nn.Sequential(*made[:-1])
 
@@ -66,7 +67,7 @@ def generator(pixels: int) -> nn.Sequential:
 
 def slopes(judge: nn.Module, true: Tensor, made: Tensor) -> Tensor:
     """The norm of the critic's gradient at a random point between each two images, differentiable."""
-    part = torch.rand(len(true), 1, device=true.device)
+    part = torch.rand_like(true[:, :1])
     between = torch.lerp(true, made, part).requires_grad_()
     (gradient,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
     return gradient.norm(dim=1)
@@ -102,7 +103,7 @@ class Game:
         self.initial = copy.deepcopy(self.judge)
         adam = partial(torch.optim.AdamW, lr=1e-3, betas=(0.0, 0.9))
         self.judging, self.making = (adam(common.parameter_groups(n, 0.0)) for n in (self.judge, self.maker))
-        self.noise = torch.randn(16, NOISE, device=x.device)
+        self.noise = torch.randn(12, NOISE, device=x.device)
 
     def made(self, count: int) -> Tensor:
         return self.maker(torch.randn(count, NOISE, device=self.x.device))
@@ -125,7 +126,7 @@ class Game:
 
     def play(self, steps: int) -> History:
         history = History()
-        shown = {0, steps // 10, steps // 3, steps}
+        shown = {0, *(steps * part // 100 for part in (2, 5, 10, 20, 40, 100))}
         for step in range(steps + 1):
             if step in shown:
                 with torch.no_grad():
@@ -141,28 +142,30 @@ class Game:
 
 
 def draw(game: Game, history: History, true: Tensor) -> Any:
-    drawn, axes = common.figure(13, 7, 2, 3)
+    drawn, axes = common.figure(13, 6.5, 2, 3)
     first, last = (copy.deepcopy(n).cpu() for n in (game.initial, game.judge))
     for panel, i in zip(axes[0], (1, 3), strict=False):
         common.draw_learned(panel, last[i], first[i], f"the critic's hidden layer {i // 2 + 1}, five units", -3, 3)
     axes[0][0].legend(loc="upper left", frameon=False)
     for panel, values, title in (
-        (axes[0][2], history.distance, "distance of true and made, as the critic sees it"),
-        (axes[1][2], history.slope, "the critic's slope between them (wanted: 1)"),
+        (axes[0][2], history.distance, "how far apart the critic finds them"),
+        (axes[1][2], history.slope, "the critic's slope (wanted: 1)"),
     ):
         panel.plot(values, linewidth=0.8)
         panel.set(title=title, xlabel="step of the generator")
         panel.grid(alpha=0.25)
     rows = [common.as_images(i) for i in history.images.values()]
-    common.pictures(axes[1][0], rows, f"made of the same noise after {', '.join(map(str, history.images))} steps")
-    common.pictures(axes[1][1], common.as_images(true[:64]).split(16), "true, held out")
+    common.pictures(axes[1][0], rows, f"made of the same noise, after {', '.join(map(str, history.images))} steps")
+    with torch.no_grad():
+        made = game.maker(torch.randn(64, NOISE, device=game.x.device))
+    rows = [common.as_images(half) for half in (*made.cpu().chunk(8), *true[:64].chunk(8))]
+    rows = [torch.cat([a, b]) for a, b in zip(rows[:8], rows[8:], strict=True)]
+    common.pictures(axes[1][1], rows, "made; right half: true, held out")
     return drawn
 
 
 def main() -> None:
-    parser = common.parser(__doc__, epochs=0, plot="pwl_gan.png")
-    parser.add_argument("--steps", type=int, default=1000, help="of the generator; default %(default)s")
-    options = parser.parse_args()
+    options = common.digits_parser(__doc__, "pwl_gan.png", [0], steps=400).parse_args()
 
     distances: dict[str, list[float]] = {"before": [], "after": []}
     ends: list[float] = []
@@ -183,7 +186,8 @@ def main() -> None:
         )
     print(f"of as many true images from others: {energy_distance(true, data.train_x.to(options.device)):.3f}")
     about = {"data": data.name, "steps": options.steps, "seeds": options.seeds}
-    common.save(options, draw(game, history, data.test_x), {**about, "energy_distance": distances, "slope": ends})
+    common.save(options.plot, draw(game, history, data.test_x))
+    common.write(options.json, options.device, {**about, "energy_distance": distances, "slope": ends})
 
 
 if __name__ == "__main__":

@@ -105,9 +105,7 @@ def draw(losses: dict[str, list[float]], network: Reader) -> Any:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, epochs=15, plot="pwl_recurrent.png")
-    parser.set_defaults(seeds=[0, 1, 2])
-    options = parser.parse_args()
+    options = common.digits_parser(__doc__, "pwl_recurrent.png", range(3), epochs=15).parse_args()
 
     accuracy: dict[str, list[float]] = {name: [] for name in ACTIVATIONS}
     losses: dict[str, list[float]] = {}
@@ -121,7 +119,8 @@ def main() -> None:
     for name, reached in accuracy.items():
         print(f"{name:22} {statistics.mean(reached):.2%}, from {min(reached):.2%} to {max(reached):.2%}")
     about = {"data": data.name, "epochs": options.epochs, "seeds": options.seeds}
-    common.save(options, draw(losses, network), {**about, "accuracy": accuracy, "loss": losses})
+    common.save(options.plot, draw(losses, network))
+    common.write(options.json, options.device, {**about, "accuracy": accuracy, "loss": losses})
 
 
 if __name__ == "__main__":
