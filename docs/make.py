@@ -1,4 +1,7 @@
-"""Writes docs/catalogue.md, docs/operators.md and README.md's list from the library's tables: `python docs/make.py`."""
+"""Writes what the library's tables tell: docs/catalogue.md, docs/operators.md, and parts of docs/pwl.md and README.md.
+
+Run `python docs/make.py`; with `--pictures`, and matplotlib, also docs/pwl_fit.png.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,18 @@ from typing import Any
 import torch
 
 import fusedact
-from fusedact import describe, lowering, registry
+from fusedact import describe, fitting, lowering, registry
 from fusedact.dispatch import ATEN_BELOW
 from fusedact.registry import ActivationSpec
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- activations:begin -->", "<!-- activations:end -->"
+
+PWL = FOLDER / "pwl.md"
+FITS_BEGIN, FITS_END = "<!-- fits:begin -->\n", "<!-- fits:end -->\n"
+FITTED, COUNTS = ("gelu", "silu", "mish", "tanh", "softplus", "selu", "hardswish"), (16, 32, 64)
+WAYS = {f"{s}, {f.replace('_', ' ')}": {"spacing": s, "fit": f} for s in fitting.SPACINGS for f in fitting.FITS}
 
 OPERATORS = """# What an activation of one's own may be made of
 
@@ -185,8 +193,48 @@ def readme() -> str:
     return f"{before}{BEGIN}\n\n{chr(10).join(_prose(text, '  ') for text in lists)}\n\n{END}{after}"
 
 
-FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue, README: readme}
+def pwl() -> str:
+    """docs/pwl.md, with the errors of fits between its markers."""
+    before, rest = PWL.read_text().split(FITS_BEGIN)
+    _, after = rest.split(FITS_END)
+    lines = [f"| function | K | {' | '.join(WAYS)} |", f"|---|---:|{'---:|' * len(WAYS)}"]
+    for name in FITTED:
+        for count in COUNTS:
+            fits = [fusedact.PWL.from_function(name, -8.0, 8.0, count, **way) for way in WAYS.values()]
+            errors = " | ".join(f"{_error(f.fitting_error)} / {_error(f.fitting_rms)}" for f in fits)
+            lines.append(f"| `{name}` | {count} | {errors} |")
+    return f"{before}{FITS_BEGIN}\n{chr(10).join(lines)}\n\n{FITS_END}{after}"
+
+
+def _error(error: float | None) -> str:
+    """To two digits."""
+    return f"{error:.1e}".replace("e-0", "e-")
+
+
+def picture() -> None:
+    """docs/pwl_fit.png."""
+    from fusedact.drawing import empty_figure, style
+
+    figure = empty_figure("docs/make.py", 10.0, 3.8)
+    value, off = figure.subplots(1, 2)
+    x = torch.linspace(-4.5, 4.5, 2001, dtype=torch.float64)
+    y = torch.nn.functional.gelu(x)
+    value.plot(x, y, color="0.5", linewidth=4, alpha=0.4, label="gelu")
+    for axes, title in ((value, "eight breakpoints"), (off, "distance from gelu")):
+        style(axes, title)
+    for spacing in fitting.SPACINGS:
+        act = fusedact.PWL.from_function("gelu", -4.0, 4.0, 8, spacing=spacing, dtype=torch.float64)
+        (line,) = value.plot(act.breakpoints, act.values, "o-", markersize=4, linewidth=1.2, label=spacing)
+        off.plot(x, act(x) - y, color=line.get_color(), label=f"{spacing}: at most {act.fitting_error:.2g}")
+    for axes, where in ((value, "upper left"), (off, "upper right")):
+        axes.legend(frameon=False, loc=where)
+    figure.savefig(FOLDER / "pwl_fit.png", dpi=110)
+
+
+FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue, PWL: pwl, README: readme}
 
 if __name__ == "__main__":
+    if "--pictures" in sys.argv[1:]:
+        picture()
     for file, text in FILES.items():
         file.write_text(text())

@@ -56,6 +56,8 @@ from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
 from .registry import names as names
+from .regularization import lipschitz_bound as lipschitz_bound
+from .regularization import second_order_total_variation as second_order_total_variation
 
 try:
     __version__ = version("fusedact")

@@ -54,6 +54,7 @@ Parameter = float | Tensor
 TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 # Gives a lean function memory for an intermediate result of its input's shape, by number and dtype: the same for all
 # pieces of a tensor, since new memory from the system costs more than the arithmetic. Or None, for memory of its own.
+# Also as a part of complex numbers of 16 bytes, for what is done with before these are needed.
 Spare = Callable[..., Tensor | None]
 # Which gradients a lean backward owes, x's first; None is x's alone. And these, elementwise: those of parameters are
 # summed by the caller; None for what is not owed, or nothing behind x's.
@@ -70,7 +71,7 @@ _silu_backward = torch.ops.aten.silu_backward.grad_input
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-def no_spare(_: int, dtype: torch.dtype | None = None) -> None:
+def no_spare(_: int, dtype: torch.dtype | None = None, part: int | None = None) -> None:
     """For a tensor of one piece."""
     return None
 

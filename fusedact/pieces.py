@@ -10,9 +10,10 @@ from torch import Tensor
 from . import compat
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
+from .large_pages import empty_like
 from .registry import ActivationSpec
 
-__all__ = ["Memory", "backward", "forward", "piece_limit", "pieces_of"]
+__all__ = ["TABLE_PIECE", "Memory", "backward", "forward", "piece_limit", "pieces_of"]
 
 # Conversions to halves under names of their own, which cost two thirds of what Tensor.to does.
 _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
@@ -22,17 +23,25 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 
-def piece_limit(x: Tensor) -> int:
+# The same for tables, whatever the threads: 960 KiB of what they need for each element, 20 bytes. Up to four threads
+# share a piece; more get pieces of their own.
+TABLE_PIECE = 3 * 2**14
+
+
+def piece_limit(x: Tensor, table: bool = False) -> int:
     """How many elements a piece of x may have."""
-    return PIECE_PER_THREAD * torch.get_num_threads() if x.is_cpu else x.numel()
+    if not x.is_cpu:
+        return x.numel()
+    threads = torch.get_num_threads()
+    return TABLE_PIECE * max(1, threads // 4) if table else PIECE_PER_THREAD * threads
 
 
-def pieces_of(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def pieces_of(*tensors: Tensor, limit: int | None = None) -> Iterator[tuple[Tensor, ...]]:
     """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
 
     Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
-    limit = piece_limit(tensors[-1])
+    limit = limit or piece_limit(tensors[-1])
     numel = tensors[-1].numel()
     if numel <= limit:
         yield tensors
@@ -46,22 +55,41 @@ def pieces_of(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     dim = max((d for d in range(len(strides)) if tensors[-1].shape[d] > 1), key=lambda d: strides[d])
     length = max(1, limit * tensors[-1].shape[dim] // numel)
     for parts in zip(*(t.split(length, dim) for t in tensors), strict=True):
-        yield from pieces_of(*parts)
+        yield from pieces_of(*parts, limit=limit)
 
 
 class Memory:
     """Memory for the intermediate results of all pieces of a tensor; `piece` is the one at work."""
 
     def __init__(self, piece: Tensor) -> None:
-        self.piece = piece
         self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
+        # Of the buffers, in the shape of the piece; most pieces have the same.
+        self._views: dict[tuple[int, torch.dtype, int | None], Tensor] = {}
+        self.piece = piece
 
-    def __call__(self, number: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        count = self.piece.numel()
-        buffer = self._buffers.get((number, dtype))
-        if buffer is None or buffer.numel() < count:
-            buffer = self._buffers[number, dtype] = torch.empty(count, dtype=dtype, device=self.piece.device)
-        return buffer[:count].view(self.piece.shape)
+    @property
+    def piece(self) -> Tensor:
+        return self._piece
+
+    @piece.setter
+    def piece(self, piece: Tensor) -> None:
+        self._piece = piece
+        if self._views and next(iter(self._views.values())).shape != piece.shape:
+            self._views = {}
+
+    def __call__(self, number: int, dtype: torch.dtype = torch.float32, part: int | None = None) -> Tensor:
+        """The buffer of this number and dtype; with `part`, that part of complex numbers of 16 bytes, in this dtype."""
+        view = self._views.get((number, dtype, part))
+        if view is None:
+            count = self._piece.numel()
+            whole = dtype if part is None else torch.complex128
+            buffer = self._buffers.get((number, whole))
+            if buffer is None or buffer.numel() < count:
+                buffer = self._buffers[number, whole] = torch.empty(count, dtype=whole, device=self._piece.device)
+            start = (part or 0) * count
+            view = buffer.view(dtype)[start : start + count].view(self._piece.shape)
+            self._views[number, dtype, part] = view
+        return view
 
     def widened(self, t: Tensor, number: int) -> Tensor:
         """t in float32."""
@@ -124,15 +152,16 @@ def forward(
             y = spec.aten(x, *params)
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
+    limit = piece_limit(x, spec.table is not None)
     if out is None:
-        if x.numel() <= piece_limit(x):
+        if x.numel() <= limit:
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
-        out = torch.empty_like(x)
+        out = empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
-    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out):
+    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
         memory.piece = x_piece
         values = operands(cut)
         if lean is None:
@@ -192,13 +221,14 @@ def backward(
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
-    if lean is not None and x.numel() <= piece_limit(x) and numeric(params):
+    limit = piece_limit(x, spec.table is not None)
+    if lean is not None and x.numel() <= limit and numeric(params):
         nothing = [None] * len(params)
         if half:
             return [_narrowed(lean(g.float(), x.float(), *params, *beside)[0], x.dtype), *nothing]
         return [lean(g, x, *params, *beside)[0], *nothing]
 
-    if x.numel() <= piece_limit(x) and not beside:
+    if x.numel() <= limit and not beside:
         return _at_once(spec, g, x, params, needed, channel, dtype)
 
     totals = {
@@ -207,11 +237,11 @@ def backward(
         if n and isinstance(p, Tensor)
     }
     operands = _Filled([*_operands(params, x, channel, dtype), *beside])
-    dx = torch.empty_like(x) if needed[0] else None
+    dx = empty_like(x) if needed[0] else None
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]
-    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx):
+    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit):
         memory.piece = x_piece
         cut = iter(rest)
         values = operands([next(cut) for _ in operands.cut])

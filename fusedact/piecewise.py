@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, learned, ops, registry, tables
+from . import compat, learned, ops, registry, table_checks, tables
 from .checks import check_input
 from .learned import Points
 from .tables import Plan, Table
@@ -85,12 +85,15 @@ def pwl(
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
             check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
             return ops.apply(found[1].spec, x, (), inplace)
-    b, v = (tables.as_table(OWNER, name, t, x.device) for name, t in (("breakpoints", breakpoints), ("values", values)))
-    channels = tables.channels_of(OWNER, b, v)
-    left = tables.as_slope(OWNER, "left_slope", left_slope, channels)
+    b, v = (
+        table_checks.as_table(OWNER, name, t, x.device)
+        for name, t in (("breakpoints", breakpoints), ("values", values))
+    )
+    channels = table_checks.channels_of(OWNER, b, v)
+    left = table_checks.as_slope(OWNER, "left_slope", left_slope, channels)
     channels = max(channels, left.numel()) if isinstance(left, Tensor) else channels
-    right = tables.as_slope(OWNER, "right_slope", right_slope, channels)
-    channels = tables.rows_of(b, v, left, right)
+    right = table_checks.as_slope(OWNER, "right_slope", right_slope, channels)
+    channels = table_checks.rows_of(b, v, left, right)
     for name, t in (("breakpoints", b), ("values", v), ("left_slope", left), ("right_slope", right)):
         if isinstance(t, Tensor) and t.device != x.device:
             raise ValueError(f"{OWNER}: {name} must be on the device of x, {x.device}, got a tensor on {t.device}")
@@ -98,7 +101,7 @@ def pwl(
     plain = is_compiling() or compat.transforms_active()
     known = not is_compiling() and _may_check((b, v), sources, check)
     if known:
-        tables.check_tables(OWNER, b, v, (left, right))
+        table_checks.check_tables(OWNER, b, v, (left, right))
     points = Points(b, v, left, right)
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
     how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)

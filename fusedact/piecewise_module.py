@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.fx import GraphModule
 
-from . import compat, learned, ops, registry, tables
+from . import compat, fitting, learned, ops, registry, table_checks, tables
 from .checks import check_channel_dim, check_input, check_number
+from .drawing import draw_tables
+from .export import plain_module
 from .learned import Points
-from .piecewise import Numbers, check_channels, pwl
+from .piecewise import Numbers, check_channels
 from .registry import ActivationSpec
+from .simplification import needed_breakpoints
 from .table_parameters import TableParameters, chosen_tables
 from .tables import Plan, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["PWL"]
 
@@ -42,7 +50,8 @@ class PWL(TableParameters):
         min_gap: how close breakpoints that learn may come to each other; by default a hundredth of the smallest gap.
         channel_dim: the input's dimension that has C entries, if there is a table per channel; -1 for channels last.
         inplace: overwrite the input; only if nothing learns.
-        device, dtype: of the tables, which are parameters where they learn, else buffers.
+        device, dtype: of the tables, which are parameters where they learn, else buffers. The device is that of a
+            table given as a tensor, or the default.
 
     What learns is held under the table's name: `values`, `left_slope`, `right_slope`. Breakpoints that learn
     are held as `first_breakpoint` and `gaps`, the values of a monotone function as `first_value` and `inner_slopes`;
@@ -69,8 +78,10 @@ class PWL(TableParameters):
     """
 
     inplace: bool
-    # The largest distance from the function that `from_function` was given; None for other tables.
+    # The first tables' largest distance from the function that `from_function` was given, and the root of the mean
+    # square one; None for other tables.
     fitting_error: float | None
+    fitting_rms: float | None
 
     def __init__(
         self,
@@ -93,24 +104,30 @@ class PWL(TableParameters):
         chosen = chosen_tables(OWNER, learnable)
         if chosen and inplace:
             raise ValueError(f"{OWNER}: inplace=True cannot be combined with learnable tables")
-        b, v = (tables.as_table(OWNER, n, t) for n, t in (("breakpoints", breakpoints), ("values", values)))
-        channels = tables.channels_of(OWNER, b, v)
+        cpu = torch.device("cpu")
+        if device is None:
+            given = [t for t in (breakpoints, values, left_slope, right_slope) if isinstance(t, Tensor)]
+            device = given[0].device if given else torch.get_default_device()
+        b, v = (table_checks.as_table(OWNER, n, t, cpu) for n, t in (("breakpoints", breakpoints), ("values", values)))
+        channels = table_checks.channels_of(OWNER, b, v)
         slopes: list[Tensor] = []
         for name, s in (("left_slope", left_slope), ("right_slope", right_slope)):
-            slope = torch.tensor(s, dtype=torch.float64) if isinstance(s, list | tuple) else s
-            slopes.append(torch.as_tensor(tables.as_slope(OWNER, name, slope, channels)).reshape(-1))
+            slope = torch.tensor(s, dtype=torch.float64, device=cpu) if isinstance(s, list | tuple) else s
+            slope = table_checks.as_slope(OWNER, name, slope, channels)
+            slope = slope if isinstance(slope, Tensor) else torch.tensor(slope, dtype=torch.float64, device=cpu)
+            slopes.append(slope.reshape(-1))
             channels = max(channels, slopes[-1].numel())
         channels = _checked_channels(channels, num_parameters, chosen)
         dtype = dtype or torch.get_default_dtype()
-        b, v, left, right = (t.detach().to(dtype) for t in (b, v, *slopes))
-        tables.check_tables(OWNER, b, v, (left, right))
+        b, v, left, right = (t.detach().to(cpu, dtype) for t in (b, v, *slopes))
+        table_checks.check_tables(OWNER, b, v, (left, right))
         if "values" in chosen and b.shape[-1] < 2:
             raise ValueError(f"{OWNER}: values learn at two breakpoints or more, got one; its slopes may learn")
         bound = check_number(OWNER, "min_slope", min_slope)
         self._hold(OWNER, (b, v, left, right), chosen, channels, monotone, bound, min_gap, device)
         self.channel_dim = check_channel_dim(OWNER, channel_dim)
         self.inplace = inplace
-        self.fitting_error = None
+        self.fitting_error = self.fitting_rms = None
         self._prepared: tuple[Any, list[Tensor], Table] | None = None
         self._planned: tuple[Any, Tensor, Plan] | None = None
 
@@ -132,7 +149,9 @@ class PWL(TableParameters):
             ValueError: if there are not K + 1 slopes.
         """
         owner = "fusedact.PWL.from_slopes"
-        b, s = (tables.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes)))
+        b, s = (
+            table_checks.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("slopes", slopes))
+        )
         if b.dim() != 1 or s.shape != (len(b) + 1,):
             raise ValueError(
                 f"{owner}: slopes must have one entry more than breakpoints, "
@@ -145,51 +164,53 @@ class PWL(TableParameters):
     @classmethod
     def from_function(
         cls,
-        function: Callable[[Tensor], Tensor],
+        function: str | nn.Module | Callable[[Tensor], Tensor],
         low: float,
         high: float,
         num_breakpoints: int,
         *,
+        spacing: str = "uniform",
+        outer: str = "match",
+        fit: str = "interpolate",
         left_slope: float | None = None,
         right_slope: float | None = None,
         **arguments: Any,
     ) -> PWL:
-        """The chords of a function between evenly spaced points; `fitting_error` is their distance from it,
-        the largest at 64 points of each chord.
+        """A piecewise-linear fit of a function. `fitting_error` is its largest distance from the function between
+        `low` and `high`, and `fitting_rms` the root of the mean square one, at 256 points of each chord.
 
         Args:
-            function: maps a float64 tensor to one of its shape.
+            function: the name of an activation, a function or module of this library, a torch.nn module, or any
+                elementwise function of a float64 tensor.
             low, high: the first and the last breakpoint.
             num_breakpoints: from 2 to 1024.
-            left_slope, right_slope: the slopes outside; by default the outermost chords go on.
-            arguments: of the class, as keywords.
+            spacing: "uniform"; or "adaptive": kinks are breakpoints, and between them they are dense where the
+                function bends, such that all chords are about as far from it. Evenly spaced ones are found in less
+                time.
+            outer: the slopes outside. "match": of the function's asymptotes. The fit lies on an asymptote that passes
+                the function's end no farther than the chords do; without an asymptote the slope is the function's own
+                just outside. "flat": 0. "extend": the outermost chords go on.
+            fit: "interpolate": the function's values at the breakpoints; or "least_squares": those with the least mean
+                square distance, by which it falls to a sixth where the function is smooth.
+            left_slope, right_slope: numbers in place of what `outer` says.
+            arguments: parameters of an activation that is named, and arguments of the class.
 
         Raises:
-            ValueError: if low is not below high, or the number of breakpoints is out of range.
+            TypeError: if an argument has another type.
+            ValueError: for an unknown name or choice, if low is not below high, if the number of breakpoints is out of
+                range, or if the function is not elementwise or not finite from low to high.
 
-        >>> act = fusedact.PWL.from_function(torch.tanh, -4.0, 4.0, 65, left_slope=0.0, right_slope=0.0)
-        >>> round(act.fitting_error, 4)
-        0.0015
+        >>> act = fusedact.PWL.from_function("gelu", -4.0, 4.0, 32, spacing="adaptive")
+        >>> act, round(act.fitting_error, 4)
+        (PWL(32 breakpoints from -4 to 4, left_slope=0, right_slope=1), 0.001)
         """
         owner = "fusedact.PWL.from_function"
-        if not low < high:
-            raise ValueError(f"{owner}: low must be below high, got {low} and {high}")
-        if not 2 <= num_breakpoints <= tables.MAX_BREAKPOINTS:
-            raise ValueError(
-                f"{owner}: num_breakpoints must be from 2 to {tables.MAX_BREAKPOINTS}, got {num_breakpoints}"
-            )
-        b = torch.linspace(low, high, num_breakpoints, dtype=torch.float64)
-        v = function(b).detach()
-        chords = v.diff() / b.diff()
-        left = chords[0].item() if left_slope is None else left_slope
-        right = chords[-1].item() if right_slope is None else right_slope
-        made = cls(b, v, left, right, **arguments)
-        between = torch.linspace(low, high, 64 * (num_breakpoints - 1) + 1, dtype=torch.float64)
-        widths = (num_breakpoints, num_breakpoints, 1, 1)
-        points = [t.double().reshape(-1, w)[0] for t, w in zip(made.initial, widths, strict=True)]
-        with torch.no_grad():
-            error = pwl(between, *points) - function(between)
-        made.fitting_error = error.abs().max().item()
+        parameters, arguments = fitting.split(owner, function, arguments)
+        choices: dict[str, Any] = {"spacing": spacing, "outer": outer, "how": fit}
+        choices |= {"left_slope": left_slope, "right_slope": right_slope}
+        found = fitting.fit(owner, function, parameters, low, high, num_breakpoints, **choices)
+        made = cls(found.breakpoints, found.values, found.left_slope, found.right_slope, **arguments)
+        made.fitting_error, made.fitting_rms = found.errors(*made.initial[:2])
         return made
 
     @classmethod
@@ -222,7 +243,7 @@ class PWL(TableParameters):
     def forward(self, input: Tensor) -> Tensor:
         if not is_compiling():
             check_input(SPEC, input)
-        check_channels(OWNER, input, self._channels, self.channel_dim)
+        check_channels(OWNER, input, self.num_parameters, self.channel_dim)
         if is_compiling():
             y = learned.compiled(input, self._points(), self.channel_dim)
             return input.copy_(y) if self.inplace else y
@@ -237,8 +258,9 @@ class PWL(TableParameters):
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
 
     @property
-    def _channels(self) -> int:
-        return tables.rows_of(*self._points())
+    def num_parameters(self) -> int:
+        """How many functions it holds: 1, or one for each channel."""
+        return table_checks.rows_of(*self._points())
 
     @property
     def spec(self) -> ActivationSpec:
@@ -254,7 +276,7 @@ class PWL(TableParameters):
             return tables.SEARCH
         version, found = compat.version(self.breakpoints), self._planned
         if found is None or found[1] is not self.breakpoints or found[0] != version:
-            tables.check_breakpoints(OWNER, self.breakpoints)
+            table_checks.check_breakpoints(OWNER, self.breakpoints)
             self._planned = found = version, self.breakpoints, tables.plan(self.breakpoints)
         return found[2]
 
@@ -268,7 +290,7 @@ class PWL(TableParameters):
                 points = self._points()
                 how = tables.SEARCH
                 if not points.breakpoints.is_meta:
-                    tables.check_tables(OWNER, points.breakpoints, points.values, points[2:])
+                    table_checks.check_tables(OWNER, points.breakpoints, points.values, points[2:])
                     how = tables.plan(points.breakpoints, points.values)
                 table = points.table(torch.empty(0, dtype=dtype), how, self.channel_dim)
             if compat.transforms_active():
@@ -276,6 +298,78 @@ class PWL(TableParameters):
                 return table
             self._prepared = found = key, stored, table
         return found[2]
+
+    def to_torch(self, method: str | None = None) -> GraphModule:
+        """The same function as it is now, in plain PyTorch: for exporters, and for programs without this library.
+
+        Its tables are buffers, apart from this module's. It is differentiable in its input, compiles and exports; what
+        `torch.save` writes of it is loaded without fusedact.
+
+        Args:
+            method: "where", a comparison for each breakpoint; "bucketize", a search and gathers; None for the faster
+                one. ONNX has no search in a table per channel.
+
+        Returns:
+            a torch.fx.GraphModule, which prints as the Python code that it is.
+
+        Raises:
+            ValueError: for another method.
+
+        >>> fusedact.PWL.hardtanh().to_torch()(torch.tensor([-2.0, 0.5, 3.0]))
+        tensor([-1.0000,  0.5000,  1.0000])
+        """
+        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
+        return plain_module("fusedact.PWL.to_torch", *parts, self.channel_dim, method)
+
+    def plot(
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        initial: bool = True,
+        slopes: bool = True,
+        path: str | PathLike[str] | None = None,
+    ) -> Figure:
+        """Draw the function, with a dot at each breakpoint, and over it that with which a module that learns began.
+
+        With a table per channel each is a thin line, and their mean a thick one.
+
+        Args:
+            low, high: the ends of the inputs; by default a little outside the breakpoints.
+            initial: draw the function with which a module that learns began, dashed.
+            slopes: draw the slopes beside.
+            path: where to save the figure, if anywhere.
+
+        Returns:
+            a matplotlib Figure.
+
+        Raises:
+            ImportError: without matplotlib.
+            ValueError: if low is not below high.
+        """
+        parts = (self.breakpoints, self.values, self.left_slope, self.right_slope)
+        began = self.initial if initial and self.learnable else None
+        return draw_tables("fusedact.PWL.plot", parts, began, low, high, slopes, path)
+
+    def simplified(self, tolerance: float = 0.0) -> PWL:
+        """A fixed PWL with as few of these breakpoints as serve to stay within `tolerance` of this function everywhere.
+
+        The outer slopes stay. Tables per channel keep the same ones out of their breakpoints.
+
+        Args:
+            tolerance: how far values may move: beyond what rounding does, if it is 0.
+
+        Raises:
+            TypeError: if it is no number.
+            ValueError: if it is negative or not finite.
+
+        >>> fusedact.PWL.from_function("hardtanh", -2.0, 2.0, 17).simplified()
+        PWL(2 breakpoints from -1 to 1, left_slope=0, right_slope=0)
+        """
+        b, v, left, right = (t.detach() for t in (self.breakpoints, self.values, self.left_slope, self.right_slope))
+        kept = needed_breakpoints("fusedact.PWL.simplified", b, v, left, right, tolerance).to(b.device)
+        place: dict[str, Any] = {"channel_dim": self.channel_dim, "device": b.device, "dtype": b.dtype}
+        return PWL(b[..., kept], v[..., kept], left, right, inplace=self.inplace, **place)
 
     def extra_repr(self) -> str:
         b = self.breakpoints.detach().reshape(-1, self.breakpoints.shape[-1])
@@ -289,8 +383,8 @@ class PWL(TableParameters):
             parts.append(f"learnable={'+'.join(self.learnable)}")
         if self.monotone:
             parts.append(f"min_slope={self.min_slope:g}")
-        if self._channels > 1:
-            parts.append(f"{self._channels} channels")
+        if self.num_parameters > 1:
+            parts.append(f"{self.num_parameters} channels")
             if self.channel_dim != 1:
                 parts.append(f"channel_dim={self.channel_dim}")
         if self.inplace:

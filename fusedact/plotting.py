@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from .drawing import empty_figure, style
 from .modules import create
 from .registry import ActivationSpec
 
@@ -80,12 +81,7 @@ def _draw_row(row: Sequence[Drawn], both: Sequence[Axes], low: float, high: floa
             for axes, y, colour in zip(both, dashed, colours, strict=True):
                 _draw(axes, x, y, color=colour, linestyle="--")
     for axes, title in zip(both, ("value", "derivative"), strict=True):
-        axes.set_title(f"{title} (dashed: before)" if isinstance(row[0], tuple) else title)
-        axes.set_xlabel("x")
-        axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        style(axes, f"{title} (dashed: before)" if isinstance(row[0], tuple) else title)
 
 
 def plot(*activations: Drawn, low: float = -5.0, high: float = 5.0) -> Figure:
@@ -109,14 +105,10 @@ def plot(*activations: Drawn, low: float = -5.0, high: float = 5.0) -> Figure:
         raise ValueError("fusedact.plotting.plot: name at least one activation")
     if not low < high:
         raise ValueError(f"fusedact.plotting.plot: low must be below high, got {low} and {high}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("fusedact.plotting.plot needs matplotlib: pip install 'fusedact[plot]'") from error
     single: list[Drawn] = [drawn for drawn in activations if not isinstance(drawn, tuple)]
     pairs: list[Drawn] = [drawn for drawn in activations if isinstance(drawn, tuple)]
     rows = [row for row in (single, pairs) if row]
-    figure = Figure(figsize=(10, 3.8 * len(rows)), layout="constrained")
+    figure = empty_figure("fusedact.plotting.plot", 10.0, 3.8 * len(rows))
     grid = figure.subplots(len(rows), 2, squeeze=False)
     for row, both in zip(rows, grid, strict=True):
         _draw_row(row, both, low, high)

@@ -1,4 +1,4 @@
-"""Piecewise-linear functions with fixed tables: validation, preparation, and evaluation in plain PyTorch.
+"""Piecewise-linear functions with tables: preparation, and evaluation in plain PyTorch.
 
 `prepare` derives from breakpoints, values and outer slopes what an evaluation needs (slopes, the turns that decide the
 segment, an even grid that finds it without a search) and lays it out as the kernels read it; see kernels/piecewise.py.
@@ -16,28 +16,22 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
-from . import compat
-from .checks import check_dtype, check_number
+from . import compat, table_checks
 from .cpu_forms import Gradients, Needed, Spare, no_spare
 from .registry import ActivationSpec, get
 
 __all__ = [
-    "MAX_BREAKPOINTS",
     "SEARCH",
+    "Even",
     "Plan",
     "Table",
-    "as_slope",
-    "as_table",
-    "channels_of",
-    "check_breakpoints",
-    "check_tables",
+    "gathered",
+    "integers",
     "plan",
     "prepare",
     "reference",
-    "rows_of",
 ]
 
-MAX_BREAKPOINTS = 1024
 HEADER = 8
 # A grid of at most as many cells, 16 KiB, finds unevenly spaced breakpoints; closer ones are searched for.
 MAX_CELLS = 4096
@@ -54,108 +48,6 @@ FEW = 2**12
 # index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
 # and with indices of 64 bits. Derived from these figures, measured with two threads.
 THREADS_TO_TAKE = 4
-
-
-# ----- validation
-
-
-def as_table(owner: str, name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A table as a tensor: a tensor itself, or a sequence (of sequences) of numbers in float64.
-
-    Raises:
-        TypeError: if it is neither, or of another dtype.
-        ValueError: if it is neither one- nor two-dimensional, empty, or longer than MAX_BREAKPOINTS.
-    """
-    if not isinstance(values, Tensor):
-        try:
-            values = torch.tensor(values, dtype=torch.float64, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"{owner}: {name} must be a tensor or a sequence of numbers, got {type(values).__name__}"
-            ) from None
-    else:
-        check_dtype(owner, name, values)
-    if values.dim() not in (1, 2) or not 1 <= values.shape[-1] <= MAX_BREAKPOINTS or values.shape[0] < 1:
-        raise ValueError(
-            f"{owner}: {name} must have shape (K,) or (C, K) with K from 1 to {MAX_BREAKPOINTS}, "
-            f"got shape {tuple(values.shape)}"
-        )
-    return values
-
-
-def as_slope(owner: str, name: str, value: Any, channels: int) -> float | Tensor:
-    """An outer slope: a number, or a tensor with one element or one per channel; any number of them beside one table.
-
-    Raises:
-        TypeError: if it is neither.
-        ValueError: if the tensor has another shape.
-    """
-    if not isinstance(value, Tensor):
-        return check_number(owner, name, value, "a number or a tensor")
-    check_dtype(owner, name, value)
-    if value.dim() > 1 or value.numel() < 1 or (channels > 1 and value.numel() not in (1, channels)):
-        accepted = f"shape (), (1,) or ({channels if channels > 1 else 'C'},)"
-        raise ValueError(f"{owner}: {name} must be a number or a tensor of {accepted}, got shape {tuple(value.shape)}")
-    return value
-
-
-def channels_of(owner: str, breakpoints: Tensor, values: Tensor) -> int:
-    """How many channels the tables have; 1 for one table.
-
-    Raises:
-        ValueError: if the shapes do not fit each other.
-    """
-    counts = {t.shape[0] for t in (breakpoints, values) if t.dim() == 2}
-    if breakpoints.shape[-1] != values.shape[-1] or len(counts) > 1:
-        raise ValueError(
-            f"{owner}: breakpoints and values must have the same shape, "
-            f"got {tuple(breakpoints.shape)} and {tuple(values.shape)}"
-        )
-    return counts.pop() if counts else 1
-
-
-def rows_of(breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> int:
-    """How many channels tables and slopes have that fit each other; 1 for one function."""
-    counts = [t.shape[0] for t in (breakpoints, values) if t.dim() == 2]
-    counts += [s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor)]
-    return max([1, *counts])
-
-
-def check_tables(owner: str, breakpoints: Tensor, values: Tensor, slopes: Sequence[float | Tensor]) -> None:
-    """Check the tables' numbers, which waits for their device.
-
-    Raises:
-        ValueError: if one is not finite, or the breakpoints do not strictly increase, as they are or in float32.
-    """
-    tables = [("breakpoints", breakpoints), ("values", values)]
-    tables += zip(
-        ("left_slope", "right_slope"), (torch.as_tensor(s, device=breakpoints.device) for s in slopes), strict=True
-    )
-    for name, t in tables:
-        if not bool(t.detach().isfinite().all()):
-            raise ValueError(f"{owner}: {name} must be finite, got {t.detach()[~t.isfinite()].flatten()[0].item()}")
-    check_breakpoints(owner, breakpoints)
-
-
-def check_breakpoints(owner: str, breakpoints: Tensor) -> None:
-    """Check that breakpoints strictly increase, as they are and in float32, which waits for their device.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    b = breakpoints.detach()
-    for precision in (b.dtype, torch.float32):
-        rounded = b.to(precision)
-        wrong = rounded[..., 1:] <= rounded[..., :-1]
-        if not bool(wrong.any()):
-            continue
-        at = wrong.nonzero()[0].tolist()
-        pair = b.reshape(-1, b.shape[-1])[at[0] if len(at) > 1 else 0, at[-1] : at[-1] + 2].tolist()
-        after = "" if precision == b.dtype else ", which are the same number in float32"
-        raise ValueError(
-            f"{owner}: breakpoints must be strictly increasing, got {pair[0]!r} before {pair[1]!r} "
-            f"at position {at[-1]}{after}"
-        )
 
 
 # ----- preparation
@@ -236,7 +128,7 @@ def prepare(
     dtype: torch.dtype,
 ) -> Tensor:
     """The rows (channels, length) in `dtype`, float32 or float64; differentiable, and without waiting for a device."""
-    channels = rows_of(breakpoints, values, left_slope, right_slope)
+    channels = table_checks.rows_of(breakpoints, values, left_slope, right_slope)
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
 
@@ -279,8 +171,7 @@ def prepare(
         torch.where(left.detach() == 0, torch.minimum(low, torch.full_like(low, -FAR)), -torch.inf),
         torch.where(right.detach() == 0, torch.maximum(high, torch.full_like(low, FAR)), torch.inf),
         steps,
-        -low * steps,
-        torch.zeros(channels, HEADER - 7, dtype=torch.float64, device=b.device),
+        torch.zeros(channels, HEADER - 6, dtype=torch.float64, device=b.device),
     ]
     parts = [
         *header,
@@ -303,7 +194,8 @@ def prepare(
 # ----- evaluation
 
 
-def _taken(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+def gathered(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """The entries at an index."""
     if index.dtype == torch.int64:
         return torch.take(entries, index, out=out)
     if out is None:
@@ -317,23 +209,45 @@ def _readable(data: Tensor) -> bool:
     return data.is_cpu and data.dtype == torch.float32 and not data.requires_grad and not is_compiling()
 
 
-def _even_turns(turns: Tensor) -> tuple[float, float] | None:
-    """Step and first breakpoint, if step * i + first is the i-th exactly; a turn may be the next number after it."""
-    count, infinity = len(turns), turns.new_tensor(torch.inf)
-    for first in (turns[0], torch.nextafter(turns[0], -infinity)) if count > 1 else ():
-        step = turns.new_tensor((turns[-1].item() - first.item()) / (count - 1))
-        points = torch.arange(count, dtype=turns.dtype, device=turns.device).mul_(step).add_(first)
-        if bool(((turns == points) | (turns == torch.nextafter(points, infinity))).all()):
-            return step.item(), first.item()
-    return None
+@dataclass(frozen=True)
+class Even:
+    """Breakpoints that arithmetic gives exactly: the i-th, from 0, is first + step * i, or behind + step * (i + 1)."""
+
+    step: float
+    first: Tensor
+    behind: Tensor
 
 
-def _integers(t: Tensor, spare: Spare) -> Tensor:
-    """t without its fraction."""
+def _even(breakpoints: Tensor) -> Even | None:
+    """How arithmetic gives them, if it does, whether a processor rounds the product or not."""
+    count = len(breakpoints)
+    if count == 1:
+        return None
+    first = breakpoints[0]
+    step = breakpoints.new_tensor((breakpoints[-1].item() - first.item()) / (count - 1))
+    behind = first - step
+    numbers = torch.arange(count, dtype=breakpoints.dtype, device=breakpoints.device)
+    for start, i in ((first, numbers), (behind, numbers + 1)):
+        rounded, fused = i * step + start, (i.double() * step + start.double()).to(i.dtype)
+        if not bool(((rounded == breakpoints) & (fused == breakpoints)).all()):
+            return None
+    return Even(step.item(), first, behind)
+
+
+def integers(t: Tensor, spare: Spare) -> Tensor:
+    """t without its fraction, in its own memory if that was given."""
+    if not t.is_floating_point():
+        return t
     if spare is no_spare:
         return t.int()
-    integers = spare(0, torch.int64 if torch.get_num_threads() >= THREADS_TO_TAKE else torch.int32)
-    return t.int() if integers is None else integers.copy_(t)
+    if torch.get_num_threads() >= THREADS_TO_TAKE:
+        return t.long()
+    return t.view(torch.int32).copy_(t)
+
+
+def _scratch(spare: Spare) -> Tensor | None:
+    """Memory that lines, or their sums' terms, will overwrite."""
+    return spare(0, torch.float32, 0)
 
 
 class Table:
@@ -357,9 +271,6 @@ class Table:
         self._last = data[0, 2]
         # Where the grid of one row begins, in steps.
         self._origin = data[0, 1] * self._last
-        self._even = None
-        if how.kind == "uniform" and self.channel_dim is None and _readable(data):
-            self._even = _even_turns(self._turns[:count])
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
 
     @cached_property
@@ -369,6 +280,12 @@ class Table:
         return self._one[0].item() * last, last
 
     @cached_property
+    def even(self) -> Even | None:
+        if self.how.kind == "uniform" and self.channel_dim is None and _readable(self.data):
+            return _even(self.breakpoints[0])
+        return None
+
+    @cached_property
     def _bounds(self) -> tuple[float, float]:
         """The bounds of x for one row, as numbers."""
         low, high = (t.item() for t in self._one[2:])
@@ -376,9 +293,10 @@ class Table:
 
     @cached_property
     def _lines(self) -> Tensor:
-        """Each segment's slope and its value at the anchor, as one complex number: one gather in place of two."""
-        count = self._values.numel()
-        return torch.complex(self._slopes[:count], self._values)
+        """Each segment's slope, value at the anchor, and anchor, as one complex number: one gather in place of three."""
+        count = self._anchors.numel()
+        slopes, values = self._slopes[:count], self._values[:count]
+        return torch.stack([slopes, values, self._anchors, self._anchors], 1).view(torch.complex128).view(-1)
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -399,13 +317,21 @@ class Table:
         )
 
     @cached_property
+    def slopes(self) -> Tensor:
+        """The slopes of each row's segments."""
+        return self.data[:, HEADER + self.size : HEADER + self.size + self.count + 1]
+
+    @cached_property
+    def late(self) -> Tensor:
+        """Whether a breakpoint itself still belongs to the segment before it: the flatter one, as `prepare` turns."""
+        magnitudes = self.slopes.abs()
+        return magnitudes[:, 1:] > magnitudes[:, :-1]
+
+    @cached_property
     def breakpoints(self) -> Tensor:
-        """The breakpoints of each row: the turns, or the numbers just before them, as slopes decide."""
-        parts = (self.data[:, HEADER + i * self.size :] for i in range(2))
-        turns, slopes = (part[:, : self.count + 1] for part in parts)
-        turns, magnitudes = turns[:, : self.count], slopes.abs()
-        before = torch.nextafter(turns, turns.new_full((), -torch.inf))
-        return torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], turns, before)
+        """The breakpoints of each row: the turns, or the numbers just before them."""
+        turns = self.data[:, HEADER : HEADER + self.count]
+        return torch.where(self.late, torch.nextafter(turns, turns.new_full((), -torch.inf)), turns)
 
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
@@ -430,19 +356,23 @@ class Table:
         else:
             step, last = self._grid
             part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
-        index = _integers(part, spare)
+        index = integers(part, spare)
         if self.how.kind == "bucket":
-            index = _integers(_taken(self._first, index if base is None else index.add_(base), spare(0)), spare)
+            if base is not None:
+                index.add_(base)
+            index.copy_(gathered(self._first, index, _scratch(spare)))
         if base is not None:
             index.add_(base)
-        return index.add_(torch.ge(x, _taken(self._turns, index, spare(0)), out=spare(0, torch.bool)))
+        # A comparison in place takes a third of one that makes bools.
+        turned = gathered(self._turns, index, _scratch(spare)).le_(x)
+        return index.add_(turned.int() if spare is no_spare else turned.view(torch.int32).copy_(turned))
 
     def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
         """The binary search of the kernels, which works for rows per channel too."""
         index = torch.zeros_like(x, dtype=torch.int32) if base is None else base.clone()
         step = self.size // 2
         while step:
-            index = index + step * (x >= _taken(self._turns, index + (step - 1))).int()
+            index = index + step * (x >= gathered(self._turns, index + (step - 1))).int()
             step //= 2
         return index
 
@@ -458,7 +388,7 @@ class Table:
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
-        return torch.addcmul(_taken(self._values, index), _taken(self._slopes, index), x - _taken(self._anchors, index))
+        return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index))
 
     def _compared(self, x: Tensor) -> Tensor:
         """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
@@ -476,33 +406,57 @@ class Table:
         """The same without a graph to record."""
         if not beside and x.numel() <= FEW:
             index = self._index_of_few(x)
-        elif self._even is not None:
-            index = self._even_index(x, spare)
+        elif self.even is not None:
+            index = self._even_index(x, self.even, spare)
         else:
             index = self.index(x, beside, spare)
         low, high = cast("Any", beside[2:4] if beside else self._bounds)
-        y = torch.clamp(x, low, high, out=out).sub_(_taken(self._anchors, index, spare(0)))
-        line = torch.view_as_real(_taken(self._lines, index, spare(0, torch.complex64)))
-        return torch.addcmul(line[..., 1], line[..., 0], y, out=y)
+        y = torch.clamp(x, low, high, out=out)
+        if spare is no_spare:
+            y.sub_(gathered(self._anchors, index))
+            return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
+        line = torch.view_as_real(gathered(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
+        return torch.addcmul(line[..., 1], line[..., 0], y.sub_(line[..., 2]), out=y)
 
-    def _even_index(self, x: Tensor, spare: Spare) -> Tensor:
+    def _even_index(self, x: Tensor, even: Even, spare: Spare) -> Tensor:
         """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
-        step, first = cast("tuple[float, float]", self._even)
-        cells, last = self._grid
-        cell = torch.add(self._origin, x, alpha=cells, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
+        step, last = self._grid
+        cell = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
         # A comparison in place takes a third of one that makes bools.
-        return _integers(cell.add_(torch.mul(cell, step, out=spare(1)).add_(first).le_(x)), spare)
+        return integers(cell.add_(torch.add(even.first, cell, alpha=even.step, out=_scratch(spare)).le_(x)), spare)
+
+    def nearest(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """The number, from 1, of a breakpoint beside each element; with a fraction; one more behind the last; 0 of NaN.
+
+        The nearest one where a grid tells. In buffer 0, by way of 1 and 2.
+        """
+        if self.how.kind == "search":
+            segment = self._searched(x, beside[4] if beside else None)
+            if beside:
+                segment = segment - beside[4]
+            return (segment + 1) * (x == x)
+        if beside:
+            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last)
+        else:
+            step, last = self._grid
+            # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
+            last -= 0.5 if self.how.kind == "uniform" else 0.0
+            part = torch.add(self._origin, x, alpha=step, out=spare(0)).clamp_(0.0, last)
+        if self.how.kind == "uniform":
+            return part.add_(1.0).nan_to_num_(0.0)
+        cell = integers(part.nan_to_num_(0.0), spare)
+        if beside:
+            cell.add_(beside[4])
+        segment = gathered(self._first, cell, spare(1)).add_(1.0)
+        if spare is no_spare:
+            return segment.mul_(x == x)
+        # A comparison in place takes a third of one that makes bools.
+        known = cast("Tensor", spare(2)).copy_(x).eq_(x)
+        return torch.mul(segment, known, out=spare(0))
 
     def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
         """The slopes of segments by their index."""
-        return _taken(self._slopes, index, spare(0))
-
-    def starts_at(self, index: Tensor) -> Tensor:
-        """The breakpoints where segments begin, by their index; for the first segment, where it ends."""
-        starts = torch.zeros_like(self.data)
-        starts[:, 1 : self.count + 1] = self.breakpoints
-        starts[:, 0] = self.breakpoints[:, 0]
-        return _taken(starts.view(-1), index)
+        return gathered(self._slopes, index, _scratch(spare))
 
     def gradient(
         self,

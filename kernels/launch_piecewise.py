@@ -16,14 +16,16 @@ from . import launch, piecewise_sums
 
 # So many values are summed by hats, which lose nothing and cost three instructions each; more of them by ramps, which
 # cost two. What is beyond leaves the memory the bound no longer.
-MOST_HATS = 4
+MOST_HATS = 6
 # Sums that a thread keeps in registers.
 MOST_SUMS = 64
 # Programs that share the elements: about sixteen for each of 132 multiprocessors. Another number would be another order
 # of summation, so it depends on no device.
 PROGRAMS = 2112
-# Elements of a tile that a thread takes: at least, of 32 bytes, and where each channel of a thread has sums of its own.
-ELEMENTS, COLUMN_ELEMENTS = 16, 32
+# Elements of a tile that a thread takes: 32 bytes of halves.
+ELEMENTS = 16
+# Channels that a thread has side by side, each with sums of its own: so many, where there are at most so many sums.
+SIDE_BY_SIDE = {4: 10, 2: 34}
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,11 @@ def _tile(side: str, channels: int, sizes: list[int], vector: int, sums: int, th
     """`sizes` are those of the dimensions beside the channels', and `vector` is how many elements lie side by side."""
     others = math.prod(sizes)
     if side == "cols":
-        # Each of a thread's channels has sums of its own.
-        while vector > 1 and vector * sums > MOST_SUMS:
-            vector //= 2
-        width = min(threads * vector, triton.next_power_of_2(channels), max(32 * vector, threads * vector // 4))
-        tile_channels, tile_others, repeats = width, max(1, threads * vector // width), COLUMN_ELEMENTS // vector
-        block, vector = tile_others * repeats, 1
+        vector = max((v for v, most in SIDE_BY_SIDE.items() if sums <= most and v <= vector), default=1)
+        tile_channels = min(max(16 * vector, 32), triton.next_power_of_2(channels))
+        vector = min(vector, tile_channels)
+        tile_others, repeats = threads * vector // tile_channels, ELEMENTS // vector
+        block = tile_others * repeats
     else:
         run = min(triton.next_power_of_2(triton.cdiv(others, vector)), threads)
         tile_channels, tile_others, repeats = threads // run, run, ELEMENTS // vector
@@ -124,7 +125,7 @@ def backward(
     groups = tile.programs // triton.cdiv(channels, tile.channels)
     partials = saved.new_empty((entries, groups, channels), dtype=torch.float32)
     others = math.prod(sizes)
-    block = tile.repeats * tile.others * tile.vector
+    block = tile.repeats * tile.others * (1 if side == "cols" else tile.vector)
     tensors = (grad, saved, target, partials, table.rows)
     # Flat tensors of any length share a kernel.
     integers = ((1,) if side == "flat" else tuple(sizes), *strides)

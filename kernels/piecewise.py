@@ -3,8 +3,8 @@
 `params` are what `elementwise._table` makes of a table: pointers to its parts, each one pointer or a block of them, one
 per channel, and the number of entries in a part, a power of two:
 
-    header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x; scale and
-                     offset of x in steps from the first breakpoint, for evenly spaced ones
+    header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x; 1 / the
+                     step of evenly spaced breakpoints
     turns            where a segment ends for good: x >= turn means a later one; NaN after the last
     slopes           of each segment, the outermost ones included
     values, anchors  y = value + slope (x - anchor), written from where the line is nearest to zero
@@ -28,11 +28,17 @@ def _bounded(x, header):
 
 
 @triton.jit
-def _cell(x, header):
-    """The cell of an even grid that x lies in, or the one beside it."""
+def position(x, header):
+    """How many cells of an even grid lie before x, up to all of them."""
     # Between 0 and 1, which is free where an instruction saturates. A NaN becomes 0, though not in the interpreter.
     part = tl.minimum(tl.maximum(x * tl.load(header) + tl.load(header + 1), 0.0), 1.0)
-    return (part * tl.load(header + 2)).to(tl.int32)
+    return part * tl.load(header + 2)
+
+
+@triton.jit
+def _cell(x, header):
+    """The cell of an even grid that x lies in, or the one beside it."""
+    return position(x, header).to(tl.int32)
 
 
 @triton.jit
@@ -74,6 +80,18 @@ def segment(x, params, KIND: tl.constexpr):
 
 
 @triton.jit
+def slope(x, params, KIND: tl.constexpr):
+    """The slope of x's segment: of both that x may be in, at two addresses with one base, and then a choice."""
+    if KIND == "search":
+        return tl.load(params[2] + _search(x, params))
+    else:
+        at = _cell(x, params[0])
+        if KIND == "bucket":
+            at = tl.load(params[6] + at).to(tl.int32)
+        return tl.where(x >= tl.load(params[1] + at), tl.load(params[2] + at + 1), tl.load(params[2] + at))
+
+
+@triton.jit
 def _line(x, segment, params, precise: tl.constexpr):
     slope = tl.load(params[2] + segment)
     if precise:
@@ -92,7 +110,7 @@ def pwl_uniform(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_uniform_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * tl.load(params[2] + _uniform(x, params)), ()
+    return g * slope(x, params, "uniform"), ()
 
 
 @triton.jit
@@ -105,7 +123,7 @@ def pwl_bucket(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_bucket_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * tl.load(params[2] + _bucket(x, params)), ()
+    return g * slope(x, params, "bucket"), ()
 
 
 @triton.jit
@@ -118,4 +136,4 @@ def pwl_search(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_search_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * tl.load(params[2] + _search(x, params)), ()
+    return g * slope(x, params, "search"), ()

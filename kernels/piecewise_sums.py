@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .elementwise import _row_offsets, _share, _table
-from .piecewise import segment
+from .piecewise import position, segment, slope
 
 
 def launch_metadata(grid, kernel, args):
@@ -32,10 +32,11 @@ def launch_metadata(grid, kernel, args):
 
 
 @triton.jit
-def _tile_channels(first, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr):
+def _tile_channels(first, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, VECTOR: tl.constexpr):
     """The channels of a tile, as a block that broadcasts with it."""
     if COLS:
-        return (first + tl.arange(0, CHANNELS))[None, None, :]
+        # As many side by side as a thread has sums for.
+        return tl.max_contiguous(first + tl.arange(0, CHANNELS), VECTOR)[None, None, :]
     else:
         return (first + tl.arange(0, CHANNELS * OTHERS) // OTHERS)[None, :, None]
 
@@ -45,10 +46,11 @@ def _tile_others(
     COLS: tl.constexpr, REPEATS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, VECTOR: tl.constexpr
 ):
     """The other indices of a tile, from its first one on."""
-    repeat = tl.arange(0, REPEATS)[:, None, None] * (OTHERS * VECTOR)
     if COLS:
+        repeat = tl.arange(0, REPEATS)[:, None, None] * OTHERS
         return repeat + tl.arange(0, OTHERS)[None, :, None]
     else:
+        repeat = tl.arange(0, REPEATS)[:, None, None] * (OTHERS * VECTOR)
         thread = tl.arange(0, CHANNELS * OTHERS) % OTHERS
         return repeat + (thread * VECTOR)[None, :, None] + tl.arange(0, VECTOR)[None, None, :]
 
@@ -63,13 +65,25 @@ def _elements(ptr, start, others, sizes, strides, FLAT: tl.constexpr):
 
 
 @triton.jit
-def _loaded(ptr, inside, index, others, whole):
+def _loaded(ptr, start, local, inside, others, whole, sizes, strides, FLAT: tl.constexpr):
     """A tile in fp32; without a mask, which forbids 16-byte accesses, if it is whole."""
     if whole:
-        t = tl.load(ptr)
+        t = tl.load(_elements(ptr, start, local, sizes, strides, FLAT))
     else:
-        t = tl.load(ptr, mask=inside & (index < others), other=0.0)
+        mask = inside & (start + local < others)
+        t = tl.load(_elements(ptr, start, local, sizes, strides, FLAT), mask=mask, other=0.0)
     return t.to(tl.float32)
+
+
+@triton.jit
+def _store(ptr, t, start, local, inside, others, whole, sizes, strides, FLAT: tl.constexpr):
+    """The same, to write."""
+    t = t.to(ptr.dtype.scalar.element_ty)
+    if whole:
+        tl.store(_elements(ptr, start, local, sizes, strides, FLAT), t)
+    else:
+        mask = inside & (start + local < others)
+        tl.store(_elements(ptr, start, local, sizes, strides, FLAT), t, mask=mask)
 
 
 @triton.jit
@@ -95,6 +109,12 @@ def _by_channel(t, COLS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.conste
 # ----- places and ramps
 
 
+@triton.constexpr_function
+def _shifted(METHOD, EVEN, PRECISE, PART):
+    """Whether a place is the position in the grid that finds segments, half a step more."""
+    return METHOD != "lines" and EVEN and not PRECISE and not PART
+
+
 @triton.jit
 def _place(x, at, first, params, METHOD: tl.constexpr, EVEN: tl.constexpr, PRECISE: tl.constexpr, PART: tl.constexpr):
     """How many steps x lies after breakpoint `first`; of lines, how many segments its own comes after that.
@@ -105,10 +125,10 @@ def _place(x, at, first, params, METHOD: tl.constexpr, EVEN: tl.constexpr, PRECI
         return (at - first).to(tl.float32)
     else:
         if EVEN:
-            if PRECISE or PART:
-                t = (x - tl.load(params[8] + (first + 1))) * tl.load(params[0] + 5)
+            if _shifted(METHOD, EVEN, PRECISE, PART):
+                t = position(x, params[0])
             else:
-                t = tl.fma(x, tl.load(params[0] + 5), tl.load(params[0] + 6))
+                t = (x - tl.load(params[8] + (first + 1))) * tl.load(params[0] + 5)
         else:
             t = tl.fma(x - tl.load(params[8] + at), tl.load(params[9] + at), (at - (first + 1)).to(tl.float32))
         return t
@@ -127,7 +147,7 @@ def _ramp(t):
 
 
 @triton.jit
-def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr):
+def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr, SHIFT: tl.constexpr):
     """What a thread's elements add to each entry: the ramp that ends at it less the one that begins there."""
     parts = ()
     for k in tl.static_range(COUNT):
@@ -137,11 +157,11 @@ def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr):
         if k == COUNT - 1 and not PART:
             parts = parts + (tl.sum(g * before, axis=1) if HATS else before,)
         elif HATS:
-            ramp = _ramp(t - k)
+            ramp = _ramp(t - (k + SHIFT))
             parts = parts + (tl.sum(g * (before - ramp), axis=1),)
             before = ramp
         else:
-            ramp = tl.sum(g * _ramp(t - k), axis=1)
+            ramp = tl.sum(g * _ramp(t - (k + SHIFT)), axis=1)
             parts = parts + (before - ramp,)
             before = ramp
     return parts
@@ -187,14 +207,15 @@ def _summed(
 ):
     """The sums with a tile added."""
     PART: tl.constexpr = COUNT < TOTAL
+    SHIFT: tl.constexpr = 0.5 if _shifted(METHOD, EVEN, PRECISE, PART) else 0.0
     t = _place(x, at, first, params, METHOD, EVEN, PRECISE, PART)
     if PART and METHOD != "lines":
         t = _bounded(t, first, TOTAL)
     t = _by_thread(t, COLS)
-    sums = _added(sums, _parts(_by_thread(g, COLS), t, METHOD != "ramps", COUNT, PART), 0)
+    sums = _added(sums, _parts(_by_thread(g, COLS), t, METHOD != "ramps", COUNT, PART, SHIFT), 0)
     if METHOD == "lines":
         moved = _by_thread(g * (x - tl.load(params[8] + at)), COLS)
-        sums = _added(sums, _parts(moved, t, True, COUNT, PART), COUNT)
+        sums = _added(sums, _parts(moved, t, True, COUNT, PART, SHIFT), COUNT)
     if SLOPES:
         left, right = _tails(x, params, TOTAL)
         parts = (tl.sum(_by_thread(g * left, COLS), axis=1), tl.sum(_by_thread(g * right, COLS), axis=1))
@@ -220,7 +241,10 @@ def _alone(
         moved = tl.where(entry < TOTAL, g, g * (x - tl.load(params[8] + at)))
         return tl.where(at == k, moved, 0.0)
     else:
-        t = tl.minimum(tl.maximum(_place(x, at, 0, params, METHOD, EVEN, PRECISE, False), 0.0), TOTAL - 1.0)
+        t = _place(x, at, 0, params, METHOD, EVEN, PRECISE, False)
+        if _shifted(METHOD, EVEN, PRECISE, False):
+            t -= 0.5
+        t = tl.minimum(tl.maximum(t, 0.0), TOTAL - 1.0)
         hat = _ramp(1.0 - tl.abs(t - entry))
         left, right = _tails(x, params, TOTAL)
         weight = tl.where(entry < TOTAL, hat, tl.where(entry == TOTAL, left, right))
@@ -271,7 +295,7 @@ def sums_kernel(
     """
     COLS: tl.constexpr = LAYOUT == "cols"
     FLAT: tl.constexpr = LAYOUT == "flat"
-    BLOCK: tl.constexpr = REPEATS * OTHERS * VECTOR
+    BLOCK: tl.constexpr = REPEATS * OTHERS * (1 if COLS else VECTOR)
     PARTS: tl.constexpr = (TOTAL + COUNT - 1) // COUNT
     SETS: tl.constexpr = 2 if METHOD == "lines" else 1
 
@@ -284,16 +308,17 @@ def sums_kernel(
     group = pid // tiles
     first_channel = (pid % tiles) * CHANNELS
 
-    channel = _tile_channels(first_channel, COLS, OTHERS, CHANNELS)
+    channel = _tile_channels(first_channel, COLS, OTHERS, CHANNELS, VECTOR)
     inside = channel < channels
-    row = tl.where(inside, channel, 0).to(tl.int64)
     if FLAT:
         params = _table(table_ptr, TABLE[0])
     else:
-        params = _table(table_ptr + row * TABLE[1], TABLE[0])
-        grad_ptr += row * grad_strides[0]
-        saved_ptr += row * saved_strides[0]
-        dx_ptr += row * dx_strides[0]
+        # Beyond the edge the table is the first one, which exists.
+        params = _table(table_ptr + tl.where(inside, channel, 0).to(tl.int64) * TABLE[1], TABLE[0])
+        along = channel.to(tl.int64)
+        grad_ptr += along * grad_strides[0]
+        saved_ptr += along * saved_strides[0]
+        dx_ptr += along * dx_strides[0]
     local = _tile_others(COLS, REPEATS, OTHERS, CHANNELS, VECTOR)
 
     sums = ()
@@ -304,18 +329,14 @@ def sums_kernel(
     while tile < end:
         start = tile.to(tl.int64) * BLOCK if WIDE else tile * BLOCK
         whole = (start + BLOCK <= others) & (first_channel + CHANNELS <= channels)
-        index = start + local
-        g = _loaded(_elements(grad_ptr, start, local, sizes, grad_strides, FLAT), inside, index, others, whole)
-        x = _loaded(_elements(saved_ptr, start, local, sizes, saved_strides, FLAT), inside, index, others, whole)
+        where = (start, local, inside, others, whole, sizes)
+        g = _loaded(grad_ptr, *where, grad_strides, FLAT)
+        x = _loaded(saved_ptr, *where, saved_strides, FLAT)
         at = segment(x, params, KIND)
         if DX:
             if part == 0:
-                dx = (g * tl.load(params[2] + at)).to(dx_ptr.dtype.element_ty)
-                target = _elements(dx_ptr, start, local, sizes, dx_strides, FLAT)
-                if whole:
-                    tl.store(target, dx)
-                else:
-                    tl.store(target, dx, mask=inside & (index < others))
+                steepness = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
+                _store(dx_ptr, g * steepness, *where, dx_strides, FLAT)
         sums = _summed(sums, g, x, at, first, params, METHOD, EVEN, PRECISE, SLOPES, COUNT, TOTAL, COLS)
         tile += 1
 
@@ -342,9 +363,9 @@ def sums_kernel(
             tile = begin
             while tile < end:
                 start = tile.to(tl.int64) * BLOCK if WIDE else tile * BLOCK
-                index = start + local
-                g = _loaded(_elements(grad_ptr, start, local, sizes, grad_strides, FLAT), inside, index, others, False)
-                x = _loaded(_elements(saved_ptr, start, local, sizes, saved_strides, FLAT), inside, index, others, False)
+                where = (start, local, inside, others, False, sizes)
+                g = _loaded(grad_ptr, *where, grad_strides, FLAT)
+                x = _loaded(saved_ptr, *where, saved_strides, FLAT)
                 parts = _alone(number, g, x, segment(x, params, KIND), params, METHOD, EVEN, PRECISE, TOTAL)
                 alone += tl.sum(_by_thread(parts, COLS), axis=1)
                 tile += 1

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import twins
 from gallery import CHOSEN, GALLERY
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,17 +29,6 @@ from fusedact.registry import ActivationSpec
 
 WINDOW = 65
 FEW = 16
-
-# Where PyTorch's own operators give NaN for a limit that exists, or overflow on the way: their value, and their
-# gradient. Where such an operator serves a call, as on the CPU, this stands; kernels and formulas give what is right.
-LIMITS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "gelu": (lambda x: x.abs() > 1.6e38, Tensor.isinf),
-    "gelu_tanh": (Tensor.isneginf, lambda x: x.abs() > 1.8e19),
-    "silu": (Tensor.isneginf, Tensor.isinf),
-    "mish": (Tensor.isneginf, Tensor.isinf),
-    "hardswish": (lambda x: x.abs() > 5.6e37, lambda x: torch.zeros_like(x, dtype=torch.bool)),
-    "softsign": (Tensor.isinf, Tensor.isinf),
-}
 
 # Those with a root of their slope, near which the inputs of a sample are far apart, may look at the floats around: all
 # but these.
@@ -362,7 +352,7 @@ def assert_value(
 
     truth, yard = value(name, x, params), yardstick(name, x, params)
     found, near, lost = formula(name, x, params), nearby if name not in STRICT else None, _lost(name, x, kernel)
-    limits = None if kernel or name not in LIMITS else LIMITS[name][0](x.double())
+    limits = None if kernel else twins.missed(name, "value", x)
     assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost, limits=limits)
 
 
@@ -386,7 +376,7 @@ def assert_gradient(
     truth, yard = gradient(name, g, x, params), yardstick_gradient(name, g, x, params)
     found = formula_gradient(name, g, x, params)
     near, lost = nearby if name not in STRICT else None, _lost(name, x, kernel)
-    limits = torch.zeros_like(x, dtype=torch.bool) if kernel or name not in LIMITS else LIMITS[name][1](x.double())
+    limits = torch.zeros_like(x, dtype=torch.bool) if kernel else twins.missed(name, "gradient", x)
     # An infinite g may leave inf - inf where PyTorch composes the slope of terms.
     limits = limits | g.isinf() if spec(name).aten is None else limits
     assert_accurate(ours, truth, yard, x=x, formula=found, nearby=near, approximate=lost, limits=limits)

@@ -21,22 +21,13 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *(
-        "tables",
-        "pieces",
-        "table_sums",
-        "execution",
-        "row_blocks",
-        "row_operators",
-        "rows",
-        "catalog",
-        "operators",
-        "ops",
-        "learned",
-    ),
-    *("describe", "piecewise", "table_parameters", "piecewise_module"),
+    *("table_checks", "tables", "large_pages", "pieces", "table_sums", "execution"),
+    *("row_blocks", "row_operators", "rows", "catalog", "operators", "ops", "learned"),
+    *("describe", "piecewise", "table_parameters"),
+    # What PWL can do beside.
+    *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "functional", "modules", "pairs", "custom", "initialization"),
-    *("stubs", "plotting", "demo", "cli"),
+    *("regularization", "stubs", "plotting", "demo", "cli"),
 ]
 
 

@@ -111,13 +111,13 @@ def cuts(monkeypatch):
     """Pieces of so many elements, also of what PyTorch's operator would serve; and how many each call was cut into."""
     counts, cut = [], pieces.pieces_of
 
-    def counted(*tensors):
-        parts = list(cut(*tensors))
+    def counted(*tensors, **limit):
+        parts = list(cut(*tensors, **limit))
         counts.append(len(parts))
         return iter(parts)
 
     def limit(size):
-        monkeypatch.setattr(pieces, "piece_limit", lambda x: size)
+        monkeypatch.setattr(pieces, "piece_limit", lambda x, table=False: size)
         return counts
 
     monkeypatch.setattr(dispatch, "ATEN_TENSORS_BELOW", 0)

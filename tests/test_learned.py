@@ -605,3 +605,10 @@ def test_the_cases_of_fixed_tables():
         torch.testing.assert_close(learning, fixed, rtol=0, atol=0, equal_nan=True)
         ours, theirs = (torch.autograd.grad(y, x, torch.ones_like(y))[0] for y in (learning, fixed))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_devices_and_precision():
+    assert fusedact.PWL.leaky_relu(0.1, dtype=torch.float64).left_slope.item() == 0.1
+    with torch.device("meta"):
+        assert fusedact.PWL(B, V, learnable=True).values.is_meta
+    assert fusedact.PWL(torch.tensor(B), torch.tensor(V)).breakpoints.device.type == "cpu"

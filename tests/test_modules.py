@@ -389,6 +389,11 @@ DOCUMENTED = [
     dispatch.backend,
     dispatch.explain,
     fusedact.gain,
+    fusedact.second_order_total_variation,
+    fusedact.lipschitz_bound,
+    fusedact.PWL.from_function,
+    fusedact.PWL.to_torch,
+    fusedact.PWL.simplified,
 ]
 
 

@@ -210,8 +210,8 @@ def cuts(monkeypatch):
     counts = []
     cut = pieces.pieces_of
 
-    def counted(*tensors):
-        parts = list(cut(*tensors))
+    def counted(*tensors, **limit):
+        parts = list(cut(*tensors, **limit))
         counts.append(len(parts))
         return iter(parts)
 

@@ -122,3 +122,54 @@ def test_sums(count, dtype, spacing, wanted, device):
     assert sums.dtype == torch.float64
     assert_sums(sums, g, x, b, table, wanted)
     assert_dx(dx, g, x, table)
+
+
+# Where channels are, and what is done with 2 * 3 * 8 * 16 elements.
+PLACES = {
+    "NCHW": (lambda t: t.reshape(2, 3, 8, 16), 1),
+    "odd rows": (lambda t: t[: 2 * 3 * 7 * 9].reshape(2, 3, 7, 9), 1),
+    "channels last": (lambda t: t.reshape(256, 3), -1),
+    "many channels last": (lambda t: t.reshape(2, 384), 1),
+    "channels_last memory": (lambda t: t.reshape(2, 3, 8, 16).to(memory_format=torch.channels_last), 1),
+    "channels first": (lambda t: t.reshape(3, 256), 0),
+    "every other": (lambda t: t.reshape(2, 3, 128)[:, :, ::2], 1),
+    "every other channel": (lambda t: t.reshape(128, 6)[:, ::2], 1),
+    "transposed": (lambda t: t.reshape(256, 3).t(), 0),
+    "one channel": (lambda t: t.reshape(4, 1, 192), 1),
+}
+
+
+def channel_tables(channels: int, count: int, spacing: str) -> tuple[Tensor, tables.Table, launch.Table]:
+    """Breakpoints that differ from channel to channel."""
+    b = breakpoints(count, spacing) * (1 + torch.arange(channels)[:, None] / 4)
+    table, given = prepared(b if channels > 1 else b[0])
+    return b, table, given
+
+
+def assert_channels(x, g, dim, count, spacing, wanted, device, g_given=None):
+    b, table, given = channel_tables(x.shape[dim], count, spacing)
+    table.channel_dim = dim % x.dim()
+    dx, sums = run(g if g_given is None else g_given, x, table, given, wanted, channel_dim=dim % x.dim(), device=device)
+    for c in range(len(b)):
+        one = tables.Table(table.data[c : c + 1], count, table.how, 0)
+        gc, xc = (t.select(dim, c).flatten() for t in (g, x))
+        assert_sums(sums[c], gc, xc, b[c], one, wanted)
+        assert_dx(dx.select(dim, c).flatten(), gc, xc, one)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("count", "dtype", "spacing", "wanted"),
+    [
+        (5, torch.bfloat16, "even", "values"),
+        (9, torch.float32, "even", "values"),
+        (9, torch.bfloat16, "uneven", "values"),
+        (4, torch.float32, "uneven", "lines"),
+    ],
+    ids=str,
+)
+def test_channels(place, count, dtype, spacing, wanted, device):
+    view, dim = PLACES[place]
+    generator = torch.Generator().manual_seed(0)
+    x, g = (view((2.5 * torch.randn(768, generator=generator)).to(dtype)) for _ in range(2))
+    assert_channels(x, g, dim, count, spacing, wanted, device)
