@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import platform
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import demo
+from fusedact import demo, plotting
 
 
 def parser(doc: str | None, plot: str, seeds: Sequence[int], **counts: int) -> argparse.ArgumentParser:
@@ -66,22 +67,17 @@ def parameter_groups(network: nn.Module, weight_decay: float = 1e-2) -> list[dic
     return [{"params": weights, "weight_decay": weight_decay}, {"params": tables, "weight_decay": 0.0}]
 
 
-@torch.no_grad()
-def curves(act: fusedact.PWL, low: float, high: float, points: int = 401) -> tuple[Tensor, Tensor]:
-    """Inputs of shape (points,), and what each channel makes of them, (points, channels)."""
-    channels = max(p.shape[0] if p.dim() == 2 else 1 for p in (act.breakpoints, act.values))
-    x = torch.linspace(low, high, points, device=act.values.device)
-    return x.cpu(), act(x.unsqueeze(1).expand(-1, channels)).cpu()
-
-
-def draw_learned(axes: Any, act: fusedact.PWL, initial: fusedact.PWL, title: str, low: float, high: float) -> None:
-    """The curves of some channels, those that moved most and least among them, over the one that they began with."""
-    x, before = curves(initial, low, high)
-    _, after = curves(act, low, high)
+def draw_learned(axes: Any, act: fusedact.PWL, title: str, low: float, high: float) -> None:
+    """Up to five of the curves, from the one that moved least to the one that moved most, and that they began with."""
+    act = copy.deepcopy(act).cpu()
+    x, after, _ = plotting.curves(act, low, high)
+    act.reset_parameters()
+    _, before, _ = plotting.curves(act, low, high)
+    after, before = (y.reshape(len(x), -1) for y in (after, before))
     moved = (after - before).abs().mean(0).argsort()
     shown = moved[torch.linspace(0, len(moved) - 1, min(5, len(moved))).long()]
-    axes.plot(x, after[:, shown], linewidth=1.4)
-    axes.plot(x, before[:, 0], "k--", linewidth=1.6, label="before")
+    axes.plot(x.numpy(), after[:, shown].numpy(), linewidth=1.4)
+    axes.plot(x.numpy(), before[:, 0].numpy(), "k--", linewidth=1.6, label="before")
     axes.set(title=title, xlabel="x")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -91,7 +87,8 @@ def pictures(axes: Any, rows: Sequence[Tensor], title: str) -> None:
     """Rows of images with pixels from 0 to 1, as one picture."""
     lines = [torch.cat([F.pad(image.cpu(), (1, 1, 1, 1), value=0.3) for image in row.squeeze(1)], 1) for row in rows]
     axes.imshow(torch.cat(lines).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
-    axes.set(title=title, xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize="medium")
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:

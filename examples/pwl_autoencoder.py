@@ -10,7 +10,6 @@ same network with activations that stay as they began is beside it.
 
 from __future__ import annotations
 
-import copy
 import statistics
 from typing import Any
 
@@ -28,16 +27,8 @@ BATCH = 64
 
 def hidden(learn: bool) -> fusedact.PWL:
     """ReLU to begin with."""
-    return fusedact.PWL.from_function(
-        torch.relu,
-        -2.0,
-        2.0,
-        9,
-        left_slope=0.0,
-        right_slope=1.0,
-        learnable=learn,
-        num_parameters=HIDDEN if learn else 1,
-    )
+    count = HIDDEN if learn else 1
+    return fusedact.PWL.from_function("relu", -2.0, 2.0, 9, learnable=learn, num_parameters=count)
 
 
 def pixel(learn: bool) -> fusedact.PWL:
@@ -85,19 +76,19 @@ def trained(
 
 def draw(data: demo.Dataset, errors: dict[str, list[float]], networks: dict[str, Autoencoder]) -> Any:
     drawn, axes = common.figure(13, 6.5, 2, 3)
-    learned = copy.deepcopy(networks["learned"]).cpu()
-    begun = Autoencoder(data.train_x.shape[1], learned.encoder[-1].out_features, learn=True)
-    parts = (("encoder", learned.encoder[1], begun.encoder[1]), ("decoder", learned.decoder[1], begun.decoder[1]))
-    for panel, (name, act, initial) in zip(axes[0], parts, strict=False):
-        common.draw_learned(panel, act, initial, f"the {name}'s hidden layer, five units", -3.0, 3.0)
-    common.draw_learned(axes[0][2], learned.decoder[3], begun.decoder[3], "what makes pixels: monotone", -1.5, 2.5)
+    learned = networks["learned"].cpu()
+    for panel, name, act in zip(
+        axes[0], ("encoder", "decoder"), (learned.encoder[1], learned.decoder[1]), strict=False
+    ):
+        common.draw_learned(panel, act, f"the {name}'s hidden layer, five units", -3.0, 3.0)
+    common.draw_learned(axes[0][2], learned.decoder[3], "what makes pixels: monotone", -1.5, 2.5)
     axes[0][0].legend(loc="upper left", frameon=False)
     sample = data.test_x[:8]
     rows = [common.as_images(sample)]
     for network in networks.values():
         with torch.no_grad():
             rows.append(common.as_images(network.cpu()(sample)))
-    common.pictures(axes[1][0], rows, f"held out; through {' and '.join(networks)} activations")
+    common.pictures(axes[1][0], rows, f"held out; below through {', '.join(networks)}")
     for name, values in errors.items():
         axes[1][1].semilogy(values, label=name)
     axes[1][1].set(title="mean square error, held out", xlabel="epoch")

@@ -14,7 +14,6 @@ the same distribution.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from typing import Any
 import common
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import fusedact
 
@@ -36,17 +34,9 @@ PENALTY = 10.0
 CRITIC_STEPS = 4
 
 
-def learned(function: Callable[[Tensor], Tensor], left_slope: float) -> fusedact.PWL:
-    return fusedact.PWL.from_function(
-        function,
-        -2.0,
-        2.0,
-        9,
-        left_slope=left_slope,
-        right_slope=1.0,
-        learnable=("values", "slopes"),
-        num_parameters=HIDDEN,
-    )
+def learned(function: str, **parameters: float) -> fusedact.PWL:
+    chosen = ("values", "slopes")
+    return fusedact.PWL.from_function(function, -2.0, 2.0, 9, learnable=chosen, num_parameters=HIDDEN, **parameters)
 
 
 def layers(sizes: tuple[int, ...], activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -58,11 +48,11 @@ def layers(sizes: tuple[int, ...], activation: Callable[[], nn.Module]) -> nn.Se
 
 
 def critic(pixels: int) -> nn.Sequential:
-    return layers((pixels, HIDDEN, HIDDEN, 1), partial(learned, partial(F.leaky_relu, negative_slope=0.2), 0.2))
+    return layers((pixels, HIDDEN, HIDDEN, 1), partial(learned, "leaky_relu", negative_slope=0.2))
 
 
 def generator(pixels: int) -> nn.Sequential:
-    return layers((NOISE, HIDDEN, HIDDEN, pixels), partial(learned, torch.relu, 0.0)).append(nn.Sigmoid())
+    return layers((NOISE, HIDDEN, HIDDEN, pixels), partial(learned, "relu")).append(nn.Sigmoid())
 
 
 def slopes(judge: nn.Module, true: Tensor, made: Tensor) -> Tensor:
@@ -100,7 +90,6 @@ class Game:
         torch.manual_seed(seed)
         self.x = x
         self.judge, self.maker = critic(x.shape[1]).to(x.device), generator(x.shape[1]).to(x.device)
-        self.initial = copy.deepcopy(self.judge)
         adam = partial(torch.optim.AdamW, lr=1e-3, betas=(0.0, 0.9))
         self.judging, self.making = (adam(common.parameter_groups(n, 0.0)) for n in (self.judge, self.maker))
         self.noise = torch.randn(12, NOISE, device=x.device)
@@ -143,9 +132,8 @@ class Game:
 
 def draw(game: Game, history: History, true: Tensor) -> Any:
     drawn, axes = common.figure(13, 6.5, 2, 3)
-    first, last = (copy.deepcopy(n).cpu() for n in (game.initial, game.judge))
     for panel, i in zip(axes[0], (1, 3), strict=False):
-        common.draw_learned(panel, last[i], first[i], f"the critic's hidden layer {i // 2 + 1}, five units", -3, 3)
+        common.draw_learned(panel, game.judge[i], f"the critic's hidden layer {i // 2 + 1}, five units", -3, 3)
     axes[0][0].legend(loc="upper left", frameon=False)
     for panel, values, title in (
         (axes[0][2], history.distance, "how far apart the critic finds them"),
@@ -155,12 +143,12 @@ def draw(game: Game, history: History, true: Tensor) -> Any:
         panel.set(title=title, xlabel="step of the generator")
         panel.grid(alpha=0.25)
     rows = [common.as_images(i) for i in history.images.values()]
-    common.pictures(axes[1][0], rows, f"made of the same noise, after {', '.join(map(str, history.images))} steps")
+    common.pictures(axes[1][0], rows, f"made of one noise, after steps {', '.join(map(str, history.images))}")
     with torch.no_grad():
         made = game.maker(torch.randn(64, NOISE, device=game.x.device))
     rows = [common.as_images(half) for half in (*made.cpu().chunk(8), *true[:64].chunk(8))]
     rows = [torch.cat([a, b]) for a, b in zip(rows[:8], rows[8:], strict=True)]
-    common.pictures(axes[1][1], rows, "made; right half: true, held out")
+    common.pictures(axes[1][1], rows, "made; in the right half true, held out")
     return drawn
 
 

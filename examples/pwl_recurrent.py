@@ -10,7 +10,6 @@ sequence, so the gradients of its tables come from all of them.
 
 from __future__ import annotations
 
-import copy
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -28,16 +27,7 @@ BATCH = 64
 
 
 def learned_tanh() -> fusedact.PWL:
-    return fusedact.PWL.from_function(
-        torch.tanh,
-        -3.0,
-        3.0,
-        17,
-        left_slope=0.0,
-        right_slope=0.0,
-        learnable=("values", "slopes"),
-        num_parameters=HIDDEN,
-    )
+    return fusedact.PWL.from_function("tanh", -3.0, 3.0, 17, learnable=("values", "slopes"), num_parameters=HIDDEN)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "PWL, learned per unit": learned_tanh}
@@ -92,8 +82,7 @@ def trained(data: demo.Dataset, name: str, epochs: int, seed: int, device: str) 
 
 def draw(losses: dict[str, list[float]], network: Reader) -> Any:
     drawn, axes = common.figure(9, 3.8, 1, 2)
-    act = copy.deepcopy(network.activation).cpu()
-    common.draw_learned(axes[0][0], act, learned_tanh(), "what five of the 64 units learned", -4.5, 4.5)
+    common.draw_learned(axes[0][0], network.activation, "what five of the 64 units learned", -4.5, 4.5)
     axes[0][0].legend(loc="upper left", frameon=False)
     for name, values in losses.items():
         axes[0][1].semilogy(range(1, len(values) + 1), values, label=name)
