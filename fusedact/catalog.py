@@ -764,7 +764,7 @@ register(
         name="pwl",
         module="PWL",
         kind="piecewise",
-        summary="Piecewise-linear function with fixed tables.",
+        summary="Piecewise-linear function, fixed or learned.",
         formula="linear between the points (breakpoint, value), with the given slopes outside",
         limits=(
             "At a breakpoint the gradient is the adjacent slope of smaller magnitude, the right one if both are equal. "

@@ -37,8 +37,15 @@ class Points(NamedTuple):
         return Table(tables.prepare(*self, plan, dtype), self.breakpoints.shape[-1], plan, channel_dim)
 
 
-def apply(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:
-    """The function at x; gradients go to x and to those tables that require one."""
+def apply(owner: str, x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:
+    """The function at x; gradients go to x and to those tables that require one.
+
+    Raises:
+        TypeError: if a tensor is a DTensor, whose elements tables cannot be gathered for.
+    """
+    for t in (x, *points):
+        if compat.is_distributed(t):
+            raise TypeError(f"{owner}: learned tables are for plain tensors, got a DTensor; use its to_local()")
     tensors = [t for t in points if isinstance(t, Tensor)]
     path = choose(registry.get("pwl"), x, tensors, False)
     if path.kind == "formula" or compat.transforms_active():

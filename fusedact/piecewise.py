@@ -109,7 +109,7 @@ def pwl(
         if is_compiling():
             y = learned.compiled(x, points, channel_dim)
         else:
-            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
+            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(OWNER, x, points, how, channel_dim)
         return x.copy_(y) if inplace else y
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):

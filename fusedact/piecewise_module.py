@@ -78,6 +78,8 @@ class PWL(TableParameters):
     """
 
     inplace: bool
+    # How many functions it holds: 1, or one for each channel.
+    num_parameters: int
     # The first tables' largest distance from the function that `from_function` was given, and the root of the mean
     # square one; None for other tables.
     fitting_error: float | None
@@ -127,6 +129,7 @@ class PWL(TableParameters):
         self._hold(OWNER, (b, v, left, right), chosen, channels, monotone, bound, min_gap, device)
         self.channel_dim = check_channel_dim(OWNER, channel_dim)
         self.inplace = inplace
+        self.num_parameters = channels
         self.fitting_error = self.fitting_rms = None
         self._prepared: tuple[Any, list[Tensor], Table] | None = None
         self._planned: tuple[Any, Tensor, Plan] | None = None
@@ -254,13 +257,8 @@ class PWL(TableParameters):
                 f"got a tensor on {input.device}"
             )
         if self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored):
-            return learned.apply(input, self._points(), self._plan(), self.channel_dim)
+            return learned.apply(OWNER, input, self._points(), self._plan(), self.channel_dim)
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
-
-    @property
-    def num_parameters(self) -> int:
-        """How many functions it holds: 1, or one for each channel."""
-        return table_checks.rows_of(*self._points())
 
     @property
     def spec(self) -> ActivationSpec:

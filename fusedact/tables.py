@@ -382,7 +382,9 @@ class Table:
 
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
         """The function at x, differentiable."""
-        if self.channel_dim is None and type(x) not in (Tensor, Parameter) and compat.holds_numbers(self.data):
+        subclass = self.channel_dim is None and type(x) not in (Tensor, Parameter)
+        # With numbers, which do not learn.
+        if subclass and not self.data.requires_grad and compat.holds_numbers(self.data):
             return self._compared(x)
         index = self.index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
