@@ -96,8 +96,8 @@ def draw(data: demo.Dataset, errors: dict[str, list[float]], networks: dict[str,
     axes[1][1].grid(alpha=0.25)
     with torch.no_grad():
         codes = learned.encoder(data.test_x)
-    dots = axes[1][2].scatter(*codes[:, :2].T.numpy(), c=data.test_y.numpy(), cmap="tab10", s=8)
-    axes[1][2].set(title="the first two numbers of the code", xticks=[], yticks=[])
+    dots = axes[1][2].scatter(codes[:, 0].numpy(), codes[:, -1].numpy(), c=data.test_y.numpy(), cmap="tab10", s=8)
+    axes[1][2].set(title="the first and the last number of the code", xticks=[], yticks=[])
     drawn.colorbar(dots, ax=axes[1][2], ticks=range(10))
     return drawn
 
