@@ -14,8 +14,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import compat, learned, ops, registry, table_checks, tables
 from .checks import check_input
-from .learned import Points
-from .tables import Plan, Table
+from .learned import Finder, Points
+from .tables import SEARCH, Table
 
 __all__ = ["Numbers", "check_channels", "pwl"]
 
@@ -104,13 +104,14 @@ def pwl(
         table_checks.check_tables(OWNER, b, v, (left, right))
     points = Points(b, v, left, right)
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
-    how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)
-    if plain or learns:
-        if is_compiling():
-            y = learned.compiled(x, points, channel_dim)
-        else:
-            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(OWNER, x, points, how, channel_dim)
+    if plain:
+        compiling = is_compiling()
+        y = learned.compiled(x, points, channel_dim) if compiling else learned.formula(x, points, SEARCH, channel_dim)
         return x.copy_(y) if inplace else y
+    if learns:
+        y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
+        return x.copy_(y) if inplace else y
+    how = tables.plan(b, v) if known else SEARCH
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
@@ -133,27 +134,27 @@ def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> b
     return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)
 
 
-# Plans for breakpoints beside which values learn, by what they were made of; a weak reference, where that is a tensor.
-_plans: dict[Any, tuple[Any, Plan]] = {}
+# For breakpoints beside which values learn, by what they were made of; a weak reference, where that is a tensor.
+_finders: dict[Any, tuple[Any, Finder]] = {}
 
 
-def _plan(source: Numbers, breakpoints: Tensor) -> Plan:
+def _finder(source: Numbers, breakpoints: Tensor) -> Finder:
     """How the segments of a learned table are found: its values change, so whatever they are."""
     if breakpoints.requires_grad:
-        return tables.SEARCH
-    key = _plan_key(source)
-    found = _plans.get(key) if key is not None else None
+        return learned.SEARCHING
+    key = _finder_key(source)
+    found = _finders.get(key) if key is not None else None
     if found is None or (found[0] is not None and found[0]() is not source):
-        found = weakref.ref(source) if isinstance(source, Tensor) else None, tables.plan(breakpoints)
+        found = weakref.ref(source) if isinstance(source, Tensor) else None, Finder(tables.plan(breakpoints))
         if key is not None:
             with _lock:
-                if len(_plans) >= _CACHED:
-                    del _plans[next(iter(_plans))]
-                _plans[key] = found
+                if len(_finders) >= _CACHED:
+                    del _finders[next(iter(_finders))]
+                _finders[key] = found
     return found[1]
 
 
-def _plan_key(source: Numbers) -> Any:
+def _finder_key(source: Numbers) -> Any:
     """What a plan depends on; None if it cannot be told."""
     if isinstance(source, Tensor):
         version = compat.version(source)

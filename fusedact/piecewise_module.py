@@ -15,12 +15,12 @@ from . import compat, fitting, learned, ops, registry, table_checks, tables
 from .checks import check_channel_dim, check_input, check_number
 from .drawing import draw_tables
 from .export import plain_module
-from .learned import Points
+from .learned import Finder, Points
 from .piecewise import Numbers, check_channels
 from .registry import ActivationSpec
 from .simplification import needed_breakpoints
 from .table_parameters import TableParameters, chosen_tables
-from .tables import Plan, Table
+from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ class PWL(TableParameters):
         self.num_parameters = channels
         self.fitting_error = self.fitting_rms = None
         self._prepared: tuple[Any, list[Tensor], Table] | None = None
-        self._planned: tuple[Any, Tensor, Plan] | None = None
+        self._planned: tuple[Any, Tensor, Finder] | None = None
 
     # ----- constructors
 
@@ -257,7 +257,7 @@ class PWL(TableParameters):
                 f"got a tensor on {input.device}"
             )
         if self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored):
-            return learned.apply(OWNER, input, self._points(), self._plan(), self.channel_dim)
+            return learned.apply(OWNER, input, self._points(), self._finder(), self.channel_dim)
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
 
     @property
@@ -268,14 +268,14 @@ class PWL(TableParameters):
     def _points(self) -> Points:
         return Points(self.breakpoints, self.values, self.left_slope, self.right_slope)
 
-    def _plan(self) -> Plan:
+    def _finder(self) -> Finder:
         """How segments are found while values change; asked of the tables' device once."""
         if "breakpoints" in self.learnable or not compat.holds_numbers(self.breakpoints):
-            return tables.SEARCH
+            return learned.SEARCHING
         version, found = compat.version(self.breakpoints), self._planned
         if found is None or found[1] is not self.breakpoints or found[0] != version:
             table_checks.check_breakpoints(OWNER, self.breakpoints)
-            self._planned = found = version, self.breakpoints, tables.plan(self.breakpoints)
+            self._planned = found = version, self.breakpoints, Finder(tables.plan(self.breakpoints))
         return found[2]
 
     def _table(self, dtype: torch.dtype) -> Table:

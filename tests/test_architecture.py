@@ -21,7 +21,7 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "tables", "large_pages", "pieces", "table_sums", "execution"),
+    *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "ops", "learned"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
