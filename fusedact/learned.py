@@ -45,16 +45,20 @@ class Finder:
         self.plan = plan
         self._grids: dict[Any, Grid] = {}
 
-    def table(self, x: Tensor, points: Points, channel_dim: int) -> Table:
+    def table(self, x: Tensor, points: Points, channel_dim: int, path: Path) -> Table:
         """What an evaluation at x needs; breakpoints are those that the plan was made for."""
-        if not x.is_cpu or points.breakpoints.requires_grad or compat.dispatch_mode_active():
+        if compat.dispatch_mode_active():
+            return points.table(x, self.plan, channel_dim)
+        if path.kind == "triton":
+            rows = execution.table_rows(*points, self.plan)
+            return Table(rows, points.breakpoints.shape[-1], self.plan, channel_dim)
+        if not x.is_cpu or points.breakpoints.requires_grad:
             return points.table(x, self.plan, channel_dim)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        rows = table_checks.rows_of(*points)
-        found = self._grids.get((dtype, rows, channel_dim))
+        key = dtype, table_checks.rows_of(*points), channel_dim
+        found = self._grids.get(key)
         if found is None:
-            found = Grid(points.breakpoints.detach(), self.plan, dtype, rows, channel_dim)
-            self._grids[dtype, rows, channel_dim] = found
+            found = self._grids[key] = Grid(points.breakpoints.detach(), self.plan, *key)
         return found.table(*points[1:])
 
 
@@ -128,7 +132,7 @@ class _Learned(Function):
     @staticmethod
     def forward(ctx: Any, path: Path, finder: Finder, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
         ctx.path, ctx.plan, ctx.channel_dim = path, finder.plan, channel_dim
-        ctx.table = table = finder.table(x, Points(*points), channel_dim)
+        ctx.table = table = finder.table(x, Points(*points), channel_dim, path)
         ctx.numbers = [None if isinstance(p, Tensor) else p for p in points]
         ctx.save_for_backward(x, *(p for p in points if isinstance(p, Tensor)))
         call = Call(table.spec, path)

@@ -24,6 +24,7 @@ class Activation(nn.Module):
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
         num_parameters, channel_dim, bounds, device, dtype: of learnable parameters, as for the class of that name.
         inplace: overwrite the input.
+        save: what is kept for backward: a policy that the activation can serve; see `fusedact.save_policy`.
         parameters: of the activation, by name; the defaults otherwise.
 
     Raises:
@@ -34,7 +35,8 @@ class Activation(nn.Module):
     Activation('relu_sigmoid', threshold=0.1)
     """
     inplace: bool
-    def __init__(self, name: str, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, inplace: bool = False, device: Any = None, dtype: torch.dtype | None = None, **parameters: Any) -> None: ...
+    save: str
+    def __init__(self, name: str, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, inplace: bool = False, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto', **parameters: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 def create(name: str, **arguments: Any) -> nn.Module:
@@ -70,6 +72,7 @@ class ReLUSigmoid(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -87,7 +90,8 @@ class ReLUSigmoid(nn.Module):
     """
     threshold: float | nn.Parameter
     inplace: bool
-    def __init__(self, threshold: float = 0.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, threshold: float = 0.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ELU(nn.Module):
@@ -108,6 +112,7 @@ class ELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -125,7 +130,8 @@ class ELU(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SELU(nn.Module):
@@ -137,12 +143,14 @@ class SELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SELU()
     SELU()
@@ -150,7 +158,8 @@ class SELU(nn.Module):
     Source: torch.nn.functional.selu; Klambauer et al., 2017, arXiv:1706.02515.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class PReLU(nn.Module):
@@ -168,6 +177,7 @@ class PReLU(nn.Module):
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -185,7 +195,8 @@ class PReLU(nn.Module):
     """
     weight: float | nn.Parameter
     inplace: bool
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None) -> None: ...
+    save: str
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Swish(nn.Module):
@@ -206,6 +217,7 @@ class Swish(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -223,7 +235,8 @@ class Swish(nn.Module):
     """
     beta: float | nn.Parameter
     inplace: bool
-    def __init__(self, beta: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, beta: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLU(nn.Module):
@@ -235,12 +248,14 @@ class ReLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLU()
     ReLU()
@@ -248,7 +263,8 @@ class ReLU(nn.Module):
     Source: torch.nn.functional.relu; Nair, Hinton, 2010.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLU6(nn.Module):
@@ -260,12 +276,14 @@ class ReLU6(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLU6()
     ReLU6()
@@ -273,7 +291,8 @@ class ReLU6(nn.Module):
     Source: torch.nn.functional.relu6; Krizhevsky, 2010.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class LeakyReLU(nn.Module):
@@ -294,6 +313,7 @@ class LeakyReLU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -311,7 +331,8 @@ class LeakyReLU(nn.Module):
     """
     negative_slope: float | nn.Parameter
     inplace: bool
-    def __init__(self, negative_slope: float = 0.01, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class CELU(nn.Module):
@@ -332,6 +353,7 @@ class CELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -349,7 +371,8 @@ class CELU(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELU(nn.Module):
@@ -362,12 +385,14 @@ class GELU(nn.Module):
     Args:
         approximate: how erf is computed; 'none' or 'tanh'.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.GELU()
     GELU(approximate='none')
@@ -375,7 +400,8 @@ class GELU(nn.Module):
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, approximate: str = 'none', inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, approximate: str = 'none', inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELUTanh(nn.Module):
@@ -387,12 +413,14 @@ class GELUTanh(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.GELUTanh()
     GELUTanh()
@@ -400,7 +428,8 @@ class GELUTanh(nn.Module):
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SiLU(nn.Module):
@@ -412,12 +441,14 @@ class SiLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SiLU()
     SiLU()
@@ -425,7 +456,8 @@ class SiLU(nn.Module):
     Source: torch.nn.functional.silu; Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Mish(nn.Module):
@@ -437,12 +469,14 @@ class Mish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Mish()
     Mish()
@@ -450,7 +484,8 @@ class Mish(nn.Module):
     Source: torch.nn.functional.mish; Misra, 2019, arXiv:1908.08681.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softplus(nn.Module):
@@ -472,6 +507,7 @@ class Softplus(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -490,7 +526,8 @@ class Softplus(nn.Module):
     beta: float | nn.Parameter
     threshold: float | nn.Parameter
     inplace: bool
-    def __init__(self, beta: float = 1.0, threshold: float = 20.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class LogSigmoid(nn.Module):
@@ -502,12 +539,14 @@ class LogSigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.LogSigmoid()
     LogSigmoid()
@@ -515,7 +554,8 @@ class LogSigmoid(nn.Module):
     Source: torch.nn.functional.logsigmoid
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Sigmoid(nn.Module):
@@ -527,12 +567,14 @@ class Sigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Sigmoid()
     Sigmoid()
@@ -540,7 +582,8 @@ class Sigmoid(nn.Module):
     Source: torch.nn.functional.sigmoid
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Tanh(nn.Module):
@@ -552,12 +595,14 @@ class Tanh(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Tanh()
     Tanh()
@@ -565,7 +610,8 @@ class Tanh(nn.Module):
     Source: torch.nn.functional.tanh
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardtanh(nn.Module):
@@ -587,6 +633,7 @@ class Hardtanh(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -605,7 +652,8 @@ class Hardtanh(nn.Module):
     min_val: float | nn.Parameter
     max_val: float | nn.Parameter
     inplace: bool
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardsigmoid(nn.Module):
@@ -617,12 +665,14 @@ class Hardsigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Hardsigmoid()
     Hardsigmoid()
@@ -630,7 +680,8 @@ class Hardsigmoid(nn.Module):
     Source: torch.nn.functional.hardsigmoid; Howard et al., 2019, arXiv:1905.02244.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardswish(nn.Module):
@@ -642,12 +693,14 @@ class Hardswish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Hardswish()
     Hardswish()
@@ -655,7 +708,8 @@ class Hardswish(nn.Module):
     Source: torch.nn.functional.hardswish; Howard et al., 2019, arXiv:1905.02244.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softsign(nn.Module):
@@ -667,12 +721,14 @@ class Softsign(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Softsign()
     Softsign()
@@ -680,7 +736,8 @@ class Softsign(nn.Module):
     Source: torch.nn.functional.softsign
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Tanhshrink(nn.Module):
@@ -692,12 +749,14 @@ class Tanhshrink(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Tanhshrink()
     Tanhshrink()
@@ -705,7 +764,8 @@ class Tanhshrink(nn.Module):
     Source: torch.nn.functional.tanhshrink
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softshrink(nn.Module):
@@ -726,6 +786,7 @@ class Softshrink(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -743,7 +804,8 @@ class Softshrink(nn.Module):
     """
     lambd: float | nn.Parameter
     inplace: bool
-    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardshrink(nn.Module):
@@ -756,6 +818,7 @@ class Hardshrink(nn.Module):
     Args:
         lambd: how near.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -771,7 +834,8 @@ class Hardshrink(nn.Module):
     """
     lambd: float | nn.Parameter
     inplace: bool
-    def __init__(self, lambd: float = 0.5, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Threshold(nn.Module):
@@ -793,6 +857,7 @@ class Threshold(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -811,7 +876,8 @@ class Threshold(nn.Module):
     threshold: float | nn.Parameter
     value: float | nn.Parameter
     inplace: bool
-    def __init__(self, threshold: float, value: float, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, threshold: float, value: float, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Identity(nn.Module):
@@ -824,6 +890,7 @@ class Identity(nn.Module):
     Args:
         args: ignored.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
         kwargs: ignored.
 
     Shape:
@@ -831,6 +898,7 @@ class Identity(nn.Module):
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Identity()
     Identity()
@@ -838,7 +906,8 @@ class Identity(nn.Module):
     Source: torch.nn.Identity
     """
     inplace: bool
-    def __init__(self, *args: Any, inplace: bool = False, **kwargs: Any) -> None: ...
+    save: str
+    def __init__(self, *args: Any, inplace: bool = False, save: str = 'auto', **kwargs: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLUSquared(nn.Module):
@@ -850,12 +919,14 @@ class ReLUSquared(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLUSquared()
     ReLUSquared()
@@ -863,7 +934,8 @@ class ReLUSquared(nn.Module):
     Source: So et al., 2021, arXiv:2109.08668.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class StarReLU(nn.Module):
@@ -885,6 +957,7 @@ class StarReLU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -903,7 +976,8 @@ class StarReLU(nn.Module):
     scale: float | nn.Parameter
     bias: float | nn.Parameter
     inplace: bool
-    def __init__(self, scale: float = 0.8944, bias: float = -0.4472, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, scale: float = 0.8944, bias: float = -0.4472, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class QuickGELU(nn.Module):
@@ -915,12 +989,14 @@ class QuickGELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.QuickGELU()
     QuickGELU()
@@ -928,7 +1004,8 @@ class QuickGELU(nn.Module):
     Source: Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ClippedGELU(nn.Module):
@@ -950,6 +1027,7 @@ class ClippedGELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -968,7 +1046,8 @@ class ClippedGELU(nn.Module):
     min_val: float | nn.Parameter
     max_val: float | nn.Parameter
     inplace: bool
-    def __init__(self, min_val: float = -10.0, max_val: float = 10.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, min_val: float = -10.0, max_val: float = 10.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Laplace(nn.Module):
@@ -990,6 +1069,7 @@ class Laplace(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1008,7 +1088,8 @@ class Laplace(nn.Module):
     mu: float | nn.Parameter
     sigma: float | nn.Parameter
     inplace: bool
-    def __init__(self, mu: float = 0.707107, sigma: float = 0.282095, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, mu: float = 0.707107, sigma: float = 0.282095, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class XIELU(nn.Module):
@@ -1029,6 +1110,7 @@ class XIELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1049,7 +1131,8 @@ class XIELU(nn.Module):
     beta: float | nn.Parameter
     eps: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Snake(nn.Module):
@@ -1070,6 +1153,7 @@ class Snake(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1087,7 +1171,8 @@ class Snake(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Squareplus(nn.Module):
@@ -1108,6 +1193,7 @@ class Squareplus(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1125,7 +1211,8 @@ class Squareplus(nn.Module):
     """
     b: float | nn.Parameter
     inplace: bool
-    def __init__(self, b: float = 4.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, b: float = 4.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class HardMish(nn.Module):
@@ -1137,12 +1224,14 @@ class HardMish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.HardMish()
     HardMish()
@@ -1150,7 +1239,8 @@ class HardMish(nn.Module):
     Source: timm; hardswish with other constants.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SqrtSoftplus(nn.Module):
@@ -1162,12 +1252,14 @@ class SqrtSoftplus(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SqrtSoftplus()
     SqrtSoftplus()
@@ -1175,7 +1267,8 @@ class SqrtSoftplus(nn.Module):
     Source: transformers.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class TeLU(nn.Module):
@@ -1187,12 +1280,14 @@ class TeLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.TeLU()
     TeLU()
@@ -1200,7 +1295,8 @@ class TeLU(nn.Module):
     Source: Fernandez, Mali, 2024, arXiv:2412.20269.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Serf(nn.Module):
@@ -1212,12 +1308,14 @@ class Serf(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Serf()
     Serf()
@@ -1225,7 +1323,8 @@ class Serf(nn.Module):
     Source: Nag, Bhattacharyya, 2021, arXiv:2108.09598.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Erf(nn.Module):
@@ -1237,12 +1336,14 @@ class Erf(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Erf()
     Erf()
@@ -1250,7 +1351,8 @@ class Erf(nn.Module):
     Source:
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...

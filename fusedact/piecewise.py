@@ -15,6 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import compat, learned, ops, registry, table_checks, tables
 from .checks import check_input
 from .learned import Finder, Points
+from .saving import check_save
 from .tables import SEARCH, Table
 
 __all__ = ["Numbers", "check_channels", "pwl"]
@@ -41,6 +42,7 @@ def pwl(
     channel_dim: int = 1,
     check: bool = False,
     inplace: bool = False,
+    save: str = "auto",
 ) -> Tensor:
     """Piecewise-linear function: linear between the points (breakpoint, value), with the given slopes outside.
 
@@ -61,6 +63,8 @@ def pwl(
         check: check tables on a GPU too, which waits for the device. Sequences and tables on a CPU always are, except
             under a compiler, which cannot ask for numbers.
         inplace: overwrite x.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`. "bits" keeps the number of
+            the segment in 1, 2, 4 or 8 bits, for a table of up to 255 breakpoints that all channels share.
 
     Returns:
         tensor of x's shape, dtype and layout. Tables that require a gradient get theirs in the same pass as x.
@@ -75,16 +79,17 @@ def pwl(
     Source: numpy.interp, with slopes outside; as an activation, Zhou et al., 2021, arXiv:2104.03693.
     """
     if has_torch_function_unary(x):
-        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace}
+        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace, "save": save}
         return handle_torch_function(pwl, (x,), x, breakpoints, values, left_slope, right_slope, **arguments)
     check_input(SPEC, x)
+    check_save("", SPEC, save)
     sources = (breakpoints, values, left_slope, right_slope)
     key = None if is_compiling() or compat.transforms_active() else _key(x, channel_dim, sources)
     if key is not None:
         found = _cache.get(key)
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
             check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
-            return ops.apply(found[1].spec, x, (), inplace)
+            return ops.apply(found[1].spec, x, (), inplace, save=save)
     b, v = (
         table_checks.as_table(OWNER, name, t, x.device)
         for name, t in (("breakpoints", breakpoints), ("values", values))
@@ -109,6 +114,8 @@ def pwl(
         y = learned.compiled(x, points, channel_dim) if compiling else learned.formula(x, points, SEARCH, channel_dim)
         return x.copy_(y) if inplace else y
     if learns:
+        if save == "bits":
+            raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
         y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
         return x.copy_(y) if inplace else y
     how = tables.plan(b, v) if known else SEARCH
@@ -119,7 +126,7 @@ def pwl(
             if len(_cache) >= _CACHED:
                 del _cache[next(iter(_cache))]
             _cache[key] = references, table
-    return ops.apply(table.spec, x, (), inplace)
+    return ops.apply(table.spec, x, (), inplace, save=save)
 
 
 pwl.spec = SPEC  # type: ignore[attr-defined]

@@ -172,6 +172,7 @@ def prepare(
 ) -> Tensor:
     """The rows of `fusedact.tables.prepare` in fp32, without a graph and in one launch."""
     channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    channels = max([channels, *(s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor))])
     count = breakpoints.shape[-1]
     size = 1 << count.bit_length()
     length = 8 + 7 * size + (cells + 2 if kind == "bucket" else 0)
@@ -185,7 +186,7 @@ def prepare(
         n for t in (breakpoints, values) for n in (t.stride(0) if t.dim() == 2 and t.shape[0] > 1 else 0, t.stride(-1))
     )
     tensors = (breakpoints, values, rows)
-    constants = (kinds, kind, cells if kind == "bucket" else 0, count, size, length, CELLS_AT_ONCE)
+    constants = (*kinds, kind, cells if kind == "bucket" else 0, count, size, length, CELLS_AT_ONCE)
     key = launch._strided_key("pwl_rows", tensors, strides, slopes, *constants)
     launch._run(piecewise_rows.rows_kernel, channels, key, *tensors, *strides, slopes, *constants)
     return rows

@@ -55,7 +55,8 @@ def rows_kernel(
     v_row,
     v_stride,
     slopes,
-    SLOPES: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
     KIND: tl.constexpr,
     CELLS: tl.constexpr,
     COUNT: tl.constexpr,
@@ -70,7 +71,7 @@ def rows_kernel(
     out = rows_ptr + row.to(tl.int64) * LENGTH
     low, high = _entry(b, 0, b_stride), _entry(b, COUNT - 1, b_stride)
     one = low * 0.0 + 1.0
-    left, right = _outer(slopes[0], row, one, SLOPES[0]), _outer(slopes[1], row, one, SLOPES[1])
+    left, right = _outer(slopes[0], row, one, LEFT), _outer(slopes[1], row, one, RIGHT)
 
     if KIND == "uniform":
         scale = one * (COUNT - 1) / (high - low) if COUNT > 1 else one
@@ -121,6 +122,6 @@ def rows_kernel(
             edge = low + (cell.to(tl.float64) - 1.01) / scale
             first = tl.zeros([BLOCK], tl.int32)
             for k in range(COUNT):
-                turn = _turn(k, b, v, b_stride, v_stride, left, right, COUNT)
-                first += (turn.to(tl.float64) <= edge).to(tl.int32)
+                begins = _turn(k, b, v, b_stride, v_stride, left, right, COUNT)
+                first += (begins.to(tl.float64) <= edge).to(tl.int32)
             tl.store(out + 8 + 7 * SIZE + cell, first.to(tl.float32), mask=cell < CELLS + 2)

@@ -97,12 +97,13 @@ def assert_sums(sums: Tensor, g: Tensor, x: Tensor, b: Tensor, table: tables.Tab
             torch.testing.assert_close(entry, total, equal_nan=True)
 
 
+HALVES = {"values": torch.bfloat16, "lines": torch.float16}
 ALL = [
     (count, dtype, spacing, wanted)
     for count in (1, 2, 3, 8, 16, 17)
-    for dtype in (torch.float32, torch.bfloat16, torch.float16)
     for spacing in ("even", "uneven")
     for wanted in ("values", "lines")
+    for dtype in (torch.float32, HALVES[wanted])
 ]
 # The interpreter takes its time.
 LARGE = [
@@ -121,7 +122,7 @@ LARGE = [
 def test_sums(count, dtype, spacing, wanted, device):
     b = breakpoints(count, spacing)
     table, given = prepared(b)
-    x, g = inputs(b, dtype, 2500 if count < 64 else 300)
+    x, g = inputs(b, dtype, 2100 if count < 16 else 500 if count < 64 else 300)
     dx, sums = run(g, x, table, given, wanted, device=device)
     assert sums.dtype == torch.float64
     assert_sums(sums, g, x, b, table, wanted)
@@ -166,8 +167,7 @@ def assert_channels(x, g, dim, count, spacing, wanted, device, g_given=None):
     ("count", "dtype", "spacing", "wanted"),
     [
         (5, torch.bfloat16, "even", "values"),
-        (9, torch.float32, "even", "values"),
-        (9, torch.bfloat16, "uneven", "values"),
+        (9, torch.float32, "uneven", "values"),
         (4, torch.float32, "uneven", "lines"),
     ],
     ids=str,
@@ -229,8 +229,7 @@ SPECIAL = [
     ("count", "dtype", "spacing", "wanted"),
     [
         *((4, torch.bfloat16, "even", "values"), (4, torch.float32, "uneven", "lines")),
-        *((9, torch.float32, "even", "values"), (9, torch.float16, "uneven", "values")),
-        (50, torch.float32, "even", "values"),
+        *((9, torch.float16, "uneven", "values"), (50, torch.float32, "even", "values")),
     ],
     ids=str,
 )
