@@ -422,8 +422,13 @@ class Table:
             index = self._even_index(x, self.even, spare)
         else:
             index = self.index(x, beside, spare)
-        low, high = cast("Any", beside[2:4] if beside else self._bounds)
-        y = torch.clamp(x, low, high, out=out)
+        if beside:
+            # Beside tensors clamp takes three times as long.
+            y = torch.maximum(x, beside[2], out=out)
+            torch.minimum(y, beside[3], out=y)
+        else:
+            low, high = self._bounds
+            y = torch.clamp(x, low, high, out=out)
         if spare is no_spare:
             y.sub_(gathered(self._anchors, index))
             return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
