@@ -137,13 +137,17 @@ def test_gallery_is_finite_and_keeps_nan(name):
 
 
 def assert_alike(figures):
-    """Half is kept, with a bit at most; and the losses of the last steps differ less than between seeds."""
+    """Half is kept, with a bit at most; the losses of the last steps, and accuracies, differ less than seeds do."""
     for name, kept in figures["kept"].items():
         assert 0.5 <= kept["output"] / kept["input"] <= 0.5 + 1 / 32, name
         last = {p: [statistics.mean(steps[-10:]) for steps in s] for p, s in figures["losses"][name].items()}
         between = [abs(a - b) for a, b in zip(last["input"], last["output"], strict=True)]
         spread = statistics.stdev(last["input"]) if len(last["input"]) > 1 else 0.01
         assert max(between) < spread, name
+        right = figures["digits"][name]
+        between = [abs(a - b) for a, b in zip(right["input"], right["output"], strict=True)]
+        spread = statistics.stdev(right["input"]) if len(right["input"]) > 1 else 0.01
+        assert max(between) < spread and min(right["input"]) > 0.8, name
 
 
 def test_saving(tmp_path):
