@@ -26,7 +26,8 @@ def _functions(device: str) -> tuple[Any, Any]:
         "activation": launch._device_function(device),
         "activation_backward": launch._device_function(f"{device}_backward"),
     }
-    return _around(gated.gated, **pair), _around(gated.gated_backward, **pair)
+    both = gated.BOTH.get(device) or _around(gated.both, **pair)
+    return _around(gated.gated, **pair), _around(gated.gated_backward, activation_both=both)
 
 
 def forward(

@@ -188,6 +188,23 @@ def test_extremes(device):
         torch.testing.assert_close(FF.gated(x, gate, name), expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [BF16, FP16], ids=str)
+def test_silu_of_every_half(dtype, device):
+    """What shares the quotient, in both tails and at infinities."""
+    gate = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    gate = gate[~gate.isnan()].to(device).requires_grad_()
+    one = torch.ones_like(gate).requires_grad_()
+    value, slope = torch.autograd.grad(FF.gated(one, gate), (one, gate), torch.ones_like(gate))
+    z = gate.detach().cpu().double()
+    s = torch.sigmoid(z)
+    finite = z.isfinite()
+    true = torch.where(z == -math.inf, 0.0, z * s), torch.where(finite, s + z * s * (1 - s), (z > 0).double())
+    eps, least = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    for got, expected, atol in zip((value, slope), true, (0.0, 2**-21), strict=True):
+        got, expected = got.cpu().double(), expected.to(dtype).double()
+        torch.testing.assert_close(got, expected, rtol=1.01 * eps, atol=atol + 1.01 * least)
+
+
 def test_hardly_any_elements(launches, device):
     x = torch.empty(0, 4, device=device, requires_grad=True)
     beta = torch.ones(4, device=device, requires_grad=True)
