@@ -1,7 +1,7 @@
 """Counts what the kernels of gated activations execute, without a device: `python -m bench.gated_ledger`.
 
 Of two tensors, and of one whose gates are found in two ways. All instructions count, divided by the elements of the
-result that a thread makes; of two tensors the last block's path, which others do not take, does not.
+result that a thread makes, but those of the last block's path, which others do not take.
 `--write` keeps the figures in bench/results/gated_ledger.csv, `--check` exits with 1 if one is worse than what is kept.
 """
 
@@ -61,17 +61,28 @@ def compiled(
     return kernel, launched.grid
 
 
+def elements_of(kernel: Any, target: str, grid: tuple[int, ...]) -> int:
+    """The elements of the result that a thread makes."""
+    return ROWS * COLUMNS // grid[0] // (kernel.metadata.num_warps * aot.TARGETS[target].warp_size)
+
+
+def way_of(kernel: Any, direction: str, dtype: str, target: str, grid: tuple[int, ...]) -> disassembly.Way:
+    """What a thread executes for a whole block."""
+    elements = elements_of(kernel, target, grid)
+    stored = elements * DTYPES[dtype].itemsize * (1 if direction == "forward" else 2)
+    return disassembly.whole_block(ledger._read(kernel)[0], stored, elements)
+
+
 def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
     """Compile a kernel as the launcher does, and count."""
     made, grid = compiled(*KERNELS[kernel], direction, DTYPES[dtype], target)
-    elements = ROWS * COLUMNS // grid[0] // (made.metadata.num_warps * aot.TARGETS[target].warp_size)
     code, registers, spills = ledger._read(made)
     issued: float = len(code)
     if "strided" not in made.name:
-        stored = elements * DTYPES[dtype].itemsize * (1 if direction == "forward" else 2)
-        way = disassembly.whole_block(code, stored, elements)
+        way = way_of(made, direction, dtype, target, grid)
         issued = len(way.prologue) + sum(times for _, times in way.rest)
-    return Row(kernel, COLUMNS, direction, dtype, target, round(issued / elements, 2), registers, spills)
+    each = round(issued / elements_of(made, target, grid), 2)
+    return Row(kernel, COLUMNS, direction, dtype, target, each, registers, spills)
 
 
 def cases() -> Iterator[tuple[str, str, str, str]]:

@@ -1,4 +1,5 @@
-"""A value times an activated gate: functions for the pointwise templates, around an activation's device functions.
+"""A value times an activated gate: functions for the pointwise templates, around an activation's device functions; and
+a template for gates and values in turn, which as two strided tensors would take an access for each element.
 
 `activation`, `activation_backward` and `activation_both` stand for functions that launch_gated.py puts in their places.
 """
@@ -7,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .device_math import LOG2_E, reciprocal_positive
+from .elementwise import _load_parameters, _store_partial_sums
 from .gates import silu, silu_backward
 from .normal import SHRINK_HALVES
 
@@ -57,3 +59,89 @@ def silu_both(g, x, params, precise: tl.constexpr):
 
 # Where sharing takes a function of its own.
 BOTH = {"silu": silu_both}
+
+
+def launch_metadata(grid, kernel, args):
+    """What a profiler shows of a launch: the kernel, and the bytes moved."""
+    moved = 5 if args["BACKWARD"] else 3
+    return {
+        "name": f"{args['FUNCTION'].__name__}_{kernel.name}",
+        "bytes": args["n"] * moved * args["packed_ptr"].element_size(),
+    }
+
+
+@triton.jit
+def _in_turn(
+    packed_ptr,
+    grad_ptr,
+    out_ptr,
+    pairs,
+    offs,
+    pair_mask,
+    mask,
+    params,
+    FUNCTION: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    PRECISE: tl.constexpr,
+):
+    """A block of the result, or of the gradient of what holds gates and values in turn; and the parts of parameters."""
+    if mask is None:
+        packed = tl.load(packed_ptr + pairs).to(tl.float32)
+    else:
+        packed = tl.load(packed_ptr + pairs, mask=pair_mask, other=0.0).to(tl.float32)
+    gate, x = tl.split(tl.reshape(packed, (pairs.shape[0] // 2, 2)))
+    if BACKWARD:
+        if mask is None:
+            g = tl.load(grad_ptr + offs).to(tl.float32)
+        else:
+            g = tl.load(grad_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        results, parts = FUNCTION((g, x, gate), params, PRECISE)
+        dtype: tl.constexpr = out_ptr.dtype.element_ty
+        tl.store(out_ptr + pairs, tl.interleave(results[1].to(dtype), results[0].to(dtype)), mask=pair_mask)
+        return parts
+    else:
+        results, parts = FUNCTION((x, gate), params, PRECISE)
+        tl.store(out_ptr + offs, tl.cast(results[0], out_ptr.dtype.element_ty), mask=mask)
+        return parts
+
+
+@triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
+def interleaved_kernel(
+    packed_ptr,
+    grad_ptr,
+    out_ptr,
+    partial_ptr,
+    n,
+    parameters,
+    FUNCTION: tl.constexpr,
+    PARAMETER_KINDS: tl.constexpr,
+    NEEDED: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    PRECISE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gates and values in turn, 2 n contiguous elements: the result, or from its gradient theirs and partial sums."""
+    pid = tl.program_id(0).to(tl.int64)
+    start = pid * BLOCK
+    values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, None)
+    offs, pairs = tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK)
+    packed_ptr += 2 * start
+    grad_ptr += start
+    out_ptr += 2 * start if BACKWARD else start
+    # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
+    if start + BLOCK <= n:
+        _store_partial_sums(
+            partial_ptr,
+            _in_turn(packed_ptr, grad_ptr, out_ptr, pairs, offs, None, None, values, FUNCTION, BACKWARD, PRECISE),
+            *(offs < BLOCK, pid, NEEDED),
+        )
+    else:
+        left = n - start
+        _store_partial_sums(
+            partial_ptr,
+            _in_turn(
+                *(packed_ptr, grad_ptr, out_ptr, pairs, offs, pairs < 2 * left, offs < left, values),
+                *(FUNCTION, BACKWARD, PRECISE),
+            ),
+            *(offs < left, pid, NEEDED),
+        )

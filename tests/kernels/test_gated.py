@@ -13,6 +13,7 @@ from fusedact import functional as FF
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 FLAT, STRIDED, CHANNEL = "pointwise_kernel", "pointwise_strided_kernel", "pointwise_channel_kernel"
+IN_TURN = "interleaved_kernel"
 LAYOUTS = ("gate_value", "value_gate", "interleaved")
 
 
@@ -97,7 +98,9 @@ def test_packed(layout, dtype, shape, dim, launches, device):
         return FF.packed_glu(t, "silu", dim, layout=layout)
 
     # Halves of the first dimension lie in one piece each.
-    kernel = FLAT if dim == 0 and layout != "interleaved" else STRIDED
+    kernel = FLAT if dim == 0 else STRIDED
+    if layout == "interleaved":
+        kernel = IN_TURN if dim == packed.dim() - 1 else STRIDED
     assert_right(ours, composition, (packed,), (), [kernel] * 2, launches)
 
 
@@ -150,6 +153,44 @@ def test_parameters(name, shape, form, launches, device):
 
     composition = packed if count == 1 else lambda x, gate, p: plain(gate, shaped(p)) * x
     assert_right(ours, composition, given, (p,), (forward, backward), launches)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 3000), (3, 5, 34)], ids=str)
+@pytest.mark.parametrize("kind", ["number", "pointer", "channel"])
+def test_in_turn(shape, kind, launches, device):
+    packed = torch.randn(shape, device=device)
+    entries = (shape[1] if len(shape) == 3 else shape[1] // 2) if kind == "channel" else 1
+    params = () if kind == "number" else (torch.rand(entries, device=device) + 0.5,)
+
+    def ours(t, beta=1.25):
+        return FF.packed_glu(t, "swish", layout="interleaved", beta=beta)
+
+    def composition(t, beta=1.25):
+        value, gate = halves(t, t.dim() - 1, "interleaved")
+        if kind == "channel" and len(shape) == 3:
+            beta = beta.reshape(-1, 1)
+        return gate * torch.sigmoid(beta * gate) * value
+
+    counted = kind == "channel" and entries > 1
+    assert_right(ours, composition, (packed,), params, (STRIDED, CHANNEL) if counted else [IN_TURN] * 2, launches)
+
+
+def test_in_turn_with_any_strides(launches, device):
+    """What does not lie in turn without gaps takes the strided template, and gives the same."""
+    packed = torch.randn(6, 64, device=device)
+    true = FF.packed_glu(packed, layout="interleaved")
+    for seen in (torch.cat([packed, packed], 1)[:, :64], packed.t().contiguous().t()):
+        leaf = seen.detach().requires_grad_()
+        launches.clear()
+        y = FF.packed_glu(leaf, layout="interleaved")
+        assert torch.equal(y, true) and launches == [STRIDED]
+    leaf = packed.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(FF.packed_glu(leaf, layout="interleaved"), leaf, torch.ones(6, 32, device=device))
+    launches.clear()
+    FF.packed_glu(leaf, layout="interleaved").sum().backward()
+    # The gradient of a sum is one number, expanded.
+    assert launches == [IN_TURN, STRIDED]
+    torch.testing.assert_close(leaf.grad, expected)
 
 
 @pytest.mark.parametrize("which", range(3))
