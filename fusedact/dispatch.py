@@ -252,7 +252,7 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
         drawn = _given(activation, parameters, spec.parameters[-1])
         return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)
     if spec.kind == "gated":
-        return choose(spec, x, (), False)
+        return choose(spec, x, (), True)
     if spec.kind == "rowwise":
         given = [_given(activation, parameters, p) for p in spec.parameters[-2:]]
         tensors = [t for t in given if isinstance(t, Tensor)]

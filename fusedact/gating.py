@@ -14,7 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 
 from . import compat, eager, registry
 from .checks import check_channel_dim, check_dtype, check_names, check_parameters
-from .dispatch import FORMULA_BELOW, PIECES_CPU, choose, is_recording
+from .dispatch import PIECES_CPU, choose, is_recording
 from .execution import Parameters
 from .gating_operators import LAYOUTS, Call, backward, forward, halves
 from .large_pages import LARGE
@@ -206,6 +206,8 @@ class Gate(NamedTuple):
             ValueError: for an unknown name, or one that is not elementwise.
         """
         spec = _spec(owner, activation)
+        if not parameters and not spec.parameters and not spec.options:
+            return Gate(spec, ())
         check_names(owner, spec, parameters)
         values = dict(parameters)
         spec = registry.chosen(owner, spec, *(values.pop(o.name, o.default) for o in spec.options))
@@ -261,10 +263,10 @@ def apply(gate: Gate, given: tuple[Tensor, ...], channel_dim: int, dim: int = 0,
     return forward(call, given, params)
 
 
-# From so many elements on the CPU's pieces pay where plain operators are several for the activation, or find x and the
-# gate in turn. Measured: they take the same time at 2^17. And from so many bytes of a tensor on where PyTorch has the
-# activation in one operator: each tensor that its autograd keeps is then new memory from the system.
-PIECES_FROM = 2**18
+# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, or parameters learn;
+# and where x and the gate lie in turn. Measured: at half as many they take as long as plain operators, or longer.
+PIECES_FROM, PIECES_FROM_IN_TURN = 2**21, 2**19
+# And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
 PIECES_FROM_BYTES = LARGE
 
 
@@ -276,10 +278,12 @@ def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
         return True
     if call.path != PIECES_CPU:
         return False
+    if given[0].nbytes >= PIECES_FROM_BYTES:
+        return False
     numel = given[0].numel() // (2 if call.layout else 1)
-    if call.layout == "interleaved" or spec.aten is None or not eager.numeric(params):
-        return numel < (FORMULA_BELOW if spec.lean_by_engine else PIECES_FROM)
-    return given[0].nbytes < PIECES_FROM_BYTES
+    if call.layout == "interleaved":
+        return numel < PIECES_FROM_IN_TURN
+    return numel < PIECES_FROM or (spec.aten is not None and eager.numeric(params))
 
 
 def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:

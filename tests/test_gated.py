@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import gating, registry
+from fusedact import gating, gating_pieces, registry
 
 LAYOUTS = ("gate_value", "value_gate", "interleaved")
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +49,6 @@ def in_pieces(monkeypatch):
     """Small tensors go in small pieces, as large ones do."""
     monkeypatch.setattr(gating, "PIECES_FROM", 0)
     monkeypatch.setattr(gating, "PIECES_FROM_BYTES", 0)
-    monkeypatch.setattr(gating, "FORMULA_BELOW", 0)
     monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)
     monkeypatch.setattr("fusedact.gating_pieces.piece_limit", lambda x: 64)
 
@@ -300,6 +299,40 @@ def test_only_what_is_given_is_kept(in_pieces):
         FF.gated(x, gate)
         FF.packed_glu(packed, layout="interleaved")
     assert [t.data_ptr() for t in kept] == [t.data_ptr() for t in (x, gate, packed)]
+
+
+class Made(TorchDispatchMode):
+    """The bytes of each memory that operators return, but for these tensors'."""
+
+    def __init__(self, *known):
+        super().__init__()
+        self.known = {t.untyped_storage().data_ptr() for t in known}
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for t in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in self.known:
+                self.sizes.append(t.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("name", ["silu", "swish", "generated", "gelu"])
+@pytest.mark.parametrize("layout", ["", *LAYOUTS])
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_nothing_large_is_made_beside_results(name, layout, dtype, in_pieces):
+    spec = registry.get(GATES[name][0])
+    params = [p.default for p in spec.parameters]
+    g, out = torch.randn(64, 64).to(dtype), torch.empty(64, 64, dtype=dtype)
+    given, grads = (
+        halves(torch.randn(64, 128).to(dtype), 1, layout) if layout else (torch.randn_like(g), torch.randn_like(g))
+        for _ in range(2)
+    )
+    with Made(g, out, *given, *grads) as made:
+        gating_pieces.forward(spec, *given, params, out, None)
+        gating_pieces.backward(spec, g, *given, *grads, params, [False] * len(params), None)
+    # A few elements of float64 to a piece of 64, or complex numbers.
+    assert 0 < max(made.sizes) <= 64 * 16
 
 
 class Seen(TorchDispatchMode):
