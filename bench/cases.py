@@ -94,6 +94,8 @@ class Subject:
     cancelling: float = 0.0
     # The same for the value.
     rounded: float = 0.0
+    # Whether what learns is tables, in one row or one per channel, whose entries count between 0 and 1 for an element.
+    tables: bool = False
     # An activation of one's own, which the registry does not know.
     own: CustomActivation | None = None
     # Kernels of other libraries: "module:attribute" by provider. Left out where the module is not installed.
@@ -120,6 +122,8 @@ class Subject:
         """New parameters that learn, of x's dtype. Those of channels differ, so that it shows if they are mixed up."""
         channels = x.shape[1] if x.dim() > 1 else 1
         spread = torch.linspace(0.5, 1.5, channels, device=x.device) if channels > 1 else x.new_ones(1)
+        if self.tables and channels > 1:
+            spread = spread.unsqueeze(1)
         values = self.arguments(x.device)
         return tuple((values[name] * spread).to(x.dtype).requires_grad_() for name in self.learned)
 
@@ -157,10 +161,37 @@ def _pwl(x: Tensor, breakpoints: Tensor, values: Tensor) -> Tensor:
     return (heights[i] + slopes[i] * (x_wide - points[i])).to(x.dtype)
 
 
+def _pwl_learned(x: Tensor, values: Tensor, breakpoints: Tensor) -> Tensor:
+    """The same with values that learn, in one row or one per channel: the second dimension of x."""
+    wide = torch.promote_types(x.dtype, breakpoints.dtype)
+    points, heights = breakpoints.to(wide), values.to(wide)
+    slopes = torch.nn.functional.pad(heights.diff() / points.diff(), (1, 1))
+    points, heights = torch.cat([points[:1], points]), torch.cat([heights[..., :1], heights], -1)
+    x_wide = x.to(wide)
+    i = torch.bucketize(x_wide.detach(), points[1:], right=True)
+    near = points[i]
+    if values.dim() > 1:
+        i = i + torch.arange(len(values), device=x.device) * len(points)
+    return (heights.flatten()[i] + slopes.flatten()[i] * (x_wide - near)).to(x.dtype)
+
+
 def _sine(points: int, device: torch.device) -> Arguments:
     """A table of so many points, evenly spaced over nearly all inputs."""
     breakpoints = torch.linspace(-4.0, 4.0, points, device=device)
     return {"breakpoints": breakpoints, "values": breakpoints.sin()}
+
+
+def _learned_table(points: int, shape: Callable[[int], tuple[int, ...]] = _flat) -> Subject:
+    return Subject(
+        "pwl",
+        functools.partial(_sine, points),
+        composition=_pwl_learned,
+        learned=("values",),
+        shape=shape,
+        kinks=("breakpoints",),
+        rounded=0.1,
+        tables=True,
+    )
 
 
 def _defaults(name: str) -> Callable[[torch.device], Arguments]:
@@ -245,6 +276,8 @@ SUBJECTS: dict[str, Subject] = {
     "swish": Subject("swish", _beta, composition=_swish, cancelling=0.5),
     "pwl (17 points)": Subject("pwl", functools.partial(_sine, 17), composition=_pwl, kinks=("breakpoints",)),
     "pwl (1024 points)": Subject("pwl", functools.partial(_sine, 1024), composition=_pwl, kinks=("breakpoints",)),
+    **{f"pwl learned ({points} points)": _learned_table(points) for points in (17, 64)},
+    "pwl learned per channel (17 points)": _learned_table(17, _channels_last),
     "relu_sigmoid (learned)": Subject("relu_sigmoid", _threshold, composition=_relu_sigmoid, learned=("threshold",)),
     "swish (learned)": Subject("swish", _beta, composition=_swish, learned=("beta",), cancelling=0.5),
     "prelu (per channel)": Subject(
@@ -297,7 +330,11 @@ def fused(subject: str, device: torch.device) -> Function:
     """The activation out of fusedact."""
     s = SUBJECTS[subject]
     fixed = s.fixed(device)
-    return _bound(s.own or getattr(FF, s.activation), {} if _usual(s, fixed) else fixed)
+    function = s.own or getattr(FF, s.activation)
+    if s.tables:
+        # They do not come first.
+        return lambda x, *learned: function(x, **fixed, **dict(zip(s.learned, learned, strict=True)))
+    return _bound(function, {} if _usual(s, fixed) else fixed)
 
 
 def eager(subject: str, device: torch.device) -> Function:
@@ -461,11 +498,20 @@ def _at_kink(subject: str, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Result:
-    """What a provider gives, or what is true of a part of x: there the terms of the parameters' gradients."""
+    """What a provider gives."""
 
     y: Tensor
     dx: Tensor
     learned: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What is true of a part of x; of the parameters' gradients the sums over it, and those of their terms' squares."""
+
+    y: Tensor
+    dx: Tensor
+    learned: tuple[tuple[Tensor, Tensor], ...]
 
 
 def _results(
@@ -492,14 +538,19 @@ def _results(
     return results, reasons
 
 
-def _truth(reference: Function, x: Tensor, g: Tensor, learned: Sequence[Tensor]) -> _Result:
+def _truth(subject: Subject, reference: Function, x: Tensor, g: Tensor, learned: Sequence[Tensor]) -> _Truth:
     """In float64."""
     x, g, *parameters = (t.double().requires_grad_() for t in (x, g, *learned))
     y = reference(x, *parameters)
     dx, *sums = torch.autograd.grad(y, (x, *parameters), g, create_graph=bool(parameters))
-    # A sum is linear in g; its derivative by an element of g, times that, is the element's term.
-    terms = [g.detach() * torch.autograd.grad(total.sum(), g, retain_graph=True)[0] for total in sums]
-    return _Result(y.detach(), dx.detach(), tuple(terms))
+    if subject.tables:
+        # A term is g times what an entry counts, which is more than its square.
+        squares = torch.autograd.grad(y, parameters, g.detach().square())
+    else:
+        # A sum is linear in g; its derivative by an element of g, times that, is the element's term.
+        terms = [g.detach() * torch.autograd.grad(total.sum(), g, retain_graph=True)[0] for total in sums]
+        squares = tuple(t.square().sum_to_size(p.shape) for t, p in zip(terms, parameters, strict=True))
+    return _Truth(y.detach(), dx.detach(), tuple(zip((t.detach() for t in sums), squares, strict=True)))
 
 
 def refused(subject: str, functions: Mapping[str, Function], given: Inputs) -> dict[str, str]:
@@ -515,10 +566,10 @@ def refused(subject: str, functions: Mapping[str, Function], given: Inputs) -> d
     rows = max(1, CHUNKS[x.device.type] // (x.numel() // len(x))) if x.numel() else 1
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        truth = _truth(reference, x[part], g[part], learned)
-        for total, square, terms in zip(sums, squares, truth.learned, strict=True):
-            total += terms.sum_to_size(total.shape)
-            square += terms.square().sum_to_size(square.shape)
+        truth = _truth(s, reference, x[part], g[part], learned)
+        for total, square, (its_sum, its_square) in zip(sums, squares, truth.learned, strict=True):
+            total += its_sum
+            square += its_square
         kink = _at_kink(subject, x[part])
         scale = truth.dx.abs() + s.cancelling * g[part].double().abs()
         for name, result in results.items():

@@ -192,6 +192,21 @@ def whole_block(code: Sequence[Instruction], stored: int, elements: int, trips: 
     return Way(tuple(code[at] for at in way[:common]), rest)
 
 
+def shortest_round(code: Sequence[Instruction], stored: int) -> tuple[Instruction, ...]:
+    """What a thread executes in the shortest way once round the loop that stores `stored` bytes, in one way or another.
+
+    Raises:
+        ValueError: if there is no such loop.
+    """
+    loops = [(i.target, at) for at, i in enumerate(code) if i.target is not None and i.target <= at]
+    sizes = {loop: sum(i.stores for i in code[loop[0] : loop[1] + 1]) for loop in loops}
+    start, end = max(loops, key=lambda loop: (sizes[loop], loop[0] - loop[1]), default=(0, 0))
+    way = _shortest(code, stored, guarded=True, start=start, end=end)
+    if way is None:
+        raise ValueError(f"no loop stores {stored} bytes a thread")
+    return tuple(code[at] for at in way)
+
+
 def once_round(code: Sequence[Instruction], stored: int) -> Way:
     """What a thread executes once round the loop that stores a multiple of `stored` bytes: the longest, if unrolled.
 

@@ -85,9 +85,10 @@ class StubDriver:
 
 def kernels() -> list[triton.JITFunction]:
     """The library's kernels, and the device functions that its templates are made of."""
-    from fusedact.kernels import elementwise, gated, piecewise_sums, pointwise, rrelu, softmax
+    from fusedact.kernels import elementwise, gated, piecewise_rows, piecewise_sums, pointwise, rrelu, saving, softmax
 
-    found = [function for module in (elementwise, gated, piecewise_sums, pointwise, rrelu, softmax) for function in vars(module).values()]
+    modules = (elementwise, gated, piecewise_rows, piecewise_sums, pointwise, rrelu, saving, softmax)
+    found = [function for module in modules for function in vars(module).values()]
     return [function for function in found if isinstance(function, triton.JITFunction)]
 
 

@@ -1,10 +1,11 @@
-"""Writes what the library's tables tell: docs/catalogue.md, docs/operators.md, and parts of docs/pwl.md and README.md.
+"""Writes documents from the library's tables, and parts of docs/pwl.md and README.md.
 
 Run `python docs/make.py`; with `--pictures`, and matplotlib, also docs/pwl_fit.png.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import textwrap
@@ -15,8 +16,11 @@ import torch
 
 import fusedact
 from fusedact import describe, fitting, lowering, registry
+from fusedact import saving as policies
 from fusedact.dispatch import ATEN_BELOW
 from fusedact.registry import ActivationSpec
+from fusedact.saved_forms import SAVED, SavedForm
+from fusedact.saving import TWO_SLOPES
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -52,6 +56,55 @@ is `fusedact.gain(name)`: weights of standard deviation gain / sqrt(fan_in) keep
 
 | name | module | in PyTorch | kernel | kept | gain |
 |---|---|---|---|---|---:|
+"""
+
+SAVING = """# What is kept for backward
+
+Between two layers eager PyTorch keeps an activation's input, and the next layer keeps its output. For most activations
+the first is needless: the gradient is a function of the output, or of the output and a bit that tells on which side of
+the function's minimum the input lay. Every elementwise function and module takes `save=`, and a block sets it for all
+that do not say:
+
+```python
+act = fusedact.SiLU(save="output")
+y = FF.leaky_relu(x, 0.1, save="bits")
+with fusedact.save_policy("output"):
+    loss = model(x).square().mean()
+loss.backward()
+```
+
+| policy | keeps | where it pays |
+|---|---|---|
+| `"auto"` | what PyTorch keeps or less, and is as accurate | the default |
+| `"input"` | the input alone | the output is changed in place afterwards: `y += x` |
+| `"output"` | the output, with a bit per element for functions that have a minimum | the next layer keeps the output |
+| `"bits"` | a bit per element and no tensor, for functions of two slopes; up to 8 for tables | always; exact |
+
+A trainable linear layer, a convolution, a norm and a pooling layer keep their input, which is the activation's output:
+it costs nothing to keep it, too. A linear layer whose weight is frozen, dropout, a residual sum, concatenation, and a
+layer that autocast hands a converted copy do not. `fusedact.memory_report(model, example)` measures it, and what each
+policy would save; `fusedact.explain("elu", x, save="output")` tells what a call keeps, and why.
+
+Said of a call or a module, a policy that the activation does not have is an error. Inside a block the activation takes
+the next best of `"output"` and `"bits"`, then the input. Where parameters make the output ambiguous, the input is kept,
+or the bits: the host looks at tensors on the CPU; those on a GPU it would have to wait for, so there a module's
+`bounds` must say that they are safe: `fusedact.PReLU(bounds=(0.01, None), save="output")`.
+
+What comes with it:
+
+- An output that is kept must not be changed in place; autograd raises an error as it does after `torch.relu`. With
+  `"input"` and `"bits"` it may be.
+- `inplace=True` writes the output over the input and, with `"output"` or `"bits"`, keeps no copy of that.
+- Second derivatives are those at the input as the output gives it back; `"bits"` has the exact ones.
+- On a CPU memory costs time. Forward and backward of 2^22 elements took, beside the default, one thread of an AMD EPYC:
+  the relu family, `elu` and `selu` from the output 0.6 to 2.8 times as long, bits 2 to 6 times, `softplus` 2 to 3,
+  `relu_sigmoid` 4, and what has a minimum, where the input is found again by iteration, 6 (`mish`) to 25 (`gelu`).
+- Under torch.func the formula keeps what it needs, and under torch.compile the compiler decides.
+- A half that was rounded holds less than its input did: the accuracy of every derivative stands in
+  [saving_accuracy.md](saving_accuracy.md).
+
+| activation | `"output"` | `"bits"` | by default | `"output"` not where |
+|---|---|---|---|---|
 """
 
 WHERE = f"""What PyTorch's operator computes, where that serves a call, stands: on a CPU, under `torch.compile`, and on
@@ -179,6 +232,36 @@ def catalogue() -> str:
     )
 
 
+# Numbers with which it is asked where an output does not tell the gradient.
+PROBES = (0.3, 1.0, -1.0, 0.0, 2.0, -100.0)
+
+
+def _unsafe(form: SavedForm, count: int) -> str:
+    """Why parameters are not accepted, for some that are not; nothing if all are."""
+    return next(filter(None, (form.safe(*values) for values in itertools.product(PROBES, repeat=count))), "")
+
+
+def saving() -> str:
+    """What each activation may keep."""
+    rows = []
+    for spec in map(registry.get, registry.names("elementwise")):
+        form = SAVED.get(spec.name)
+        bits = spec.name in TWO_SLOPES
+        if form is None and not bits:
+            continue
+        output = "" if form is None else "output and a bit" if form.bits else "output"
+        why = _unsafe(form, len(spec.parameters)) if form is not None else ""
+        usual = "output" if policies.by_default(spec, torch.float32) else "input"
+        usual += "; of halves the input" if usual == "output" and not policies.by_default(spec, torch.float16) else ""
+        rows.append(f"| `{spec.name}` | {output} | {'a bit' if bits else ''} | {usual} | {why} |\n")
+    rows.append("| `pwl` |  | the segment's number in 1, 2, 4 or 8 bits, for a shared table | input |  |\n")
+    others = [_code(n) for n in registry.names("elementwise") if n not in SAVED and n not in TWO_SLOPES]
+    rest = _prose(
+        f"All others keep their input: {', '.join(others)}; `identity` keeps nothing.".replace("`identity`, ", "")
+    )
+    return SAVING + "".join(rows) + f"\n{rest}\n"
+
+
 def readme() -> str:
     """README.md, with the names of all activations between its markers."""
     before, rest = README.read_text().split(BEGIN)
@@ -231,7 +314,13 @@ def picture() -> None:
     figure.savefig(FOLDER / "pwl_fit.png", dpi=110)
 
 
-FILES = {FOLDER / "operators.md": operators, FOLDER / "catalogue.md": catalogue, PWL: pwl, README: readme}
+FILES = {
+    FOLDER / "operators.md": operators,
+    FOLDER / "catalogue.md": catalogue,
+    FOLDER / "saving.md": saving,
+    PWL: pwl,
+    README: readme,
+}
 
 if __name__ == "__main__":
     if "--pictures" in sys.argv[1:]:

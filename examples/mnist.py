@@ -13,17 +13,10 @@ digits.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import date
-from pathlib import Path
-from typing import Any
 
+import common
 import torch
 from torch import nn
 
@@ -45,12 +38,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def unit(data: demo.Dataset) -> demo.Dataset:
-    """The data with pixels from 0 to 1."""
-    low, span = data.train_x.min(), data.train_x.max() - data.train_x.min()
-    return replace(data, train_x=(data.train_x - low) / span, test_x=(data.test_x - low) / span)
-
-
 def measured(data: demo.Dataset, epochs: int, seeds: list[int], device: str) -> dict[str, dict[str, list[float]]]:
     """The test accuracy of each activation and seed, and the slope that it ended with if it learned one."""
     found = {}
@@ -67,25 +54,6 @@ def measured(data: demo.Dataset, epochs: int, seeds: list[int], device: str) -> 
     return found
 
 
-def facts(device: str) -> dict[str, Any]:
-    """What a reader needs to judge the figures, or to repeat them."""
-    models = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
-    return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fusedact": fusedact.__version__,
-        "date": date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="NPZ", help="MNIST in Keras's format, in place of small digits")
@@ -98,7 +66,7 @@ def main() -> None:
 
     data = demo.load_mnist(options.data) if options.data else demo.load_digits()
     if not options.standardized:
-        data = unit(data)
+        data = common.unit(data)
     epochs = options.epochs or (5 if options.data else 20)
     found = measured(data, epochs, options.seeds, options.device)
     print()
@@ -107,10 +75,9 @@ def main() -> None:
         print(
             f"{name:21} {statistics.mean(figures['accuracy']):.2%}" + (f", slope from 1 to {slopes}" if slopes else "")
         )
-    if options.json:
-        pixels = "mean 0, variance 1" if options.standardized else "0 to 1"
-        about = {"data": data.name, "pixels": pixels, "epochs": epochs, "seeds": options.seeds, **facts(options.device)}
-        Path(options.json).write_text(json.dumps({**about, "activations": found}, indent=2) + "\n")
+    pixels = "mean 0, variance 1" if options.standardized else "0 to 1"
+    about = {"data": data.name, "pixels": pixels, "epochs": epochs, "seeds": options.seeds}
+    common.write(options.json, options.device, {**about, "activations": found})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .initialization import gain as gain
+from .memory import memory_report as memory_report
 from .modules import CELU as CELU
 from .modules import ELU as ELU
 from .modules import GEGLU as GEGLU
@@ -62,6 +63,7 @@ from .modules import create as create
 from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound
 from .regularization import second_order_total_variation as second_order_total_variation
+from .saving import save_policy as save_policy
 
 try:
     __version__ = version("fusedact")

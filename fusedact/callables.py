@@ -68,7 +68,9 @@ def _table(owner: str, breakpoints: Any, values: Any, left_slope: Any, right_slo
     """The piecewise-linear function of one table."""
     b, v = (table_checks.as_table(owner, n, t).double() for n, t in (("breakpoints", breakpoints), ("values", values)))
     channels = table_checks.channels_of(owner, b, v)
-    slopes = [table_checks.as_slope(owner, n, t, 1) for n, t in (("left_slope", left_slope), ("right_slope", right_slope))]
+    slopes = [
+        table_checks.as_slope(owner, n, t, 1) for n, t in (("left_slope", left_slope), ("right_slope", right_slope))
+    ]
     if channels > 1:
         raise ValueError(f"{owner}: pwl must have one table here, got {channels}")
     table_checks.check_tables(owner, b, v, slopes)

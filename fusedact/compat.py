@@ -29,6 +29,7 @@ __all__ = [
     "holds_numbers",
     "interpreting",
     "is_dense",
+    "is_distributed",
     "is_legacy_batched",
     "kernels_serve_device",
     "materialized",
@@ -91,6 +92,13 @@ _force_keys: Any = _private(torch._C, "_ForceDispatchKeyGuard", lambda *_: nullc
 def transforms_allowed() -> AbstractContextManager[Any]:
     """Lets an operator's body use torch.func: a TorchDispatchMode switches transforms off below itself."""
     return cast("AbstractContextManager[Any]", _force_keys(*_AT_REST))
+
+
+def is_distributed(t: object) -> bool:
+    """Whether t is a DTensor."""
+    # What has not been imported made none.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(t, module.DTensor)
 
 
 def recording_graph() -> bool:

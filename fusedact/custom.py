@@ -26,8 +26,8 @@ __all__ = ["CustomActivation", "activation"]
 OWNER = "fusedact.activation"
 # What every activation takes beside its parameters, or its module has.
 RESERVED = frozenset(
-    {"inplace", "channel_dim", "self", "learnable", "num_parameters", "bounds", "device", "dtype", "spec", "own"}
-    | {"_initial", "_bounds", *dir(torch.nn.Module())}
+    {"inplace", "channel_dim", "save", "learnable", "num_parameters", "bounds", "device", "dtype"}
+    | {"self", "spec", "own", "_initial", "_bounds", *dir(torch.nn.Module())}
 )
 
 

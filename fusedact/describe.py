@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import registry
+from . import registry, saving
 from .checks import SHAPES, owner
 from .registry import ActivationSpec, OptionSpec
 
@@ -37,9 +37,10 @@ def function_signature(spec: ActivationSpec) -> str:
         kind = "float" if p.fixed else "float | Tensor"
         parts.append(f"{p.name}: {kind}" + ("" if p.required else f" = {p.default!r}"))
     parts += [f"{o.name}: str = {o.default!r}" for o in spec.options]
-    parts.append("inplace: bool = False")
+    parts += ["inplace: bool = False", "*"]
     if spec.learnable:
-        parts += ["*", "channel_dim: int = 1"]
+        parts.append("channel_dim: int = 1")
+    parts.append("save: str = 'auto'")
     return ", ".join(parts)
 
 
@@ -58,10 +59,12 @@ def function_docstring(spec: ActivationSpec) -> str:
         if spec.learnable
         else ""
     )
+    saved = f"\n    save: {_saving(spec)}"
     wrong = ["a parameter is on another device, or its shape does not fit " + x + "'s"] if spec.learnable else []
     wrong += ["a number is not accepted"] if spec.refuses else []
     wrong += ["an option has another value"] if spec.options else []
-    raises = f"\n    ValueError: if {', or '.join(wrong)}." if wrong else ""
+    wrong += ["save is none of these"]
+    raises = f"\n    ValueError: if {', or '.join(wrong)}."
     return f"""{spec.summary}
 
 {spec.formula}
@@ -70,7 +73,7 @@ def function_docstring(spec: ActivationSpec) -> str:
 
 Args:
     {x}: tensor of any shape and strides, float16, bfloat16, float32 or float64.{params}
-    inplace: overwrite the input.{channel}
+    inplace: overwrite the input.{channel}{saved}
 
 Returns:
     tensor of the input's shape, dtype and layout.
@@ -87,6 +90,12 @@ Source: {source(spec)}
 def source(spec: ActivationSpec) -> str:
     """Where it comes from: PyTorch's twin first."""
     return "; ".join(filter(None, (spec.twin, spec.reference)))
+
+
+def _saving(spec: ActivationSpec) -> str:
+    """What an argument `save` may be."""
+    known = saving.accepted(spec)
+    return f"what is kept for backward: {', '.join(map(repr, known))}; see `fusedact.save_policy`."
 
 
 def _accepted(option: OptionSpec) -> str:
@@ -127,6 +136,10 @@ def module_signature(spec: ActivationSpec) -> inspect.Signature:
         add("kwargs", inspect.Parameter.empty, "Any", inspect.Parameter.VAR_KEYWORD)
     else:
         add("inplace", False, "bool")
+    if not spec.key:
+        kwargs = made.pop("kwargs", None)
+        add("save", "auto", "str", keyword)
+        made |= {"kwargs": kwargs} if kwargs else {}
     first = [made.pop(name).replace(kind=either) for name in spec.by_position]
     rest = [p.replace(kind=keyword) if first else p for p in made.values()]
     return inspect.Signature([inspect.Parameter("self", either), *first, *rest], return_annotation="None")
@@ -149,12 +162,13 @@ def module_docstring(spec: ActivationSpec) -> str:
             "device": "of the learnable parameters.",
             "dtype": "of the learnable parameters.",
         }
-    arguments["inplace"] = "overwrite the input."
+    arguments |= {"inplace": "overwrite the input.", "save": _saving(spec)}
     if spec.ignores:
         arguments |= {"args": "ignored.", "kwargs": "ignored."}
     signature = module_signature(spec).parameters
     listed = "".join(f"    {name}: {arguments[name]}\n" for name in signature if name != "self")
     errors = "    ValueError: if names, counts, numbers or bounds do not fit.\n" if spec.parameters else ""
+    errors = errors or ("" if spec.key else "    ValueError: if save is none of these.\n")
     decay = WEIGHT_DECAY if spec.learnable else ""
     about = "\n\n".join(filter(None, (spec.formula, spec.limits)))
     example = "" if spec.key else f"\n{_module_example(spec)}\n"
@@ -210,9 +224,9 @@ def kernel(spec: ActivationSpec) -> str:
 
 
 KEPT = (
-    "x is the input, y the output. Kernels and the CPU's pieces keep x; PyTorch's own operator keeps what stands after "
-    "a semicolon, where it serves the call; plain operators, which run what is generated on small CPU tensors, keep "
-    "more."
+    "x is the input, y the output. Kernels and the CPU's pieces keep x, unless `save` says otherwise; PyTorch's own "
+    "operator keeps what stands after a semicolon, where it serves the call, and so do kernels of relu, and of sigmoid "
+    "and tanh in float32; plain operators, which run what is generated on small CPU tensors, keep more."
 )
 
 

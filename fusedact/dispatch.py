@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 
-from . import compat
+from . import compat, saving
 from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
 
-__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded"]
+__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded", "saving_path"]
 
 # Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
 # costs (5 us at the bandwidth of an H200), not yet measured.
@@ -28,13 +28,19 @@ ATEN_BELOW = 2**21
 
 @dataclass(frozen=True)
 class Path:
-    """The way a call takes: `kind` is "aten", "pieces", "formula" or "triton"; `reason` says why."""
+    """The way a call takes: `kind` is "aten", "pieces", "formula" or "triton"; `reason` says why.
+
+    Of what `explain` returns, `keeps` says what is kept for backward and `because` why: "input", "output", "output and
+    bits", "bits", or what PyTorch's operators keep.
+    """
 
     kind: str
     reason: str
+    keeps: str = field(default="", compare=False)
+    because: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.reason}"
+        return f"{self.kind}: {self.reason}" + (f"; keeps {self.keeps}: {self.because}" if self.keeps else "")
 
 
 # And below this many a CPU tensor with tensor parameters to the twin's kernel and its autograd. Measured: they take the
@@ -67,6 +73,7 @@ FORMULA_FEW = Path("formula", f"below {ROWS_BELOW} elements on the CPU PyTorch's
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
+PIECES_SAVING = Path("pieces", "what backward keeps was chosen, so the formula runs in cache-sized pieces")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
 TRITON = Path("triton", "the fused kernel")
 TRITON_FORCED = Path("triton", "the fused kernel, because the triton backend is forced")
@@ -158,6 +165,23 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     return path
 
 
+def saving_path(
+    spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool, path: Path, keeps: str
+) -> Path:
+    """The path of a call that keeps what it was told to, instead of `path`: the formula cannot.
+
+    PyTorch's operator serves where it keeps just that.
+    """
+    if path.kind == "triton" or (
+        path.kind == "aten" and spec.aten is not None and saving.operator_keeps(spec) == keeps
+    ):
+        return path
+    path = _choose_plain(spec, x, params, numbers, _backend.get())
+    if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
+        return path
+    return TRITON if path is ATEN_SMALL else PIECES_SAVING
+
+
 def _is_plain(t: float | Tensor) -> bool:
     kind: type = type(t)
     return kind is float or kind is Tensor or kind is Parameter
@@ -216,25 +240,29 @@ def _given(activation: object, arguments: dict[str, Any], record: ParameterSpec 
     return arguments.get(record.name, getattr(own, record.name, record.default))
 
 
-def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters: Any) -> Path:
-    """Which path a call takes, and why.
+def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | None = None, **parameters: Any) -> Path:
+    """Which path a call takes, what it keeps for backward, and why.
 
     Args:
         activation: a name, or a function or module of this library.
         x: the input; only its kind, dtype, device and size matter.
         channel_dim: x's dimension that a parameter with several entries counts (a module knows its own).
+        save: the policy of the call (a module knows its own).
         parameters: of the activation, where they are not the defaults (a module knows its own).
 
     Returns:
         a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
-        only its input), "formula" (plain PyTorch operators) or "triton" (the fused kernel); `reason` says why.
+        what `keeps` says and nothing else), "formula" (plain PyTorch operators) or "triton" (the fused kernel);
+        `reason` says why. `keeps` is what backward keeps where a gradient is wanted, and `because` why.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a policy that the activation does not serve.
         TypeError: if `activation` is none of these, a parameter is unknown, or x is not a floating-point tensor.
 
     >>> print(fusedact.explain("elu", torch.zeros(8)))
-    aten: on the CPU PyTorch's own operator is the fastest there is
+    aten: on the CPU PyTorch's own operator is the fastest there is; keeps input: PyTorch's operator decides
+    >>> print(fusedact.explain("elu", torch.zeros(8), save="output").keeps)
+    output
     """
     spec = get(activation, "fusedact.explain") if isinstance(activation, str) else getattr(activation, "spec", None)
     if not isinstance(spec, ActivationSpec):
@@ -246,8 +274,12 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
     check_names("fusedact.explain", spec, parameters)
     check_input(spec, x)
     spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
+    if save is None:
+        save = getattr(activation, "save", "auto") if isinstance(activation, Module) and not spec.key else "auto"
+    if save != "auto":
+        saving.check_save("fusedact.explain", spec, save)
     if spec.kind == "piecewise":
-        return choose(spec, x, (), True)
+        return choose(spec, x, (), True) if spec.table is None else _with_saving(spec, x, (), save)
     if spec.kind == "random":
         drawn = _given(activation, parameters, spec.parameters[-1])
         return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)
@@ -260,4 +292,20 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, **parameters
     values = [_given(activation, parameters, p) for p in spec.parameters]
     channel_dim = getattr(activation, "channel_dim", channel_dim)
     checked, _ = check_parameters(spec, x, values, channel_dim)
-    return choose(spec, x, checked, numeric(checked))
+    return _with_saving(spec, x, checked, save)
+
+
+def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], save: str) -> Path:
+    """The path of an elementwise call, with what it keeps."""
+    numbers = numeric(params)
+    path = choose(spec, x, params, numbers)
+    policy = saving.in_force() if save == "auto" else save
+    plan = saving.plan(spec, x, params, numbers, policy)
+    if policy != "auto":
+        path = saving_path(spec, x, params, numbers, path, plan.keeps)
+    if path.kind == "formula":
+        return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
+    if path.kind == "aten" and policy == "auto":
+        keeps = saving.operator_keeps(spec) if numbers else ""
+        return replace(path, keeps=keeps or "what its operator keeps", because="PyTorch's operator decides")
+    return replace(path, keeps=plan.keeps, because=plan.reason)

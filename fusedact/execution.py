@@ -9,12 +9,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import compat, pieces, table_sums
+from . import compat, pieces, saving, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
-from .tables import Table
+from .tables import Plan, Table
 
-__all__ = ["Call", "Parameters", "backward", "double_backward", "forward", "learned_backward", "on_device"]
+__all__ = [
+    "Call",
+    "Parameters",
+    "backward",
+    "backward_from_bits",
+    "backward_from_bits_alone",
+    "backward_from_output",
+    "double_backward",
+    "forward",
+    "forward_packing",
+    "learned_backward",
+    "on_device",
+    "table_rows",
+]
 
 Parameters = Sequence[float | Tensor]
 
@@ -69,6 +82,18 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
     return [dx, *_sums(partials, params, needed[1:])]
 
 
+def table_rows(
+    breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor, how: Plan
+) -> Tensor:
+    """The rows of `tables.prepare` in float32, by a kernel."""
+    from .kernels import launch_piecewise
+
+    left, right = (compat.materialized(t) if isinstance(t, Tensor) else t for t in (left_slope, right_slope))
+    with on_device(breakpoints):
+        tables = compat.materialized(breakpoints), compat.materialized(values)
+        return launch_piecewise.prepare(*tables, left, right, how.kind, how.cells)
+
+
 def learned_backward(
     call: Call, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
 ) -> tuple[Tensor | None, Tensor]:
@@ -116,6 +141,66 @@ def double_backward(
     with on_device(x):
         partials = pointwise(double.function, double.name, (ggx, g, x), (dg, dx), values, needed, channel)
     return [dg, dx, *_sums(partials, params, tensors)]
+
+
+def forward_packing(call: Call, plan: saving.Plan, x: Tensor, params: Parameters, out: Tensor, bits: Tensor) -> None:
+    """The value into `out`, and packed bits, by a kernel; x has the dense layout of `out`, and may be it."""
+    from .kernels import launch, launch_saving
+
+    spec = call.spec
+    if spec.build is not None:
+        spec.build(x.device)
+    pair = None
+    if plan.segments is not None:
+        side, which = f"{spec.device}_segment", "code"
+    elif plan.slopes is not None:
+        side, pair = f"{spec.device}_backward", plan.slopes.pair
+        which = "rising" if pair[1] >= pair[0] else "falling"
+    else:
+        side, which = launch.saved_function("side", spec.name, spec.device), "side"
+    given = _in_memory(params) if spec.table is None else (_launched(spec.table),)
+    with on_device(x):
+        launch_saving.forward(spec.device, side, which, x, out, bits, given, sum(pair or (0.0,)) / 2, plan.width)
+
+
+def backward_from_output(
+    call: Call, g: Tensor, y: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of x and of each parameter, those that are needed, from the output."""
+    from .kernels import launch
+
+    g, y = compat.materialized(g), compat.materialized(y)
+    dx = torch.empty_like(y) if needed[0] else None
+    name = launch.saved_function("from_output", call.spec.name, call.spec.device)
+    with on_device(y):
+        partials = launch.backward(name, g, y, dx, _in_memory(params), tuple(needed[1:]), call.channel)
+    return [dx, *_sums(partials, params, needed[1:])]
+
+
+def backward_from_bits(
+    call: Call, g: Tensor, y: Tensor, bits: Tensor, params: Parameters, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The same from the output and its bits; g has y's dense layout."""
+    from .kernels import launch, launch_saving
+
+    dx = torch.empty_like(y) if needed[0] else None
+    name = launch.saved_function("from_bits", call.spec.name, call.spec.device)
+    with on_device(y):
+        partials = launch_saving.backward(name, g, y, bits, dx, _in_memory(params), tuple(needed[1:]))
+    return [dx, *_sums(partials, params, needed[1:])]
+
+
+def backward_from_bits_alone(call: Call, plan: saving.Plan, g: Tensor, bits: Tensor) -> Tensor:
+    """The gradient of x from the bits that tell the slope; g is dense."""
+    from .kernels import launch_saving
+
+    dx = torch.empty_like(g)
+    with on_device(g):
+        if plan.slopes is not None:
+            launch_saving.backward_slopes(g, bits, dx, plan.slopes.pair)
+        else:
+            launch_saving.backward_segments(g, bits, dx, _launched(call.spec.table), plan.width)
+    return dx
 
 
 def _sums(partials: Tensor | None, params: Parameters, wanted: Sequence[bool]) -> list[Tensor | None]:

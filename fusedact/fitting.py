@@ -100,7 +100,9 @@ def fit(
     if isinstance(num_breakpoints, bool) or not isinstance(num_breakpoints, int):
         raise TypeError(f"{owner}: num_breakpoints must be an int, got {type(num_breakpoints).__name__}")
     if not 2 <= num_breakpoints <= table_checks.MAX_BREAKPOINTS:
-        raise ValueError(f"{owner}: num_breakpoints must be from 2 to {table_checks.MAX_BREAKPOINTS}, got {num_breakpoints}")
+        raise ValueError(
+            f"{owner}: num_breakpoints must be from 2 to {table_checks.MAX_BREAKPOINTS}, got {num_breakpoints}"
+        )
     for name, choice, choices in (("spacing", spacing, SPACINGS), ("outer", outer, OUTER), ("fit", how, FITS)):
         if choice not in choices:
             raise ValueError(f"{owner}: {name} must be {' or '.join(map(repr, choices))}, got {choice!r}")

@@ -65,14 +65,15 @@ def _define(spec: ActivationSpec) -> Any:
     options = "".join(f"{o.name}, " for o in spec.options)
     usual = " and ".join(f"{o.name} == {o.default!r}" for o in spec.options)
     record = f"spec if {usual} else chosen({options})" if options else "spec"
-    channel, by_name = (", channel_dim", ", channel_dim=channel_dim") if spec.learnable else ("", "")
+    channel, by_name = ("channel_dim", "channel_dim=channel_dim, ") if spec.learnable else ("1", "")
     # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
     source = (
         f"def make(spec, chosen, apply, handle_torch_function, has_torch_function_unary):\n"
         f"    def {name}({describe.function_signature(spec)}) -> Tensor:\n"
         f"        if has_torch_function_unary({x}):\n"
-        f"            return handle_torch_function(function, ({x},), {x}, {values}{options}inplace{by_name})\n"
-        f"        return apply({record}, {x}, ({values}), inplace{channel})\n"
+        f"            named = dict({by_name}save=save)\n"
+        f"            return handle_torch_function(function, ({x},), {x}, {values}{options}inplace, **named)\n"
+        f"        return apply({record}, {x}, ({values}), inplace, {channel}, save)\n"
         f"    function = {name}\n"
         f"    return function\n"
     )

@@ -29,7 +29,7 @@ def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor
     >>> FF.activate(torch.tensor([-1.0, 2.0]), "relu_sigmoid", threshold=0.5)
     tensor([0.0000, 1.3212])
     """
-def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ReLU past a threshold, weighted by the sigmoid of the input.
 
     relu(x - threshold) * sigmoid(x)
@@ -41,20 +41,21 @@ def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = Fal
         threshold: where the function leaves zero; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or save is none of these.
 
     >>> FF.relu_sigmoid(torch.tensor([-1.0, 0.5, 2.0]), threshold=0.5)
     tensor([0.0000, 0.0000, 1.3212])
 
     Source: ReLU times the logistic sigmoid, shifted by a threshold; for threshold=0 and x > 0 it is SiLU (Elfwing et al., 2018, arXiv:1702.03118).
     """
-def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Exponential linear unit.
 
     x if x > 0 else alpha * (exp(x) - 1)
@@ -66,20 +67,21 @@ def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, ch
         alpha: the negative of the limit at -inf; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or save is none of these.
 
     >>> FF.elu(torch.tensor([-1.0, 0.0, 2.0]))
     tensor([-0.6321,  0.0000,  2.0000])
 
     Source: torch.nn.functional.elu; Clevert et al., 2015, arXiv:1511.07289.
     """
-def selu(input: Tensor, inplace: bool = False) -> Tensor:
+def selu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Scaled exponential linear unit, which keeps activations near zero mean and unit variance.
 
     scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
@@ -89,19 +91,21 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.selu(torch.tensor([-1.0, 0.0, 2.0]))
     tensor([-1.1113,  0.0000,  2.1014])
 
     Source: torch.nn.functional.selu; Klambauer et al., 2017, arXiv:1706.02515.
     """
-def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Leaky ReLU whose slope is learned.
 
     x if x > 0 else weight * x
@@ -113,20 +117,21 @@ def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, chann
         weight: the slope below 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or save is none of these.
 
     >>> FF.prelu(torch.tensor([-2.0, 0.0, 3.0]), 0.25)
     tensor([-0.5000,  0.0000,  3.0000])
 
     Source: torch.nn.functional.prelu; He et al., 2015, arXiv:1502.01852.
     """
-def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input weighted by the sigmoid of its multiple.
 
     x * sigmoid(beta * x)
@@ -138,20 +143,21 @@ def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, chann
         beta: how sharply the sigmoid turns; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or save is none of these.
 
     >>> FF.swish(torch.tensor([-1.0, 0.0, 2.0]), beta=1.5)
     tensor([-0.1824,  0.0000,  1.9051])
 
     Source: Ramachandran et al., 2017, arXiv:1710.05941.
     """
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
+def relu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Rectified linear unit.
 
     max(x, 0)
@@ -161,19 +167,21 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.relu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.0000, 0.5000, 2.0000])
 
     Source: torch.nn.functional.relu; Nair, Hinton, 2010.
     """
-def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+def relu6(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """ReLU that ends at 6.
 
     min(max(x, 0), 6)
@@ -183,19 +191,21 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.relu6(torch.tensor([-1.0, 0.5, 7.0]))
     tensor([0.0000, 0.5000, 6.0000])
 
     Source: torch.nn.functional.relu6; Krizhevsky, 2010.
     """
-def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ReLU with a small slope below 0.
 
     x if x > 0 else negative_slope * x
@@ -207,20 +217,21 @@ def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bo
         negative_slope: the slope below 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or save is none of these.
 
     >>> FF.leaky_relu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.0100,  0.5000,  2.0000])
 
     Source: torch.nn.functional.leaky_relu; Maas, Hannun, Ng, 2013.
     """
-def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ELU whose derivative is continuous for every alpha.
 
     x if x > 0 else alpha * (exp(x / alpha) - 1)
@@ -232,20 +243,21 @@ def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, c
         alpha: the negative of the limit at -inf; not 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted, or save is none of these.
 
     >>> FF.celu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.6321,  0.5000,  2.0000])
 
     Source: torch.nn.functional.celu; Barron, 2017, arXiv:1704.07483.
     """
-def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False) -> Tensor:
+def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Gaussian error linear unit.
 
     x * (1 + erf(x / sqrt(2))) / 2
@@ -256,20 +268,21 @@ def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False) -> Ten
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         approximate: how erf is computed; 'none' or 'tanh'.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if an option has another value.
+        ValueError: if an option has another value, or save is none of these.
 
     >>> FF.gelu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.1587,  0.3457,  1.9545])
 
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
-def gelu_tanh(input: Tensor, inplace: bool = False) -> Tensor:
+def gelu_tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """GELU with tanh in place of the error function.
 
     x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
@@ -279,19 +292,21 @@ def gelu_tanh(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.gelu_tanh(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.1588,  0.3457,  1.9546])
 
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
-def silu(input: Tensor, inplace: bool = False) -> Tensor:
+def silu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by its sigmoid.
 
     x * sigmoid(x)
@@ -301,19 +316,21 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.silu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.2689,  0.3112,  1.7616])
 
     Source: torch.nn.functional.silu; Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.
     """
-def mish(input: Tensor, inplace: bool = False) -> Tensor:
+def mish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the tanh of its softplus.
 
     x * tanh(log(1 + exp(x)))
@@ -323,19 +340,21 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.mish(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.3034,  0.3752,  1.9440])
 
     Source: torch.nn.functional.mish; Misra, 2019, arXiv:1908.08681.
     """
-def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """A smooth ReLU.
 
     log(1 + exp(beta * x)) / beta if beta * x <= threshold else x
@@ -348,20 +367,21 @@ def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0,
         threshold: where it becomes the identity; a number.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted, or save is none of these.
 
     >>> FF.softplus(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.3133, 0.9741, 2.1269])
 
     Source: torch.nn.functional.softplus; Dugas et al., 2001.
     """
-def logsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+def logsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The logarithm of the sigmoid.
 
     -log(1 + exp(-x))
@@ -371,19 +391,21 @@ def logsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.logsigmoid(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-1.3133, -0.4741, -0.1269])
 
     Source: torch.nn.functional.logsigmoid
     """
-def sigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+def sigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The logistic function.
 
     1 / (1 + exp(-x))
@@ -393,19 +415,21 @@ def sigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.sigmoid(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.2689, 0.6225, 0.8808])
 
     Source: torch.nn.functional.sigmoid
     """
-def tanh(input: Tensor, inplace: bool = False) -> Tensor:
+def tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The hyperbolic tangent.
 
     tanh(x)
@@ -415,19 +439,21 @@ def tanh(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.tanh(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.7616,  0.4621,  0.9640])
 
     Source: torch.nn.functional.tanh
     """
-def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The identity between two bounds.
 
     min(max(x, min_val), max_val)
@@ -440,20 +466,21 @@ def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Ten
         max_val: the upper bound; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted, or save is none of these.
 
     >>> FF.hardtanh(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-1.0000,  0.5000,  1.0000])
 
     Source: torch.nn.functional.hardtanh
     """
-def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+def hardsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """A sigmoid of three straight lines.
 
     min(max(x + 3, 0), 6) / 6
@@ -463,19 +490,21 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.hardsigmoid(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.3333, 0.5833, 0.8333])
 
     Source: torch.nn.functional.hardsigmoid; Howard et al., 2019, arXiv:1905.02244.
     """
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+def hardswish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by its hardsigmoid.
 
     x * min(max(x + 3, 0), 6) / 6
@@ -485,19 +514,21 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.hardswish(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.3333,  0.2917,  1.6667])
 
     Source: torch.nn.functional.hardswish; Howard et al., 2019, arXiv:1905.02244.
     """
-def softsign(input: Tensor, inplace: bool = False) -> Tensor:
+def softsign(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """A sigmoid that approaches its limits slowly.
 
     x / (1 + |x|)
@@ -507,19 +538,21 @@ def softsign(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.softsign(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.5000,  0.3333,  0.6667])
 
     Source: torch.nn.functional.softsign
     """
-def tanhshrink(input: Tensor, inplace: bool = False) -> Tensor:
+def tanhshrink(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """What tanh takes away.
 
     x - tanh(x)
@@ -529,19 +562,21 @@ def tanhshrink(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.tanhshrink(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.2384,  0.0379,  1.0360])
 
     Source: torch.nn.functional.tanhshrink
     """
-def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input drawn towards 0, and 0 near it.
 
     x - lambd if x > lambd else x + lambd if x < -lambd else 0
@@ -553,20 +588,21 @@ def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False
         lambd: how far; finite and not negative; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or a number is not accepted, or save is none of these.
 
     >>> FF.softshrink(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.5000,  0.0000,  1.5000])
 
     Source: torch.nn.functional.softshrink
     """
-def hardshrink(input: Tensor, lambd: float = 0.5, inplace: bool = False) -> Tensor:
+def hardshrink(input: Tensor, lambd: float = 0.5, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input, and 0 near 0.
 
     x if |x| > lambd else 0
@@ -577,19 +613,21 @@ def hardshrink(input: Tensor, lambd: float = 0.5, inplace: bool = False) -> Tens
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         lambd: how near; a number.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.hardshrink(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-1.,  0.,  2.])
 
     Source: torch.nn.functional.hardshrink
     """
-def threshold(input: Tensor, threshold: float, value: float | Tensor, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def threshold(input: Tensor, threshold: float, value: float | Tensor, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input past a threshold, else a constant.
 
     x if x > threshold else value
@@ -602,20 +640,21 @@ def threshold(input: Tensor, threshold: float, value: float | Tensor, inplace: b
         value: the value up to there; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of input that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit input's.
+        ValueError: if a parameter is on another device, or its shape does not fit input's, or save is none of these.
 
     >>> FF.threshold(torch.tensor([-1.0, 0.5, 2.0]), 0.1, 20.0)
     tensor([20.0000,  0.5000,  2.0000])
 
     Source: torch.nn.functional.threshold
     """
-def identity(input: Tensor, inplace: bool = False) -> Tensor:
+def identity(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input itself.
 
     x
@@ -625,19 +664,21 @@ def identity(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.identity(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-1.0000,  0.5000,  2.0000])
 
     Source: torch.nn.Identity
     """
-def relu_squared(x: Tensor, inplace: bool = False) -> Tensor:
+def relu_squared(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The square of ReLU.
 
     max(x, 0)^2
@@ -647,19 +688,21 @@ def relu_squared(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.relu_squared(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.0000, 0.2500, 4.0000])
 
     Source: So et al., 2021, arXiv:2109.08668.
     """
-def star_relu(x: Tensor, scale: float | Tensor = 0.8944, bias: float | Tensor = -0.4472, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def star_relu(x: Tensor, scale: float | Tensor = 0.8944, bias: float | Tensor = -0.4472, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The square of ReLU, scaled and shifted.
 
     scale * max(x, 0)^2 + bias
@@ -672,20 +715,21 @@ def star_relu(x: Tensor, scale: float | Tensor = 0.8944, bias: float | Tensor = 
         bias: the value below 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or save is none of these.
 
     >>> FF.star_relu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.4472, -0.2236,  3.1304])
 
     Source: Yu et al., 2022, arXiv:2210.13452.
     """
-def quick_gelu(x: Tensor, inplace: bool = False) -> Tensor:
+def quick_gelu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """GELU with a sigmoid in place of the error function.
 
     x * sigmoid(1.702 * x)
@@ -695,19 +739,21 @@ def quick_gelu(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.quick_gelu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.1542,  0.3504,  1.9357])
 
     Source: Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
-def clipped_gelu(x: Tensor, min_val: float | Tensor = -10.0, max_val: float | Tensor = 10.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def clipped_gelu(x: Tensor, min_val: float | Tensor = -10.0, max_val: float | Tensor = 10.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """GELU between two bounds.
 
     min(max(gelu(x), min_val), max_val)
@@ -720,20 +766,21 @@ def clipped_gelu(x: Tensor, min_val: float | Tensor = -10.0, max_val: float | Te
         max_val: the upper bound; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted, or save is none of these.
 
     >>> FF.clipped_gelu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.1587,  0.3457,  1.9545])
 
     Source: Krishnamoorthi, 2018, arXiv:2004.09602.
     """
-def laplace(x: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.282095, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def laplace(x: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.282095, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The distribution function of a normal variable.
 
     (1 + erf((x - mu) / (sigma * sqrt(2)))) / 2
@@ -746,20 +793,21 @@ def laplace(x: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.
         sigma: the standard deviation; not 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted, or save is none of these.
 
     >>> FF.laplace(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([7.1737e-10, 2.3142e-01, 1.0000e+00])
 
     Source: Ma et al., 2022, arXiv:2209.10655.
     """
-def xielu(x: Tensor, alpha_p: float | Tensor = 0.2033823208110247, alpha_n: float | Tensor = -1.0502256128148466, beta: float = 0.5, eps: float = -1e-06, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def xielu(x: Tensor, alpha_p: float | Tensor = 0.2033823208110247, alpha_n: float | Tensor = -1.0502256128148466, beta: float = 0.5, eps: float = -1e-06, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Integral of a trainable ELU: quadratic above 0, nearly linear far below.
 
     x * (p * x + beta) if x > 0 else (n + beta) * expm1(min(x, eps)) - n * x, p = softplus(alpha_p), n = softplus(alpha_n)
@@ -774,20 +822,21 @@ def xielu(x: Tensor, alpha_p: float | Tensor = 0.2033823208110247, alpha_n: floa
         eps: what expm1 is bounded by; a number.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or save is none of these.
 
     >>> FF.xielu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.2057,  0.4500,  4.2000])
 
     Source: Huang, Schlag, 2024, arXiv:2411.13010; parameters as in transformers.
     """
-def snake(x: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def snake(x: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The identity with a periodic part.
 
     x + sin(alpha * x)^2 / alpha
@@ -799,20 +848,21 @@ def snake(x: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, chan
         alpha: the frequency; not 0; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted, or save is none of these.
 
     >>> FF.snake(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.2919,  0.7298,  2.8268])
 
     Source: Liu, Hartwig, Ueda, 2020, arXiv:2006.08195.
     """
-def squareplus(x: Tensor, b: float | Tensor = 4.0, inplace: bool = False, *, channel_dim: int = 1) -> Tensor:
+def squareplus(x: Tensor, b: float | Tensor = 4.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """A smooth ReLU without exponentials.
 
     (x + sqrt(x^2 + b)) / 2
@@ -824,20 +874,21 @@ def squareplus(x: Tensor, b: float | Tensor = 4.0, inplace: bool = False, *, cha
         b: how wide it bends; positive; a number, or a tensor of shape (), (1,) or (C,), which gets a gradient.
         inplace: overwrite the input.
         channel_dim: the dimension of x that has C entries, where a parameter has one per channel; -1 for channels last.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted.
+        ValueError: if a parameter is on another device, or its shape does not fit x's, or a number is not accepted, or save is none of these.
 
     >>> FF.squareplus(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.6180, 1.2808, 2.4142])
 
     Source: Barron, 2021, arXiv:2112.11687.
     """
-def hard_mish(x: Tensor, inplace: bool = False) -> Tensor:
+def hard_mish(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Mish of three pieces.
 
     x / 2 * min(2, max(0, x + 2))
@@ -847,19 +898,21 @@ def hard_mish(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.hard_mish(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.5000,  0.5000,  2.0000])
 
     Source: timm; hardswish with other constants.
     """
-def sqrtsoftplus(x: Tensor, inplace: bool = False) -> Tensor:
+def sqrtsoftplus(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The square root of softplus.
 
     sqrt(log(1 + exp(x)))
@@ -869,19 +922,21 @@ def sqrtsoftplus(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.sqrtsoftplus(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([0.5597, 0.9870, 1.4584])
 
     Source: transformers.
     """
-def telu(x: Tensor, inplace: bool = False) -> Tensor:
+def telu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the tanh of its exponential.
 
     x * tanh(exp(x))
@@ -891,19 +946,21 @@ def telu(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.telu(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.3521,  0.4643,  2.0000])
 
     Source: Fernandez, Mali, 2024, arXiv:2412.20269.
     """
-def serf(x: Tensor, inplace: bool = False) -> Tensor:
+def serf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the error function of its softplus.
 
     x * erf(log(1 + exp(x)))
@@ -913,19 +970,21 @@ def serf(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.serf(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.3422,  0.4158,  1.9947])
 
     Source: Nag, Bhattacharyya, 2021, arXiv:2108.09598.
     """
-def erf(x: Tensor, inplace: bool = False) -> Tensor:
+def erf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The error function, a sigmoid between -1 and 1.
 
     2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
@@ -935,12 +994,14 @@ def erf(x: Tensor, inplace: bool = False) -> Tensor:
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
+        ValueError: if save is none of these.
 
     >>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.8427,  0.5205,  0.9953])

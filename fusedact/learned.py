@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_exporting
 
-from . import compat, eager, execution, operators, registry, tables
+from . import compat, eager, execution, operators, registry, table_checks, tables
 from .dispatch import Path, choose
 from .execution import Call
+from .table_grid import Grid
 from .tables import Plan, Table
 
-__all__ = ["Points", "apply", "compiled", "formula"]
+__all__ = ["SEARCHING", "Finder", "Points", "apply", "compiled", "formula"]
 
 
 class Points(NamedTuple):
@@ -37,13 +38,48 @@ class Points(NamedTuple):
         return Table(tables.prepare(*self, plan, dtype), self.breakpoints.shape[-1], plan, channel_dim)
 
 
-def apply(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:
-    """The function at x; gradients go to x and to those tables that require one."""
+class Finder:
+    """How segments are found while values learn: the plan, and what of a table depends on the breakpoints alone."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._grids: dict[Any, Grid] = {}
+
+    def table(self, x: Tensor, points: Points, channel_dim: int, path: Path) -> Table:
+        """What an evaluation at x needs; breakpoints are those that the plan was made for."""
+        if compat.dispatch_mode_active():
+            return points.table(x, self.plan, channel_dim)
+        if path.kind == "triton":
+            rows = execution.table_rows(*points, self.plan)
+            return Table(rows, points.breakpoints.shape[-1], self.plan, channel_dim)
+        if not x.is_cpu or points.breakpoints.requires_grad:
+            return points.table(x, self.plan, channel_dim)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        key = dtype, table_checks.rows_of(*points), channel_dim
+        found = self._grids.get(key)
+        if found is None:
+            found = self._grids[key] = Grid(points.breakpoints.detach(), self.plan, *key)
+        return found.table(*points[1:])
+
+
+# For breakpoints that learn, or cannot be asked.
+SEARCHING = Finder(tables.SEARCH)
+
+
+def apply(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: int) -> Tensor:
+    """The function at x; gradients go to x and to those tables that require one.
+
+    Raises:
+        TypeError: if a tensor is a DTensor, whose elements tables cannot be gathered for.
+    """
+    for t in (x, *points):
+        if compat.is_distributed(t):
+            raise TypeError(f"{owner}: learned tables are for plain tensors, got a DTensor; use its to_local()")
     tensors = [t for t in points if isinstance(t, Tensor)]
     path = choose(registry.get("pwl"), x, tensors, False)
     if path.kind == "formula" or compat.transforms_active():
-        return formula(x, points, plan, channel_dim)
-    return _Learned.apply(path, plan, channel_dim, x, *points)
+        return formula(x, points, finder.plan, channel_dim)
+    return _Learned.apply(path, finder, channel_dim, x, *points)
 
 
 def formula(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:
@@ -94,9 +130,9 @@ class _Learned(Function):
     """Keeps the input and the tables, nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, path: Path, plan: Plan, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
-        ctx.path, ctx.plan, ctx.channel_dim = path, plan, channel_dim
-        ctx.table = table = Points(*points).table(x, plan, channel_dim)
+    def forward(ctx: Any, path: Path, finder: Finder, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
+        ctx.path, ctx.plan, ctx.channel_dim = path, finder.plan, channel_dim
+        ctx.table = table = finder.table(x, Points(*points), channel_dim, path)
         ctx.numbers = [None if isinstance(p, Tensor) else p for p in points]
         ctx.save_for_backward(x, *(p for p in points if isinstance(p, Tensor)))
         call = Call(table.spec, path)

@@ -6,6 +6,7 @@ Each class is made from its record; modules.pyi shows it to editors.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .piecewise_module import PWL
 from .randomized import RReLU
 from .registry import ActivationSpec
 from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
+from .saving import bounded, check_save
 
 __all__ = [
     "GEGLU",
@@ -49,6 +51,7 @@ class _Elementwise(nn.Module):
 
     spec: ActivationSpec
     inplace: bool
+    save: str = "auto"
     num_parameters: int
     channel_dim: int
 
@@ -63,6 +66,7 @@ class _Elementwise(nn.Module):
         bounds: Bounds | dict[str, Bounds] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
     ) -> None:
         owner = type(self).__name__ if spec.key else f"fusedact.{type(self).__name__}"
         chosen = _chosen(owner, spec, learnable)
@@ -73,8 +77,10 @@ class _Elementwise(nn.Module):
         if num_parameters < 1 or (num_parameters > 1 and not chosen):
             accepted = "at least 1" if chosen else "1, since no parameter is learnable"
             raise ValueError(f"{owner}: num_parameters must be {accepted}, got {num_parameters}")
+        check_save(owner, spec, save)
         self.spec = spec
         self.inplace = inplace
+        self.save = save
         self.num_parameters = num_parameters
         self.channel_dim = check_channel_dim(owner, channel_dim)
         for o in spec.options:
@@ -108,13 +114,15 @@ class _Elementwise(nn.Module):
         if not spec.learnable:
             values += [getattr(self, o.name) for o in spec.options]
             return self._call(input, *values, inplace=self.inplace)
-        if self._bounds:
-            values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
-        return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+        if not self._bounds:
+            return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+        values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
+        with nullcontext() if torch.compiler.is_compiling() else bounded(self._bounds):
+            return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
 
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
         """The activation's function."""
-        return getattr(functional, self.spec.name)(*args, **keywords)
+        return getattr(functional, self.spec.name)(*args, **keywords, save=self.save)
 
     def _within(self, name: str, value: Any) -> Any:
         """A parameter inside its bounds: changed in place, so that an optimizer goes on from there.
@@ -163,6 +171,8 @@ class _Elementwise(nn.Module):
             parts.append(f"bounds={self._bounds}")
         if self.inplace:
             parts.append("inplace=True")
+        if self.save != "auto":
+            parts.append(f"save={self.save!r}")
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -231,6 +241,7 @@ class Activation(_Elementwise):
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
         num_parameters, channel_dim, bounds, device, dtype: of learnable parameters, as for the class of that name.
         inplace: overwrite the input.
+        save: what is kept for backward: a policy that the activation can serve; see `fusedact.save_policy`.
         parameters: of the activation, by name; the defaults otherwise.
 
     Raises:
@@ -252,6 +263,7 @@ class Activation(_Elementwise):
         inplace: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
         **parameters: Any,
     ) -> None:
         super().__init__()
@@ -260,7 +272,7 @@ class Activation(_Elementwise):
             takes = "tables, not numbers" if spec.kind == "piecewise" else "arguments of its own"
             raise ValueError(f"fusedact.Activation: {name!r} takes {takes}; use fusedact.{spec.module}")
         values = _complete("fusedact.Activation", spec, parameters)
-        self._configure(spec, values, learnable, inplace, num_parameters, channel_dim, bounds, device, dtype)
+        self._configure(spec, values, learnable, inplace, num_parameters, channel_dim, bounds, device, dtype, save)
 
     def extra_repr(self) -> str:
         rest = super().extra_repr()

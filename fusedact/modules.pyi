@@ -28,6 +28,7 @@ class Activation(nn.Module):
         learnable: False, True (all parameters), a parameter's name, or a tuple of names.
         num_parameters, channel_dim, bounds, device, dtype: of learnable parameters, as for the class of that name.
         inplace: overwrite the input.
+        save: what is kept for backward: a policy that the activation can serve; see `fusedact.save_policy`.
         parameters: of the activation, by name; the defaults otherwise.
 
     Raises:
@@ -38,7 +39,8 @@ class Activation(nn.Module):
     Activation('relu_sigmoid', threshold=0.1)
     """
     inplace: bool
-    def __init__(self, name: str, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, inplace: bool = False, device: Any = None, dtype: torch.dtype | None = None, **parameters: Any) -> None: ...
+    save: str
+    def __init__(self, name: str, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, inplace: bool = False, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto', **parameters: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 def create(name: str, **arguments: Any) -> nn.Module:
@@ -74,6 +76,7 @@ class ReLUSigmoid(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -91,7 +94,8 @@ class ReLUSigmoid(nn.Module):
     """
     threshold: float | nn.Parameter
     inplace: bool
-    def __init__(self, threshold: float = 0.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, threshold: float = 0.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ELU(nn.Module):
@@ -112,6 +116,7 @@ class ELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -129,7 +134,8 @@ class ELU(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SELU(nn.Module):
@@ -141,12 +147,14 @@ class SELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SELU()
     SELU()
@@ -154,7 +162,8 @@ class SELU(nn.Module):
     Source: torch.nn.functional.selu; Klambauer et al., 2017, arXiv:1706.02515.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class PReLU(nn.Module):
@@ -172,6 +181,7 @@ class PReLU(nn.Module):
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -189,7 +199,8 @@ class PReLU(nn.Module):
     """
     weight: float | nn.Parameter
     inplace: bool
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None) -> None: ...
+    save: str
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Swish(nn.Module):
@@ -210,6 +221,7 @@ class Swish(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -227,7 +239,8 @@ class Swish(nn.Module):
     """
     beta: float | nn.Parameter
     inplace: bool
-    def __init__(self, beta: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, beta: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLU(nn.Module):
@@ -239,12 +252,14 @@ class ReLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLU()
     ReLU()
@@ -252,7 +267,8 @@ class ReLU(nn.Module):
     Source: torch.nn.functional.relu; Nair, Hinton, 2010.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLU6(nn.Module):
@@ -264,12 +280,14 @@ class ReLU6(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLU6()
     ReLU6()
@@ -277,7 +295,8 @@ class ReLU6(nn.Module):
     Source: torch.nn.functional.relu6; Krizhevsky, 2010.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class LeakyReLU(nn.Module):
@@ -298,6 +317,7 @@ class LeakyReLU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -315,7 +335,8 @@ class LeakyReLU(nn.Module):
     """
     negative_slope: float | nn.Parameter
     inplace: bool
-    def __init__(self, negative_slope: float = 0.01, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class CELU(nn.Module):
@@ -336,6 +357,7 @@ class CELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -353,7 +375,8 @@ class CELU(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELU(nn.Module):
@@ -366,12 +389,14 @@ class GELU(nn.Module):
     Args:
         approximate: how erf is computed; 'none' or 'tanh'.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.GELU()
     GELU(approximate='none')
@@ -379,7 +404,8 @@ class GELU(nn.Module):
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, approximate: str = 'none', inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, approximate: str = 'none', inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELUTanh(nn.Module):
@@ -391,12 +417,14 @@ class GELUTanh(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.GELUTanh()
     GELUTanh()
@@ -404,7 +432,8 @@ class GELUTanh(nn.Module):
     Source: torch.nn.functional.gelu; Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SiLU(nn.Module):
@@ -416,12 +445,14 @@ class SiLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SiLU()
     SiLU()
@@ -429,7 +460,8 @@ class SiLU(nn.Module):
     Source: torch.nn.functional.silu; Elfwing, Uchibe, Doya, 2018, arXiv:1702.03118.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Mish(nn.Module):
@@ -441,12 +473,14 @@ class Mish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Mish()
     Mish()
@@ -454,7 +488,8 @@ class Mish(nn.Module):
     Source: torch.nn.functional.mish; Misra, 2019, arXiv:1908.08681.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softplus(nn.Module):
@@ -476,6 +511,7 @@ class Softplus(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -494,7 +530,8 @@ class Softplus(nn.Module):
     beta: float | nn.Parameter
     threshold: float | nn.Parameter
     inplace: bool
-    def __init__(self, beta: float = 1.0, threshold: float = 20.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class LogSigmoid(nn.Module):
@@ -506,12 +543,14 @@ class LogSigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.LogSigmoid()
     LogSigmoid()
@@ -519,7 +558,8 @@ class LogSigmoid(nn.Module):
     Source: torch.nn.functional.logsigmoid
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Sigmoid(nn.Module):
@@ -531,12 +571,14 @@ class Sigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Sigmoid()
     Sigmoid()
@@ -544,7 +586,8 @@ class Sigmoid(nn.Module):
     Source: torch.nn.functional.sigmoid
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Tanh(nn.Module):
@@ -556,12 +599,14 @@ class Tanh(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Tanh()
     Tanh()
@@ -569,7 +614,8 @@ class Tanh(nn.Module):
     Source: torch.nn.functional.tanh
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardtanh(nn.Module):
@@ -591,6 +637,7 @@ class Hardtanh(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -609,7 +656,8 @@ class Hardtanh(nn.Module):
     min_val: float | nn.Parameter
     max_val: float | nn.Parameter
     inplace: bool
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardsigmoid(nn.Module):
@@ -621,12 +669,14 @@ class Hardsigmoid(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Hardsigmoid()
     Hardsigmoid()
@@ -634,7 +684,8 @@ class Hardsigmoid(nn.Module):
     Source: torch.nn.functional.hardsigmoid; Howard et al., 2019, arXiv:1905.02244.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardswish(nn.Module):
@@ -646,12 +697,14 @@ class Hardswish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Hardswish()
     Hardswish()
@@ -659,7 +712,8 @@ class Hardswish(nn.Module):
     Source: torch.nn.functional.hardswish; Howard et al., 2019, arXiv:1905.02244.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softsign(nn.Module):
@@ -671,12 +725,14 @@ class Softsign(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Softsign()
     Softsign()
@@ -684,7 +740,8 @@ class Softsign(nn.Module):
     Source: torch.nn.functional.softsign
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Tanhshrink(nn.Module):
@@ -696,12 +753,14 @@ class Tanhshrink(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Tanhshrink()
     Tanhshrink()
@@ -709,7 +768,8 @@ class Tanhshrink(nn.Module):
     Source: torch.nn.functional.tanhshrink
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Softshrink(nn.Module):
@@ -730,6 +790,7 @@ class Softshrink(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -747,7 +808,8 @@ class Softshrink(nn.Module):
     """
     lambd: float | nn.Parameter
     inplace: bool
-    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardshrink(nn.Module):
@@ -760,6 +822,7 @@ class Hardshrink(nn.Module):
     Args:
         lambd: how near.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -775,7 +838,8 @@ class Hardshrink(nn.Module):
     """
     lambd: float | nn.Parameter
     inplace: bool
-    def __init__(self, lambd: float = 0.5, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, lambd: float = 0.5, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Threshold(nn.Module):
@@ -797,6 +861,7 @@ class Threshold(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -815,7 +880,8 @@ class Threshold(nn.Module):
     threshold: float | nn.Parameter
     value: float | nn.Parameter
     inplace: bool
-    def __init__(self, threshold: float, value: float, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, threshold: float, value: float, inplace: bool = False, *, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Identity(nn.Module):
@@ -828,6 +894,7 @@ class Identity(nn.Module):
     Args:
         args: ignored.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
         kwargs: ignored.
 
     Shape:
@@ -835,6 +902,7 @@ class Identity(nn.Module):
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Identity()
     Identity()
@@ -842,7 +910,8 @@ class Identity(nn.Module):
     Source: torch.nn.Identity
     """
     inplace: bool
-    def __init__(self, *args: Any, inplace: bool = False, **kwargs: Any) -> None: ...
+    save: str
+    def __init__(self, *args: Any, inplace: bool = False, save: str = 'auto', **kwargs: Any) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ReLUSquared(nn.Module):
@@ -854,12 +923,14 @@ class ReLUSquared(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.ReLUSquared()
     ReLUSquared()
@@ -867,7 +938,8 @@ class ReLUSquared(nn.Module):
     Source: So et al., 2021, arXiv:2109.08668.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class StarReLU(nn.Module):
@@ -889,6 +961,7 @@ class StarReLU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -907,7 +980,8 @@ class StarReLU(nn.Module):
     scale: float | nn.Parameter
     bias: float | nn.Parameter
     inplace: bool
-    def __init__(self, scale: float = 0.8944, bias: float = -0.4472, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, scale: float = 0.8944, bias: float = -0.4472, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class QuickGELU(nn.Module):
@@ -919,12 +993,14 @@ class QuickGELU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.QuickGELU()
     QuickGELU()
@@ -932,7 +1008,8 @@ class QuickGELU(nn.Module):
     Source: Hendrycks, Gimpel, 2016, arXiv:1606.08415.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class ClippedGELU(nn.Module):
@@ -954,6 +1031,7 @@ class ClippedGELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -972,7 +1050,8 @@ class ClippedGELU(nn.Module):
     min_val: float | nn.Parameter
     max_val: float | nn.Parameter
     inplace: bool
-    def __init__(self, min_val: float = -10.0, max_val: float = 10.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, min_val: float = -10.0, max_val: float = 10.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Laplace(nn.Module):
@@ -994,6 +1073,7 @@ class Laplace(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1012,7 +1092,8 @@ class Laplace(nn.Module):
     mu: float | nn.Parameter
     sigma: float | nn.Parameter
     inplace: bool
-    def __init__(self, mu: float = 0.707107, sigma: float = 0.282095, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, mu: float = 0.707107, sigma: float = 0.282095, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class XIELU(nn.Module):
@@ -1033,6 +1114,7 @@ class XIELU(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1053,7 +1135,8 @@ class XIELU(nn.Module):
     beta: float | nn.Parameter
     eps: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Snake(nn.Module):
@@ -1074,6 +1157,7 @@ class Snake(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1091,7 +1175,8 @@ class Snake(nn.Module):
     """
     alpha: float | nn.Parameter
     inplace: bool
-    def __init__(self, alpha: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, alpha: float = 1.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Squareplus(nn.Module):
@@ -1112,6 +1197,7 @@ class Squareplus(nn.Module):
             clamped to before each forward and in state_dict(), whatever an optimizer does.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
@@ -1129,7 +1215,8 @@ class Squareplus(nn.Module):
     """
     b: float | nn.Parameter
     inplace: bool
-    def __init__(self, b: float = 4.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None: ...
+    save: str
+    def __init__(self, b: float = 4.0, learnable: bool | str | tuple[str, ...] = False, num_parameters: int = 1, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class HardMish(nn.Module):
@@ -1141,12 +1228,14 @@ class HardMish(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.HardMish()
     HardMish()
@@ -1154,7 +1243,8 @@ class HardMish(nn.Module):
     Source: timm; hardswish with other constants.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SqrtSoftplus(nn.Module):
@@ -1166,12 +1256,14 @@ class SqrtSoftplus(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.SqrtSoftplus()
     SqrtSoftplus()
@@ -1179,7 +1271,8 @@ class SqrtSoftplus(nn.Module):
     Source: transformers.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class TeLU(nn.Module):
@@ -1191,12 +1284,14 @@ class TeLU(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.TeLU()
     TeLU()
@@ -1204,7 +1299,8 @@ class TeLU(nn.Module):
     Source: Fernandez, Mali, 2024, arXiv:2412.20269.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Serf(nn.Module):
@@ -1216,12 +1312,14 @@ class Serf(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Serf()
     Serf()
@@ -1229,7 +1327,8 @@ class Serf(nn.Module):
     Source: Nag, Bhattacharyya, 2021, arXiv:2108.09598.
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Erf(nn.Module):
@@ -1241,12 +1340,14 @@ class Erf(nn.Module):
 
     Args:
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input'; see `fusedact.save_policy`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
+        ValueError: if save is none of these.
 
     >>> fusedact.Erf()
     Erf()
@@ -1254,7 +1355,8 @@ class Erf(nn.Module):
     Source:
     """
     inplace: bool
-    def __init__(self, inplace: bool = False) -> None: ...
+    save: str
+    def __init__(self, inplace: bool = False, *, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]: ...

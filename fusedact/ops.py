@@ -14,17 +14,24 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import compat, eager, execution, operators
+from . import compat, eager, execution, operators, saved, saving
 from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
-from .dispatch import choose, is_recording
+from .dispatch import FORMULA_COMPILING, choose, is_recording, saving_path
 from .execution import Call, Parameters
 from .registry import ActivationSpec
 
 __all__ = ["apply"]
 
 
-def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = False, channel_dim: int = 1) -> Tensor:
-    """The activation of x, on the path that `dispatch.choose` finds."""
+def apply(
+    spec: ActivationSpec,
+    x: Tensor,
+    params: Parameters,
+    inplace: bool = False,
+    channel_dim: int = 1,
+    save: str = "auto",
+) -> Tensor:
+    """The activation of x, on the path that `dispatch.choose` finds; `save` says what is kept for backward."""
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
         check_input(spec, x)
     if type(channel_dim) is not int:
@@ -43,6 +50,16 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
     if spec.autocast:
         x, params = _autocast(x, params)
     path = choose(spec, x, params, numbers)
+    if save == "auto":
+        save = saving.in_force()
+    else:
+        saving.check_save("", spec, save)
+    chosen = save != "auto" or (path.kind == "triton" and saving.by_default(spec, x.dtype))
+    if chosen and path is not FORMULA_COMPILING and _needs_grad(x, params) and not compat.transforms_active():
+        plan = saving.plan(spec, x, params, numbers, save)
+        path = saving_path(spec, x, params, numbers, path, plan.keeps)
+        if plan.replaces_input and path.kind in ("pieces", "triton"):
+            return saved.apply(Call(spec, path, channel), plan, x, params, inplace, _gradients)
     if path.kind == "aten" and not inplace:
         if numbers and spec.aten is not None:
             return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
@@ -50,7 +67,7 @@ def apply(spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool = F
             return spec.aten_tensors(x, *params, channel=channel)
     call = Call(spec, path, channel)
     if inplace:
-        return _apply_inplace(call, x, params)
+        return _apply_inplace(call, x, params, save)
     if path.kind == "formula":
         return eager.formula(spec, x, params, channel)
     if compat.transforms_active():
@@ -76,13 +93,16 @@ def _autocast(x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
     return x.to(dtype), tuple(p.to(dtype) if isinstance(p, Tensor) else p for p in params)
 
 
-def _apply_inplace(call: Call, x: Tensor, params: Parameters) -> Tensor:
+def _apply_inplace(call: Call, x: Tensor, params: Parameters, save: str) -> Tensor:
     """Overwrite x. Where a gradient is wanted a copy of the input is kept, as PyTorch does for SiLU and its like."""
     spec, path, channel = call
-    if path.kind == "aten" and spec.aten_inplace is not None and eager.numeric(params):
+    differentiated = _needs_grad(x, params) or compat.transforms_active()
+    # PyTorch's may keep the output.
+    wanted = save == "input" and differentiated and not spec.always_aten
+    if path.kind == "aten" and spec.aten_inplace is not None and eager.numeric(params) and not wanted:
         return spec.aten_inplace(x, *params)
-    if _needs_grad(x, params) or compat.transforms_active():
-        return x.copy_(apply(spec, x.clone(), params, channel_dim=channel or 0))
+    if differentiated:
+        return x.copy_(apply(spec, x.clone(), params, channel_dim=channel or 0, save=save))
     if path.kind == "formula" or compat.dispatch_mode_active() or not compat.is_dense(x) or x.is_neg():
         return x.copy_(apply(spec, x, params, channel_dim=channel or 0))
     execution.forward(call, x, params, out=x)

@@ -10,7 +10,6 @@ from torch import Tensor
 from . import compat
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
-from .large_pages import empty_like
 from .registry import ActivationSpec
 
 __all__ = ["TABLE_PIECE", "Memory", "backward", "forward", "piece_limit", "pieces_of"]
@@ -23,9 +22,8 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 PIECE_PER_THREAD = 2**17
 
 
-# The same for tables, whatever the threads: 960 KiB of what they need for each element, 20 bytes. Up to four threads
-# share a piece; more get pieces of their own.
-TABLE_PIECE = 3 * 2**14
+# The same for tables, whatever the threads: they need up to 20 bytes for each element. Up to four threads share one.
+TABLE_PIECE = 2**16
 
 
 def piece_limit(x: Tensor, table: bool = False) -> int:
@@ -36,12 +34,11 @@ def piece_limit(x: Tensor, table: bool = False) -> int:
     return TABLE_PIECE * max(1, threads // 4) if table else PIECE_PER_THREAD * threads
 
 
-def pieces_of(*tensors: Tensor, limit: int | None = None) -> Iterator[tuple[Tensor, ...]]:
-    """Views of tensors of one shape that cover them in pieces of at most a cache's size, without a copy.
+def pieces_of(*tensors: Tensor, limit: int) -> Iterator[tuple[Tensor, ...]]:
+    """Views of tensors of one shape that cover them in pieces of at most so many elements, without a copy.
 
     Where all share one dense layout they are cut as flat memory, else along their dimensions.
     """
-    limit = limit or piece_limit(tensors[-1])
     numel = tensors[-1].numel()
     if numel <= limit:
         yield tensors
@@ -158,7 +155,7 @@ def forward(
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
-        out = empty_like(x)
+        out = torch.empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
     for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
@@ -237,11 +234,13 @@ def backward(
         if n and isinstance(p, Tensor)
     }
     operands = _Filled([*_operands(params, x, channel, dtype), *beside])
-    dx = empty_like(x) if needed[0] else None
+    dx = torch.empty_like(x) if needed[0] else None
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]
-    for g_piece, x_piece, *rest, dx_piece in pieces_of(g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit):
+    for g_piece, x_piece, *rest, dx_piece in pieces_of(
+        g, x, *operands.cut, *sums, x if dx is None else dx, limit=limit
+    ):
         memory.piece = x_piece
         cut = iter(rest)
         values = operands([next(cut) for _ in operands.cut])

@@ -14,8 +14,9 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import compat, learned, ops, registry, table_checks, tables
 from .checks import check_input
-from .learned import Points
-from .tables import Plan, Table
+from .learned import Finder, Points
+from .saving import check_save
+from .tables import SEARCH, Table
 
 __all__ = ["Numbers", "check_channels", "pwl"]
 
@@ -41,6 +42,7 @@ def pwl(
     channel_dim: int = 1,
     check: bool = False,
     inplace: bool = False,
+    save: str = "auto",
 ) -> Tensor:
     """Piecewise-linear function: linear between the points (breakpoint, value), with the given slopes outside.
 
@@ -61,6 +63,8 @@ def pwl(
         check: check tables on a GPU too, which waits for the device. Sequences and tables on a CPU always are, except
             under a compiler, which cannot ask for numbers.
         inplace: overwrite x.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.save_policy`. "bits" keeps the number of
+            the segment in 1, 2, 4 or 8 bits, for a table of up to 255 breakpoints that all channels share.
 
     Returns:
         tensor of x's shape, dtype and layout. Tables that require a gradient get theirs in the same pass as x.
@@ -75,16 +79,17 @@ def pwl(
     Source: numpy.interp, with slopes outside; as an activation, Zhou et al., 2021, arXiv:2104.03693.
     """
     if has_torch_function_unary(x):
-        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace}
+        arguments: dict[str, Any] = {"channel_dim": channel_dim, "check": check, "inplace": inplace, "save": save}
         return handle_torch_function(pwl, (x,), x, breakpoints, values, left_slope, right_slope, **arguments)
     check_input(SPEC, x)
+    check_save("", SPEC, save)
     sources = (breakpoints, values, left_slope, right_slope)
     key = None if is_compiling() or compat.transforms_active() else _key(x, channel_dim, sources)
     if key is not None:
         found = _cache.get(key)
         if found is not None and all(r is None or r() is s for r, s in zip(found[0], sources, strict=True)):
             check_channels(OWNER, x, found[1].data.shape[0], channel_dim)
-            return ops.apply(found[1].spec, x, (), inplace)
+            return ops.apply(found[1].spec, x, (), inplace, save=save)
     b, v = (
         table_checks.as_table(OWNER, name, t, x.device)
         for name, t in (("breakpoints", breakpoints), ("values", values))
@@ -104,13 +109,16 @@ def pwl(
         table_checks.check_tables(OWNER, b, v, (left, right))
     points = Points(b, v, left, right)
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
-    how = tables.SEARCH if plain or not known else _plan(breakpoints, b) if learns else tables.plan(b, v)
-    if plain or learns:
-        if is_compiling():
-            y = learned.compiled(x, points, channel_dim)
-        else:
-            y = learned.formula(x, points, how, channel_dim) if plain else learned.apply(x, points, how, channel_dim)
+    if plain:
+        compiling = is_compiling()
+        y = learned.compiled(x, points, channel_dim) if compiling else learned.formula(x, points, SEARCH, channel_dim)
         return x.copy_(y) if inplace else y
+    if learns:
+        if save == "bits":
+            raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
+        y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
+        return x.copy_(y) if inplace else y
+    how = tables.plan(b, v) if known else SEARCH
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
@@ -118,7 +126,7 @@ def pwl(
             if len(_cache) >= _CACHED:
                 del _cache[next(iter(_cache))]
             _cache[key] = references, table
-    return ops.apply(table.spec, x, (), inplace)
+    return ops.apply(table.spec, x, (), inplace, save=save)
 
 
 pwl.spec = SPEC  # type: ignore[attr-defined]
@@ -133,27 +141,27 @@ def _may_check(made: Sequence[Tensor], sources: Sequence[Any], asked: bool) -> b
     return all(compat.holds_numbers(s) and (asked or s.is_cpu) for s in given)
 
 
-# Plans for breakpoints beside which values learn, by what they were made of; a weak reference, where that is a tensor.
-_plans: dict[Any, tuple[Any, Plan]] = {}
+# For breakpoints beside which values learn, by what they were made of; a weak reference, where that is a tensor.
+_finders: dict[Any, tuple[Any, Finder]] = {}
 
 
-def _plan(source: Numbers, breakpoints: Tensor) -> Plan:
+def _finder(source: Numbers, breakpoints: Tensor) -> Finder:
     """How the segments of a learned table are found: its values change, so whatever they are."""
     if breakpoints.requires_grad:
-        return tables.SEARCH
-    key = _plan_key(source)
-    found = _plans.get(key) if key is not None else None
+        return learned.SEARCHING
+    key = _finder_key(source)
+    found = _finders.get(key) if key is not None else None
     if found is None or (found[0] is not None and found[0]() is not source):
-        found = weakref.ref(source) if isinstance(source, Tensor) else None, tables.plan(breakpoints)
+        found = weakref.ref(source) if isinstance(source, Tensor) else None, Finder(tables.plan(breakpoints))
         if key is not None:
             with _lock:
-                if len(_plans) >= _CACHED:
-                    del _plans[next(iter(_plans))]
-                _plans[key] = found
+                if len(_finders) >= _CACHED:
+                    del _finders[next(iter(_finders))]
+                _finders[key] = found
     return found[1]
 
 
-def _plan_key(source: Numbers) -> Any:
+def _finder_key(source: Numbers) -> Any:
     """What a plan depends on; None if it cannot be told."""
     if isinstance(source, Tensor):
         version = compat.version(source)

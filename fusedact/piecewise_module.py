@@ -15,12 +15,13 @@ from . import compat, fitting, learned, ops, registry, table_checks, tables
 from .checks import check_channel_dim, check_input, check_number
 from .drawing import draw_tables
 from .export import plain_module
-from .learned import Points
+from .learned import Finder, Points
 from .piecewise import Numbers, check_channels
 from .registry import ActivationSpec
+from .saving import check_save
 from .simplification import needed_breakpoints
 from .table_parameters import TableParameters, chosen_tables
-from .tables import Plan, Table
+from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ class PWL(TableParameters):
         inplace: overwrite the input; only if nothing learns.
         device, dtype: of the tables, which are parameters where they learn, else buffers. The device is that of a
             table given as a tensor, or the default.
+        save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.functional.pwl`.
 
     What learns is held under the table's name: `values`, `left_slope`, `right_slope`. Breakpoints that learn
     are held as `first_breakpoint` and `gaps`, the values of a monotone function as `first_value` and `inner_slopes`;
@@ -78,6 +80,7 @@ class PWL(TableParameters):
     """
 
     inplace: bool
+    save: str = "auto"
     # How many functions it holds: 1, or one for each channel.
     num_parameters: int
     # The first tables' largest distance from the function that `from_function` was given, and the root of the mean
@@ -101,11 +104,15 @@ class PWL(TableParameters):
         inplace: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
     ) -> None:
         super().__init__()
+        check_save(OWNER, SPEC, save)
         chosen = chosen_tables(OWNER, learnable)
         if chosen and inplace:
             raise ValueError(f"{OWNER}: inplace=True cannot be combined with learnable tables")
+        if chosen and save == "bits":
+            raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
         cpu = torch.device("cpu")
         if device is None:
             given = [t for t in (breakpoints, values, left_slope, right_slope) if isinstance(t, Tensor)]
@@ -129,10 +136,11 @@ class PWL(TableParameters):
         self._hold(OWNER, (b, v, left, right), chosen, channels, monotone, bound, min_gap, device)
         self.channel_dim = check_channel_dim(OWNER, channel_dim)
         self.inplace = inplace
+        self.save = save
         self.num_parameters = channels
         self.fitting_error = self.fitting_rms = None
         self._prepared: tuple[Any, list[Tensor], Table] | None = None
-        self._planned: tuple[Any, Tensor, Plan] | None = None
+        self._planned: tuple[Any, Tensor, Finder] | None = None
 
     # ----- constructors
 
@@ -257,8 +265,8 @@ class PWL(TableParameters):
                 f"got a tensor on {input.device}"
             )
         if self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored):
-            return learned.apply(input, self._points(), self._plan(), self.channel_dim)
-        return ops.apply(self._table(input.dtype).spec, input, (), self.inplace)
+            return learned.apply(OWNER, input, self._points(), self._finder(), self.channel_dim)
+        return ops.apply(self._table(input.dtype).spec, input, (), self.inplace, save=self.save)
 
     @property
     def spec(self) -> ActivationSpec:
@@ -268,14 +276,14 @@ class PWL(TableParameters):
     def _points(self) -> Points:
         return Points(self.breakpoints, self.values, self.left_slope, self.right_slope)
 
-    def _plan(self) -> Plan:
+    def _finder(self) -> Finder:
         """How segments are found while values change; asked of the tables' device once."""
         if "breakpoints" in self.learnable or not compat.holds_numbers(self.breakpoints):
-            return tables.SEARCH
+            return learned.SEARCHING
         version, found = compat.version(self.breakpoints), self._planned
         if found is None or found[1] is not self.breakpoints or found[0] != version:
             table_checks.check_breakpoints(OWNER, self.breakpoints)
-            self._planned = found = version, self.breakpoints, tables.plan(self.breakpoints)
+            self._planned = found = version, self.breakpoints, Finder(tables.plan(self.breakpoints))
         return found[2]
 
     def _table(self, dtype: torch.dtype) -> Table:
@@ -387,6 +395,8 @@ class PWL(TableParameters):
                 parts.append(f"channel_dim={self.channel_dim}")
         if self.inplace:
             parts.append("inplace=True")
+        if self.save != "auto":
+            parts.append(f"save={self.save!r}")
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _unquoted(signature: inspect.Signature) -> str:
 
 def _class(name: str, init: str, doc: str | None, attributes: str) -> str:
     return (
-        f"class {name}(nn.Module):\n{_documented(doc)}\n{attributes}    inplace: bool\n"
+        f"class {name}(nn.Module):\n{_documented(doc)}\n{attributes}    inplace: bool\n    save: str\n"
         f"    def __init__{init}: ...\n    def forward(self, input: Tensor) -> Tensor: ..."
     )
 

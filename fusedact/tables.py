@@ -33,18 +33,20 @@ __all__ = [
 ]
 
 HEADER = 8
+# Of a row, before what only buckets have; see kernels/piecewise.py.
+SECTIONS = 7
 # A grid of at most as many cells, 16 KiB, finds unevenly spaced breakpoints; closer ones are searched for.
 MAX_CELLS = 4096
 # Where intercepts are so much larger than values, y = intercept + slope x loses what fp16 can show.
 STEEP = 64.0
-# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables; and
-# how wrong float32 arithmetic may be about an element's place.
+# How far breakpoints may lie beside even places, in steps, to count as evenly spaced for the sums of learned tables;
+# and how wrong float32 arithmetic may be about an element's place.
 EVEN, PLACE_ERROR = 2.0**-18, 2.0**-17
 # Finite, so that an outer slope of 0 times it is 0, and so far that a difference with a breakpoint does not overflow.
 FAR = 2.0**126
 FARTHEST_ROOT = 1e30
 # Up to so many elements a search by one operation takes less time than an index by several.
-FEW = 2**12
+FEW = 2**11
 # index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
 # and with indices of 64 bits. Derived from these figures, measured with two threads.
 THREADS_TO_TAKE = 4
@@ -133,9 +135,9 @@ def prepare(
     size = 1 << count.bit_length()
 
     def rows(t: float | Tensor, width: int) -> Tensor:
-        t = torch.as_tensor(t, dtype=torch.float64, device=breakpoints.device)
-        t = t.reshape(-1, width)
-        return t.to(dtype).double().expand(channels, width)
+        # A number is filled in: a copy from the host would wait, and cannot be captured in a CUDA graph.
+        made = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=breakpoints.device)
+        return made.reshape(-1, width).to(dtype).double().expand(channels, width)
 
     b, v = rows(breakpoints, count), rows(values, count)
     left, right = rows(left_slope, 1), rows(right_slope, 1)
@@ -256,7 +258,8 @@ class Table:
     `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x.
     """
 
-    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int) -> None:
+    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int, like: Table | None = None) -> None:
+        """`like`, a table with the same breakpoints and plan, saves computing what depends on these alone."""
         self.data = data
         self.count = count
         self.how = how
@@ -267,17 +270,22 @@ class Table:
         # Behind each name a view that begins with its first entry: one index serves all.
         starts = [HEADER + i * self.size for i in range(4)]
         self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
-        self._first = flat[HEADER + 7 * self.size :]
-        self._last = data[0, 2]
-        # Where the grid of one row begins, in steps.
-        self._origin = data[0, 1] * self._last
+        self._first = flat[HEADER + SECTIONS * self.size :]
+        # For one row: scale, offset and bounds.
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+        if like is None:
+            # Where the grid of one row begins, in steps; and counted from 1.
+            origin = self._one[1] * data[0, 2]
+            self._origin = origin, origin + 1.0
+        else:
+            self._origin = like._origin
+            self.__dict__.update({name: getattr(like, name) for name in ("_grid", "breakpoints", "even")})
 
     @cached_property
     def _grid(self) -> tuple[float, float]:
         """The steps of the grid in x, and its last cell, for one row."""
-        last = self._last.item()
-        return self._one[0].item() * last, last
+        scale, _, last = self.data[0, :3].tolist()
+        return scale * last, last
 
     @cached_property
     def even(self) -> Even | None:
@@ -288,12 +296,12 @@ class Table:
     @cached_property
     def _bounds(self) -> tuple[float, float]:
         """The bounds of x for one row, as numbers."""
-        low, high = (t.item() for t in self._one[2:])
+        low, high = self.data[0, 3:5].tolist()
         return low, high
 
     @cached_property
     def _lines(self) -> Tensor:
-        """Each segment's slope, value at the anchor, and anchor, as one complex number: one gather in place of three."""
+        """Each segment's slope, value at the anchor, and anchor, as one complex number, which one gather reads."""
         count = self._anchors.numel()
         slopes, values = self._slopes[:count], self._values[:count]
         return torch.stack([slopes, values, self._anchors, self._anchors], 1).view(torch.complex128).view(-1)
@@ -329,9 +337,9 @@ class Table:
 
     @cached_property
     def breakpoints(self) -> Tensor:
-        """The breakpoints of each row: the turns, or the numbers just before them."""
-        turns = self.data[:, HEADER : HEADER + self.count]
-        return torch.where(self.late, torch.nextafter(turns, turns.new_full((), -torch.inf)), turns)
+        """The breakpoints of each row."""
+        start = HEADER + 5 * self.size + 1
+        return self.data[:, start : start + self.count]
 
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
@@ -352,10 +360,10 @@ class Table:
         # A NaN counts as 0.
         if beside:
             part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1])
-            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self._last)
+            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self.data[0, 2])
         else:
             step, last = self._grid
-            part = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
+            part = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
         index = integers(part, spare)
         if self.how.kind == "bucket":
             if base is not None:
@@ -382,13 +390,17 @@ class Table:
 
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
         """The function at x, differentiable."""
-        if self.channel_dim is None and type(x) not in (Tensor, Parameter) and compat.holds_numbers(self.data):
+        subclass = self.channel_dim is None and type(x) not in (Tensor, Parameter)
+        # With numbers, which do not learn.
+        if subclass and not self.data.requires_grad and compat.holds_numbers(self.data):
             return self._compared(x)
         index = self.index(x.detach(), beside)
         low, high = (beside or self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
-        return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index))
+        return torch.addcmul(
+            gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index)
+        )
 
     def _compared(self, x: Tensor) -> Tensor:
         """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
@@ -410,8 +422,13 @@ class Table:
             index = self._even_index(x, self.even, spare)
         else:
             index = self.index(x, beside, spare)
-        low, high = cast("Any", beside[2:4] if beside else self._bounds)
-        y = torch.clamp(x, low, high, out=out)
+        if beside:
+            # Beside tensors clamp takes three times as long.
+            y = torch.maximum(x, beside[2], out=out)
+            torch.minimum(y, beside[3], out=y)
+        else:
+            low, high = self._bounds
+            y = torch.clamp(x, low, high, out=out)
         if spare is no_spare:
             y.sub_(gathered(self._anchors, index))
             return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
@@ -421,38 +438,42 @@ class Table:
     def _even_index(self, x: Tensor, even: Even, spare: Spare) -> Tensor:
         """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
         step, last = self._grid
-        cell = torch.add(self._origin, x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
+        cell = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
         # A comparison in place takes a third of one that makes bools.
         return integers(cell.add_(torch.add(even.first, cell, alpha=even.step, out=_scratch(spare)).le_(x)), spare)
 
     def nearest(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
         """The number, from 1, of a breakpoint beside each element; with a fraction; one more behind the last; 0 of NaN.
 
-        The nearest one where a grid tells. In buffer 0, by way of 1 and 2.
+        The nearest one where a grid tells. In the first part of buffer 0, by way of the third and fourth.
         """
-        if self.how.kind == "search":
+        kind = self.how.kind
+        if kind == "search":
             segment = self._searched(x, beside[4] if beside else None)
             if beside:
                 segment = segment - beside[4]
             return (segment + 1) * (x == x)
+        room = spare(0, torch.float32, 0)
         if beside:
-            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1]).clamp_(0.0, 1.0).mul_(self._last)
+            part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self.data[0, 2]).add_(1.0)
         else:
             step, last = self._grid
             # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
-            last -= 0.5 if self.how.kind == "uniform" else 0.0
-            part = torch.add(self._origin, x, alpha=step, out=spare(0)).clamp_(0.0, last)
-        if self.how.kind == "uniform":
-            return part.add_(1.0).nan_to_num_(0.0)
-        cell = integers(part.nan_to_num_(0.0), spare)
+            last += 0.5 if kind == "uniform" else 1.0
+            part = torch.add(self._origin[1], x, alpha=step, out=room).clamp_(1.0, last)
+        part.nan_to_num_(0.0)
+        if kind == "uniform":
+            return part
+        # The cell of a NaN is the first one, and its number changed behind that.
+        cell = integers(part.sub_(1.0).clamp_min_(0.0), spare)
         if beside:
             cell.add_(beside[4])
-        segment = gathered(self._first, cell, spare(1)).add_(1.0)
+        segment = gathered(self._first, cell, spare(0, torch.float32, 2)).add_(1.0)
         if spare is no_spare:
             return segment.mul_(x == x)
         # A comparison in place takes a third of one that makes bools.
-        known = cast("Tensor", spare(2)).copy_(x).eq_(x)
-        return torch.mul(segment, known, out=spare(0))
+        known = cast("Tensor", spare(0, torch.float32, 3)).copy_(x).eq_(x)
+        return torch.mul(segment, known, out=room)
 
     def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
         """The slopes of segments by their index."""

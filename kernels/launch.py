@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise, gates, piecewise, smooth
+from . import activations, elementwise, from_bits, from_output, gates, piecewise, smooth
 
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
@@ -52,6 +52,13 @@ _written = {
     for module in (activations, gates, piecewise, smooth)
     for name, function in vars(module).items()
     if hasattr(module, f"{name.removesuffix('_backward')}_backward")
+}
+# Those that take the output, or the output and a bit, or give the bits that are kept.
+_written |= {
+    name: function
+    for module in (from_output, from_bits, piecewise)
+    for name, function in vars(module).items()
+    if name.endswith(("_from_output", "_from_bits", "_side", "_segment"))
 }
 # Device functions made at run time, by name.
 _registered: dict[str, Any] = {}
@@ -186,6 +193,11 @@ def _device_function(name: str) -> Any:
     return _written.get(name) or _registered[name]
 
 
+def saved_function(suffix: str, *names: str) -> str:
+    """The first name with that suffix that a device function has, such as "from_output", of an activation's names."""
+    return next(found for name in names if (found := f"{name}_{suffix}") in _written)
+
+
 def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:
     """Strides that address the channel of an element."""
     strides = [0] * len(shape)
@@ -306,13 +318,15 @@ def backward(
 ) -> Tensor | None:
     """Write dx, unless it is None; return partial sums in fp32 if any parameter is needed.
 
-    They are [parameter, program], and with `channel_dim` [parameter, program, channel], or one in the channels' place
-    where no parameter tells them apart.
+    What is saved is the input, or the output where `function` has the suffix `_from_output`. The sums are [parameter,
+    program], and with `channel_dim` [parameter, program, channel], or one in the channels' place where no parameter
+    tells them apart.
     """
+    name = function if function.endswith("_from_output") else f"{function}_backward"
 
     def run(counted: int | None) -> Tensor | None:
         kernel = _backward if counted is None or not any(needed) else _backward_channels
-        return kernel(f"{function}_backward", grad, saved, dx, params, needed, counted)
+        return kernel(name, grad, saved, dx, params, needed, counted)
 
     return _partial_sums(run, saved, params, needed, channel_dim)
 

@@ -1,4 +1,4 @@
-"""Host side of piecewise_sums.py: the way to sum, the shape of a tile, and the launch.
+"""Host side of piecewise_sums.py and piecewise_rows.py: the way to sum, the shape of a tile, and the launches.
 
 The caller has validated the tensors, allocated the results and made the tensors' device the current one.
 """
@@ -12,13 +12,13 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch, piecewise_sums
+from . import launch, piecewise_rows, piecewise_sums
 
 # So many values are summed by hats, which lose nothing and cost three instructions each; more of them by ramps, which
 # cost two. What is beyond leaves the memory the bound no longer.
 MOST_HATS = 6
-# Sums that a thread keeps in registers.
-MOST_SUMS = 64
+# Values that a program sums, and segments, which have two sums and weights of their own: as many as no target spills.
+MOST_SUMS, MOST_SEGMENTS = 48, 12
 # Programs that share the elements: about sixteen for each of 132 multiprocessors. Another number would be another order
 # of summation, so it depends on no device.
 PROGRAMS = 2112
@@ -26,6 +26,10 @@ PROGRAMS = 2112
 ELEMENTS = 16
 # Channels that a thread has side by side, each with sums of its own: so many, where there are at most so many sums.
 SIDE_BY_SIDE = {4: 10, 2: 34}
+
+
+# Cells of a grid that are filled at once.
+CELLS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Tile:
 def method(count: int, wanted: str) -> Method:
     """The way to sum for tables of so many breakpoints."""
     if wanted == "lines":
-        name, total, most = "lines", count + 1, MOST_SUMS // 2
+        name, total, most = "lines", count + 1, MOST_SEGMENTS
     else:
         name, total, most = "hats" if count <= MOST_HATS else "ramps", count, MOST_SUMS
     return Method(name, triton.cdiv(total, triton.cdiv(total, most)), total)
@@ -136,9 +140,7 @@ def backward(
         others + block >= 2**31,
     )
     lengths = (channels, others)
-    key = launch._strided_key(
-        "pwl_sums", tensors, integers, (), channels >= 2**31, others >= 2**31, *constants
-    )
+    key = launch._strided_key("pwl_sums", tensors, integers, (), channels >= 2**31, others >= 2**31, *constants)
     kernel = piecewise_sums.sums_kernel
     launch._run(kernel, tile.programs * how.parts, key, *tensors, *lengths, *integers, *constants)
     return partials.sum(1, dtype=torch.float64).t().reshape(shape)
@@ -147,7 +149,7 @@ def backward(
 def _sides(
     grad: Tensor, saved: Tensor, target: Tensor, channel_dim: int | None, writes: bool
 ) -> tuple[str, int, list[int], list[tuple[int, ...]]]:
-    """The layout of the tiles, the number of channels, the other sizes, and each tensor's strides, the channel's first."""
+    """The tiles' layout, the number of channels, the other sizes, and each tensor's strides, the channel's first."""
     # Without dx no tensor is known to be dense: equal strides say nothing then.
     flat = launch._same_dense_layout(grad, saved, target) if writes else grad.is_contiguous() and saved.is_contiguous()
     if channel_dim is None and flat:
@@ -163,3 +165,28 @@ def _sides(
     at = channel_strides.index(1)
     channels = sizes.pop(at)
     return side, channels, sizes or [1], [(s.pop(at), *(s or [0])) for s in strides]
+
+
+def prepare(
+    breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor, kind: str, cells: int
+) -> Tensor:
+    """The rows of `fusedact.tables.prepare` in fp32, without a graph and in one launch."""
+    channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
+    channels = max([channels, *(s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor))])
+    count = breakpoints.shape[-1]
+    size = 1 << count.bit_length()
+    length = 8 + 7 * size + (cells + 2 if kind == "bucket" else 0)
+    rows = breakpoints.new_empty((channels, length), dtype=torch.float32)
+    slopes = tuple(
+        s.contiguous() if isinstance(s, Tensor) else torch.tensor(s, dtype=torch.float32).item()
+        for s in (left_slope, right_slope)
+    )
+    kinds = tuple(("pointer" if s.numel() == 1 else "channel") if isinstance(s, Tensor) else "number" for s in slopes)
+    strides = tuple(
+        n for t in (breakpoints, values) for n in (t.stride(0) if t.dim() == 2 and t.shape[0] > 1 else 0, t.stride(-1))
+    )
+    tensors = (breakpoints, values, rows)
+    constants = (*kinds, kind, cells if kind == "bucket" else 0, count, size, length, CELLS_AT_ONCE)
+    key = launch._strided_key("pwl_rows", tensors, strides, slopes, *constants)
+    launch._run(piecewise_rows.rows_kernel, channels, key, *tensors, *strides, slopes, *constants)
+    return rows

@@ -81,7 +81,7 @@ def segment(x, params, KIND: tl.constexpr):
 
 @triton.jit
 def slope(x, params, KIND: tl.constexpr):
-    """The slope of x's segment: of both that x may be in, at two addresses with one base, and then a choice."""
+    """The slope of x's segment: of both that x may be in, and then a choice, at a load more and an address less."""
     if KIND == "search":
         return tl.load(params[2] + _search(x, params))
     else:
@@ -110,7 +110,7 @@ def pwl_uniform(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_uniform_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * slope(x, params, "uniform"), ()
+    return g * tl.load(params[2] + _uniform(x, params)), ()
 
 
 @triton.jit
@@ -123,7 +123,7 @@ def pwl_bucket(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_bucket_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * slope(x, params, "bucket"), ()
+    return g * tl.load(params[2] + _bucket(x, params)), ()
 
 
 @triton.jit
@@ -136,4 +136,27 @@ def pwl_search(x, params, precise: tl.constexpr):
 @triton.jit
 def pwl_search_backward(g, x, params, precise: tl.constexpr):
     """g times the slope of the segment."""
-    return g * slope(x, params, "search"), ()
+    return g * tl.load(params[2] + _search(x, params)), ()
+
+
+# ----- the number of the segment alone: name_segment(x, params)
+#
+# Of x between the bounds, as for the value, so that both are found at once: a bound has the slope of all beyond it.
+
+
+@triton.jit
+def pwl_uniform_segment(x, params):
+    """Of evenly spaced breakpoints."""
+    return segment(_bounded(x, params[0]), params, "uniform")
+
+
+@triton.jit
+def pwl_bucket_segment(x, params):
+    """Of uneven ones, at most one in each cell of an even grid."""
+    return segment(_bounded(x, params[0]), params, "bucket")
+
+
+@triton.jit
+def pwl_search_segment(x, params):
+    """Of breakpoints anywhere."""
+    return segment(_bounded(x, params[0]), params, "search")

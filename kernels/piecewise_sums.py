@@ -1,4 +1,4 @@
-"""The backward of learned piecewise-linear tables: dx, and the sums that the tables' gradients are made of, in one pass.
+"""The backward of learned piecewise-linear tables: dx, and the sums that their gradients are made of, in one pass.
 
 A tile has three axes, one of which counts threads, so that sums along the others stay inside a thread. A thread keeps
 one sum per entry in registers from tile to tile; after the last one threads are added, to one fp32 number per entry,
@@ -147,24 +147,28 @@ def _ramp(t):
 
 
 @triton.jit
-def _parts(g, t, HATS: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr, SHIFT: tl.constexpr):
+def _parts(g, moved, t, METHOD: tl.constexpr, COUNT: tl.constexpr, PART: tl.constexpr, SHIFT: tl.constexpr):
     """What a thread's elements add to each entry: the ramp that ends at it less the one that begins there."""
     parts = ()
+    others = ()
     for k in tl.static_range(COUNT):
         if k == 0:
             before = _ramp(t + 1) if PART else 1.0
-            before = before if HATS else tl.sum(g * before, axis=1)
+            before = tl.sum(g * before, axis=1) if METHOD == "ramps" else before
         if k == COUNT - 1 and not PART:
-            parts = parts + (tl.sum(g * before, axis=1) if HATS else before,)
-        elif HATS:
-            ramp = _ramp(t - (k + SHIFT))
-            parts = parts + (tl.sum(g * (before - ramp), axis=1),)
-            before = ramp
+            hat = before
+            after = before
+        elif METHOD == "ramps":
+            after = tl.sum(g * _ramp(t - (k + SHIFT)), axis=1)
+            hat = before - after
         else:
-            ramp = tl.sum(g * _ramp(t - (k + SHIFT)), axis=1)
-            parts = parts + (before - ramp,)
-            before = ramp
-    return parts
+            after = _ramp(t - (k + SHIFT))
+            hat = before - after
+        parts = parts + (hat if METHOD == "ramps" else tl.sum(g * hat, axis=1),)
+        if METHOD == "lines":
+            others = others + (tl.sum(moved * hat, axis=1),)
+        before = after
+    return parts + others
 
 
 @triton.jit
@@ -172,10 +176,10 @@ def _added(sums, parts, START: tl.constexpr):
     """The sums, those from START on with the parts added."""
     grown = ()
     for i in tl.static_range(len(sums)):
+        added = sums[i]
         if i >= START and i < START + len(parts):
-            grown = grown + (sums[i] + parts[i - START],)
-        else:
-            grown = grown + (sums[i],)
+            added += parts[i - START]
+        grown = grown + (added,)
     return grown
 
 
@@ -211,11 +215,11 @@ def _summed(
     t = _place(x, at, first, params, METHOD, EVEN, PRECISE, PART)
     if PART and METHOD != "lines":
         t = _bounded(t, first, TOTAL)
-    t = _by_thread(t, COLS)
-    sums = _added(sums, _parts(_by_thread(g, COLS), t, METHOD != "ramps", COUNT, PART, SHIFT), 0)
+    weights = _by_thread(g, COLS)
+    moved = weights
     if METHOD == "lines":
         moved = _by_thread(g * (x - tl.load(params[8] + at)), COLS)
-        sums = _added(sums, _parts(moved, t, True, COUNT, PART, SHIFT), COUNT)
+    sums = _added(sums, _parts(weights, moved, _by_thread(t, COLS), METHOD, COUNT, PART, SHIFT), 0)
     if SLOPES:
         left, right = _tails(x, params, TOTAL)
         parts = (tl.sum(_by_thread(g * left, COLS), axis=1), tl.sum(_by_thread(g * right, COLS), axis=1))
@@ -224,27 +228,15 @@ def _summed(
 
 
 @triton.jit
-def _alone(
-    entry,
-    g,
-    x,
-    at,
-    params,
-    METHOD: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISE: tl.constexpr,
-    TOTAL: tl.constexpr,
-):
+def _alone(entry, g, x, at, params, METHOD: tl.constexpr, TOTAL: tl.constexpr):
     """What elements add to one entry of all, whatever the others get: nothing is multiplied by a weight of 0."""
+    gone = x - tl.load(params[8] + at)
     if METHOD == "lines":
-        k = entry % TOTAL
-        moved = tl.where(entry < TOTAL, g, g * (x - tl.load(params[8] + at)))
-        return tl.where(at == k, moved, 0.0)
+        return tl.where(at == entry % TOTAL, tl.where(entry < TOTAL, g, g * gone), 0.0)
     else:
-        t = _place(x, at, 0, params, METHOD, EVEN, PRECISE, False)
-        if _shifted(METHOD, EVEN, PRECISE, False):
-            t -= 0.5
-        t = tl.minimum(tl.maximum(t, 0.0), TOTAL - 1.0)
+        # Where the segment ends, exactly 1.
+        part = tl.where(x >= tl.load(params[8] + (at + 1)), 1.0, gone * tl.load(params[9] + at))
+        t = tl.minimum(tl.maximum((at - 1).to(tl.float32) + part, 0.0), TOTAL - 1.0)
         hat = _ramp(1.0 - tl.abs(t - entry))
         left, right = _tails(x, params, TOTAL)
         weight = tl.where(entry < TOTAL, hat, tl.where(entry == TOTAL, left, right))
@@ -298,6 +290,8 @@ def sums_kernel(
     BLOCK: tl.constexpr = REPEATS * OTHERS * (1 if COLS else VECTOR)
     PARTS: tl.constexpr = (TOTAL + COUNT - 1) // COUNT
     SETS: tl.constexpr = 2 if METHOD == "lines" else 1
+    # The order that leaves more registers free.
+    LATE: tl.constexpr = COLS and not EVEN
 
     pid = tl.program_id(0)
     part = pid % PARTS
@@ -333,11 +327,12 @@ def sums_kernel(
         g = _loaded(grad_ptr, *where, grad_strides, FLAT)
         x = _loaded(saved_ptr, *where, saved_strides, FLAT)
         at = segment(x, params, KIND)
-        if DX:
-            if part == 0:
-                steepness = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
-                _store(dx_ptr, g * steepness, *where, dx_strides, FLAT)
+        if DX and not LATE and part == 0:
+            slopes = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
+            _store(dx_ptr, g * slopes, *where, dx_strides, FLAT)
         sums = _summed(sums, g, x, at, first, params, METHOD, EVEN, PRECISE, SLOPES, COUNT, TOTAL, COLS)
+        if DX and LATE and part == 0:
+            _store(dx_ptr, g * tl.load(params[2] + at), *where, dx_strides, FLAT)
         tile += 1
 
     column = first_channel + tl.arange(0, CHANNELS)
@@ -366,7 +361,7 @@ def sums_kernel(
                 where = (start, local, inside, others, False, sizes)
                 g = _loaded(grad_ptr, *where, grad_strides, FLAT)
                 x = _loaded(saved_ptr, *where, saved_strides, FLAT)
-                parts = _alone(number, g, x, segment(x, params, KIND), params, METHOD, EVEN, PRECISE, TOTAL)
+                parts = _alone(number, g, x, segment(x, params, KIND), params, METHOD, TOTAL)
                 alone += tl.sum(_by_thread(parts, COLS), axis=1)
                 tile += 1
             result = _by_channel(alone, COLS, OTHERS, CHANNELS)

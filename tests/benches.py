@@ -1,4 +1,4 @@
-"""Loads modules of bench/ and docs/, which are no part of the package."""
+"""Loads modules of bench/, docs/ and examples/, which are no part of the package."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def documents() -> ModuleType:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     return made
+
+
+def example(name: str) -> ModuleType:
+    """examples/<name>.py, which finds what it shares with others beside it, as a script does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        return importlib.import_module(name)

@@ -18,17 +18,17 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "tables", "large_pages", "pieces", "table_sums", "execution"),
-    *("gating_pieces", "gating_operators"),
-    *("row_blocks", "row_operators", "rows", "catalog", "operators", "ops", "learned"),
+    *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
+    *("large_pages", "gating_pieces", "gating_operators"),
+    *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "functional", "modules", "pairs", "custom", "initialization"),
-    *("regularization", "stubs", "plotting", "demo", "cli"),
+    *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
 ]
 
 

@@ -96,7 +96,10 @@ def test_a_provider_that_fails_or_changes_the_dtype_is_refused(bench):
     }
 
 
-LEARNED = ["relu_sigmoid (learned)", "swish (learned)", "prelu (per channel)", "own snake (learned)"]
+LEARNED = [
+    *("pwl learned (17 points)", "pwl learned (64 points)", "pwl learned per channel (17 points)"),
+    *("relu_sigmoid (learned)", "swish (learned)", "prelu (per channel)", "own snake (learned)"),
+]
 
 
 def test_parameters_learn_in_these(bench):

@@ -134,3 +134,34 @@ def test_gallery_is_finite_and_keeps_nan(name):
     y, dx, *_ = example_gallery.derived(example_gallery.ACTIVATIONS[name], x, example_gallery.PARAMETERS[name], x.dtype)
     assert y[:-1].isfinite().all() and dx[:-1].isfinite().all()
     assert y[-1].isnan()
+
+
+def assert_alike(figures):
+    """Half is kept, with a bit at most; and the losses of the last steps differ less than between seeds."""
+    for name, kept in figures["kept"].items():
+        assert 0.5 <= kept["output"] / kept["input"] <= 0.5 + 1 / 32, name
+        last = {p: [statistics.mean(steps[-10:]) for steps in s] for p, s in figures["losses"][name].items()}
+        between = [abs(a - b) for a, b in zip(last["input"], last["output"], strict=True)]
+        spread = statistics.stdev(last["input"]) if len(last["input"]) > 1 else 0.01
+        assert max(between) < spread, name
+
+
+def test_saving(tmp_path):
+    pytest.importorskip("matplotlib")
+    figures, plot = tmp_path / "figures.json", tmp_path / "saving.png"
+    command = [sys.executable, str(benches.ROOT / "examples" / "saving.py"), "--steps", "4", "--seeds", "0"]
+    done = subprocess.run(
+        [*command, "--activations", "elu", "gelu", "--json", str(figures), "--plot", str(plot)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert_alike(json.loads(figures.read_text()))
+    assert plot.stat().st_size > 10_000
+
+
+def test_what_training_gave_under_each_policy():
+    figures = json.loads((FIGURES / "saving.json").read_text())
+    assert_alike(figures)
+    assert {len(seeds) for policies in figures["losses"].values() for seeds in policies.values()} == {5}

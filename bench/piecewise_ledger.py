@@ -1,0 +1,170 @@
+"""Counts what the backward of learned piecewise-linear tables executes: `python -m bench.piecewise_ledger`.
+
+Per element, of the loop over tiles that every program runs through; without a device. What is predicted for an H200
+follows from that, as in bench/ledger.py. `--write` keeps the figures in bench/results/piecewise_ledger.csv, `--check`
+exits with 1 if one is worse than what is kept, or above a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import aot, disassembly, ledger
+from fusedact import tables
+from fusedact.kernels import launch, launch_piecewise
+
+FIGURES = Path("bench/results/piecewise_ledger.csv")
+COUNTS = (2, 4, 8, 16, 17, 32, 64, 256, 1024)
+SHAPES = {"flat": ((4096, 1024), None), "last": ((4096, 1024), 1), "second": ((64, 64, 1024), 1)}
+# Gradients of up to so many values are to leave the memory the bound, in instructions per element.
+FEW, LIMIT = 8, 37
+# Shares of a copy's bandwidth that evenly spaced tables are to reach, for up to so many breakpoints.
+TARGETS = {8: 0.88, 16: 0.6, 32: 0.3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table, its layout, and what is wanted of it."""
+
+    count: int
+    spacing: str = "even"
+    layout: str = "flat"
+    wanted: str = "values"
+    dtype: str = "bf16"
+
+    def __str__(self) -> str:
+        return " ".join(map(str, asdict(self).values()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the file."""
+
+    count: int
+    spacing: str
+    layout: str
+    wanted: str
+    dtype: str
+    method: str
+    # Programs that read the same elements, each for other entries; instructions are those of all.
+    parts: int
+    instructions: float
+    registers: int
+    # Accesses to local memory in a round of the loop. What lies there outside of it costs nothing worth the name.
+    spills: int
+    # What a copy of as many bytes takes, as a part of what this does, if the issue of instructions is the other bound.
+    predicted_share: float
+
+    @property
+    def case(self) -> Case:
+        return Case(self.count, self.spacing, self.layout, self.wanted, self.dtype)
+
+
+def table(case: Case, channels: int) -> tuple[launch.Table, tables.Plan]:
+    """Breakpoints on [-4, 4], and how they are found."""
+    b = torch.linspace(-4, 4, case.count)
+    if case.spacing == "uneven":
+        b = b + 3.0 / case.count * torch.sin(2.5 * torch.arange(case.count))
+    how = tables.plan(b, b.sin())
+    rows = tables.prepare(b.expand(channels, -1), b.sin(), 0.0, 0.5, how, torch.float32)
+    return launch.Table(rows, 1 << case.count.bit_length(), how.steep, how.even), how
+
+
+def compiled(case: Case, target: str = ledger.PREDICTED_FOR) -> tuple[Any, int]:
+    """The kernel that the launcher uses, and how many elements a thread takes in one round of its loop."""
+    shape, channel_dim = SHAPES[case.layout]
+    given, how = table(case, 1 if channel_dim is None else shape[channel_dim])
+    x, g, dx = (torch.empty(shape, dtype=ledger.DTYPES[case.dtype]) for _ in range(3))
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        launch_piecewise.backward(g, x, dx, given, how.kind, case.count, case.wanted, False, channel_dim)
+        (kernel,) = aot._kernels_of(stub.device)
+    return kernel, launch_piecewise.ELEMENTS
+
+
+def row(case: Case) -> Row:
+    """Compile and count."""
+    kernel, elements = compiled(case)
+    code, registers, _ = ledger._read(kernel)
+    size = ledger.DTYPES[case.dtype].itemsize
+    way = disassembly.shortest_round(code, elements * size)
+    spills = sum(i.name.startswith(("LDL", "STL")) for i in way)
+    how = launch_piecewise.method(case.count, case.wanted)
+    instructions = len(way) / elements * how.parts
+    issued = ledger.ISSUE * ledger.ISSUE_SHARE / instructions
+    share = min(1.0, issued * 3 * size / ledger.BANDWIDTH)
+    figures = (how.name, how.parts, round(instructions, 2), registers, spills, round(share, 2))
+    return Row(*asdict(case).values(), *figures)
+
+
+def cases() -> Iterator[Case]:
+    """All that is counted."""
+    for count in COUNTS:
+        for spacing in ("even", "uneven"):
+            for layout in SHAPES if count <= 64 else ("flat",):
+                if count > 2 or spacing == "even":
+                    yield Case(count, spacing, layout)
+    for count in (8, 16, 64):
+        yield Case(count, dtype="fp32")
+        yield Case(count, spacing="uneven", wanted="lines")
+
+
+def load(path: Path = FIGURES) -> list[Row]:
+    """Read the kept figures."""
+    kinds = {"str": str, "int": int, "float": float}
+    with path.open(newline="") as file:
+        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
+    """What is worse than what is kept, or than it may be."""
+    before = {r.case: r for r in kept}
+    for r in rows:
+        old, where = before.get(r.case), str(r.case)
+        if r.spills:
+            yield f"{where}: spills ({r.spills})"
+        if (r.spacing, r.layout, r.wanted, r.dtype) == ("even", "flat", "values", "bf16"):
+            if r.count <= FEW and r.instructions > LIMIT:
+                yield f"{where}: {r.instructions:g} instructions per element, above the limit {LIMIT}"
+            least = next((share for most, share in TARGETS.items() if r.count <= most), 0.0)
+            if r.predicted_share < least:
+                yield f"{where}: {r.predicted_share:g} of a copy's bandwidth predicted, below {least:g}"
+        if old is None:
+            yield f"{where}: not in the kept figures"
+            continue
+        for name in ("instructions", "registers"):
+            new, was = getattr(r, name), getattr(old, name)
+            if new > was * (1 + ledger.TOLERANCE):
+                yield f"{where}: {name} rose from {was:g} to {new:g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.piecewise_ledger", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
+    options = parser.parse_args(arguments)
+    rows = []
+    for case in cases():
+        rows.append(row(case))
+        print(*(f"{value:<8}" for value in asdict(rows[-1]).values()), flush=True)
+    if options.check:
+        worse = list(problems(rows, load()))
+        if worse:
+            sys.exit("\n".join(["bench.piecewise_ledger: worse than the kept figures:", *worse]))
+    elif options.write:
+        with FIGURES.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(asdict, rows))
+
+
+if __name__ == "__main__":
+    main()

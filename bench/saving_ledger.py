@@ -1,0 +1,137 @@
+"""Counts what the kernels execute that keep the output or bits, without a device: `python -m bench.saving_ledger`.
+
+As bench.ledger, whose kernels keep the input: backward from the output, with the parameters learned too where they may
+be tensors; and where a bit is kept, forward, which packs it, and backward. `--write` keeps the figures in
+bench/results/saving_ledger.csv, `--check` exits with 1 if one is worse than what is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import aot, ledger
+from fusedact import registry
+from fusedact.kernels import launch, launch_saving
+from fusedact.registry import ActivationSpec
+from fusedact.saved_forms import SAVED
+
+FIGURES = Path("bench/results/saving_ledger.csv")
+DTYPES, TARGETS = ("bf16", "fp32"), ("sm_90", "gfx942")
+SHAPE = (8, 1024)
+RISING = ("instructions", "special", "registers", "spills")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the file; per element, as in bench.ledger."""
+
+    kernel: str
+    direction: str
+    dtype: str
+    target: str
+    instructions: float
+    special: float
+    registers: int
+    spills: int
+    # Only on sm_90: what bounds it on an H200.
+    bound: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.kernel, self.direction, self.dtype, self.target
+
+
+def cases() -> Iterator[tuple[str, str, str, str]]:
+    """All that is counted: kernel, direction, dtype, target."""
+    for name, form in SAVED.items():
+        kernels = [(name, d) for d in (ledger.DIRECTIONS if form.bits else ("backward",))]
+        if registry.get(name).learnable and not form.tensors:
+            kernels.append((f"{name} (learned)", "backward"))
+        yield from ((*kernel, dtype, target) for kernel in kernels for dtype in DTYPES for target in TARGETS)
+
+
+def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
+    """Compile a kernel as the launcher does, and count."""
+    spec = registry.get(kernel.removesuffix(" (learned)"))
+    if spec.build is not None:
+        spec.build(torch.device("cpu"))
+    params: tuple[Any, ...] = tuple(p.default for p in spec.parameters)
+    if kernel.endswith("(learned)"):
+        params = ledger._learned(spec, 1)
+    x, out = torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype]), torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype])
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        if not SAVED[spec.name].bits:
+            function = launch.saved_function("from_output", spec.name, spec.device)
+            needed = tuple(isinstance(p, torch.Tensor) for p in params)
+            launch.backward(function, torch.zeros_like(x), x, out, params, needed)
+        else:
+            _with_bits(spec, direction, x, out, params)
+        (compiled,) = aot._kernels_of(stub.device)
+    r = ledger.counted(compiled, (kernel, direction, dtype, target))
+    return Row(*r.key, r.instructions, r.special, r.registers, r.spills, r.bound)
+
+
+def _with_bits(
+    spec: ActivationSpec, direction: str, x: torch.Tensor, out: torch.Tensor, params: tuple[float, ...]
+) -> None:
+    bits = torch.zeros(x.numel() // 8, dtype=torch.uint8)
+    if direction == "forward":
+        side = launch.saved_function("side", spec.name, spec.device)
+        launch_saving.forward(spec.device, side, "side", x, out, bits, params)
+    else:
+        function = launch.saved_function("from_bits", spec.name, spec.device)
+        launch_saving.backward(function, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))
+
+
+def load(path: Path = FIGURES) -> list[Row]:
+    """Read the kept figures."""
+    kinds = {"str": str, "int": int, "float": float}
+    with path.open(newline="") as file:
+        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
+    """What is worse than what is kept."""
+    before = {r.key: r for r in kept}
+    for r in rows:
+        old, where = before.get(r.key), " ".join(r.key)
+        if old is None:
+            yield f"{where}: not in the kept figures"
+            continue
+        for name in RISING:
+            new, was = getattr(r, name), getattr(old, name)
+            if new > was * (1 + ledger.TOLERANCE):
+                yield f"{where}: {name} rose from {was:g} to {new:g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.saving_ledger", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
+    options = parser.parse_args(arguments)
+    rows = []
+    for case in cases():
+        rows.append(row(*case))
+        print(*(f"{value:<12}" for value in asdict(rows[-1]).values()), flush=True)
+    if options.check:
+        worse = list(problems(rows, load()))
+        if worse:
+            sys.exit("\n".join(["bench.saving_ledger: worse than the kept figures:", *worse]))
+    elif options.write:
+        with FIGURES.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(asdict, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Tables made with fixed breakpoints are those that `prepare` makes, to the bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fusedact import tables
+from fusedact.table_grid import Grid
+
+
+def assert_same(breakpoints, values, left, right, dtype, channels):
+    how = tables.plan(breakpoints, values)
+    made = Grid(breakpoints, how, dtype, channels).table(values, left, right)
+    expected = tables.Table(tables.prepare(breakpoints, values, left, right, how, dtype), breakpoints.shape[-1], how, 1)
+    torch.testing.assert_close(made.data, expected.data, rtol=0, atol=0, equal_nan=True)
+    assert made.constants[1:] == expected.constants[1:]
+    assert (made.even is None) == (expected.even is None)
+    torch.testing.assert_close(made.breakpoints, expected.breakpoints, rtol=0, atol=0)
+    x = 3 * torch.randn(5000, channels, dtype=dtype)
+    beside = made.beside(x)
+    torch.testing.assert_close(made.lean_value(x, *beside), expected.lean_value(x, *beside), rtol=0, atol=0)
+    return how.kind
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 17, 64, 200, 1024])
+@pytest.mark.parametrize("spacing", ["even", "jittered", "random"])
+def test_tables(spacing, count, dtype, channels):
+    b = torch.linspace(-4, 4, count) if spacing != "random" else 3 * torch.randn(2 * count).unique()[:count]
+    if spacing == "jittered":
+        b = b + 3 / count * torch.rand(count)
+    for values in (torch.randn(channels, count), torch.randn(channels, count).round(), torch.zeros(channels, count)):
+        for left, right in ((0.0, 0.1), (torch.randn(1), torch.zeros(channels)), (torch.randn(channels), 0.0)):
+            given = values[0] if channels == 1 else values
+            assert_same(b, given, left, right, dtype, channels)
+
+
+def test_kinds():
+    b = torch.linspace(-4, 4, 17)
+    uneven = torch.tensor([-3.0, -1.25, -1.0, 0.0, 0.125, 2.0, 5.0])
+    close = torch.tensor([-1.0, 0.0, 2.0**-20, 1.0])
+    kinds = [assert_same(t, torch.randn(len(t)), 0.0, 0.0, torch.float32, 1) for t in (b, uneven, close)]
+    assert kinds == ["uniform", "bucket", "search"]
+
+
+def test_breakpoints_per_channel_and_halves():
+    b = torch.stack([torch.linspace(-4, 4, 17), torch.linspace(-2, 1, 17)]).bfloat16()
+    assert_same(b, torch.randn(2, 17).bfloat16(), torch.randn(2).bfloat16(), 0.3, torch.float32, 2)
+
+
+def test_nothing_is_shared():
+    """A table stays as it was when another is made, and values may require a gradient."""
+    grid = Grid(torch.linspace(-1, 1, 5), tables.plan(torch.linspace(-1, 1, 5), torch.zeros(5)), torch.float32)
+    first = grid.table(torch.ones(5, requires_grad=True), 0.0, 0.0)
+    before = first.data.clone()
+    assert not first.data.requires_grad
+    grid.table(torch.randn(5), 1.0, 2.0)
+    torch.testing.assert_close(first.data, before, rtol=0, atol=0, equal_nan=True)
