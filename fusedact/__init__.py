@@ -11,7 +11,9 @@ from .initialization import gain as gain
 from .memory import memory_report as memory_report
 from .modules import CELU as CELU
 from .modules import ELU as ELU
+from .modules import GEGLU as GEGLU
 from .modules import GELU as GELU
+from .modules import GLU as GLU
 from .modules import PWL as PWL
 from .modules import SELU as SELU
 from .modules import XIELU as XIELU
@@ -32,6 +34,7 @@ from .modules import LogSoftmax as LogSoftmax
 from .modules import Mish as Mish
 from .modules import PReLU as PReLU
 from .modules import QuickGELU as QuickGELU
+from .modules import ReGLU as ReGLU
 from .modules import ReLU as ReLU
 from .modules import ReLU6 as ReLU6
 from .modules import ReLUSigmoid as ReLUSigmoid
@@ -50,6 +53,7 @@ from .modules import Softsign as Softsign
 from .modules import SqrtSoftplus as SqrtSoftplus
 from .modules import Squareplus as Squareplus
 from .modules import StarReLU as StarReLU
+from .modules import SwiGLU as SwiGLU
 from .modules import Swish as Swish
 from .modules import Tanh as Tanh
 from .modules import Tanhshrink as Tanhshrink

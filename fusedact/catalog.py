@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from . import cpu_forms, eager, engine, rows, tables
@@ -898,5 +899,32 @@ add(
         ),
         eager=eager.rrelu,
         twin="torch.nn.functional.rrelu",
+    )
+)
+
+# ----- gated
+
+
+def _glu(x: Tensor, dim: float = -1.0) -> Tensor:
+    return F.glu(x, int(dim))
+
+
+add(
+    ActivationSpec(
+        name="glu",
+        module="GLU",
+        kind="gated",
+        device="sigmoid",
+        summary="The first half of the input along a dimension, weighted by the sigmoid of the second.",
+        formula="a * sigmoid(b), with a, b = input.chunk(2, dim)",
+        limits="At -inf of b the weight is 0, at +inf 1. `packed_glu` takes other layouts and activations.",
+        example=">>> FF.glu(torch.tensor([1.0, 2.0, 0.0, 3.0]))\ntensor([0.5000, 1.9051])",
+        reference="Dauphin et al., 2016, arXiv:1612.08083.",
+        parameters=(ParameterSpec("dim", -1.0, "the dimension that holds both halves", fixed=True),),
+        eager=_glu,
+        aten=_glu,
+        twin="torch.nn.functional.glu",
+        # Measured: from there on allocating what PyTorch keeps takes longer than working in pieces.
+        pieces_from=2**24,
     )
 )

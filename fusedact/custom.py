@@ -181,6 +181,11 @@ class CustomActivation:
         return self._full
 
     @property
+    def described(self) -> ActivationSpec:
+        """The record with nothing traced: enough for plain operators."""
+        return self._plain
+
+    @property
     def source(self) -> str:
         """The Triton code of the forward and backward device functions.
 

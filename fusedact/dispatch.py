@@ -51,7 +51,8 @@ ATEN_TENSORS_BELOW = 2**16
 # elements in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
 
-# And below this many a CPU tensor with softmax of a temperature or mask. Measured: they take the same time at 2^16.
+# And below this many a CPU tensor with softmax of a temperature or mask, or a gate. Measured: they take the same time
+# at 2^16.
 ROWS_BELOW = 2**16
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
@@ -210,7 +211,7 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        if spec.kind == "rowwise" and x.numel() < ROWS_BELOW:
+        if spec.kind in ("rowwise", "gated") and x.numel() < ROWS_BELOW:
             return FORMULA_FEW
         return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
     if forced == "eager":
@@ -282,6 +283,8 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
     if spec.kind == "random":
         drawn = _given(activation, parameters, spec.parameters[-1])
         return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)
+    if spec.kind == "gated":
+        return choose(spec, x, (), True)
     if spec.kind == "rowwise":
         given = [_given(activation, parameters, p) for p in spec.parameters[-2:]]
         tensors = [t for t in given if isinstance(t, Tensor)]

@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
 from .checks import check_names
+from .gating import gated, glu, packed_glu
 from .piecewise import pwl
 from .randomized import rrelu
 from .registry import ActivationSpec
@@ -21,7 +22,10 @@ from .rowwise import log_softmax, softmax, softmax2d, softmin
 
 __all__ = [
     "activate",
+    "gated",
+    "glu",
     "log_softmax",
+    "packed_glu",
     "pwl",
     "rrelu",
     "softmax",
@@ -90,3 +94,4 @@ def _define(spec: ActivationSpec) -> Any:
 _functions = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
 globals().update(_functions)
 _functions |= {f.spec.name: f for f in (pwl, softmax, log_softmax, softmin, softmax2d, rrelu)}
+_functions |= {"glu": glu}

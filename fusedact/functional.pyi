@@ -2,6 +2,9 @@
 from torch import Tensor
 
 from .piecewise import pwl as pwl
+from .gating import gated as gated
+from .gating import glu as glu
+from .gating import packed_glu as packed_glu
 from .randomized import rrelu as rrelu
 from .rowwise import log_softmax as log_softmax
 from .rowwise import softmax as softmax

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
+from .gated_modules import GEGLU, GLU, ReGLU, SwiGLU
 from .piecewise_module import PWL
 from .randomized import RReLU
 from .registry import ActivationSpec
@@ -21,13 +22,17 @@ from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
 from .saving import bounded, check_save
 
 __all__ = [
+    "GEGLU",
+    "GLU",
     "PWL",
     "Activation",
     "LogSoftmax",
     "RReLU",
+    "ReGLU",
     "Softmax",
     "Softmax2d",
     "Softmin",
+    "SwiGLU",
     "create",
     *(registry.get(name).module for name in registry.names("elementwise")),
 ]
@@ -376,3 +381,4 @@ _classes: dict[str, type[nn.Module]] = {name: _define(registry.get(name)) for na
 globals().update({cls.__name__: cls for cls in _classes.values()})
 _classes |= {"pwl": PWL, "softmax": Softmax, "log_softmax": LogSoftmax, "softmin": Softmin, "softmax2d": Softmax2d}
 _classes["rrelu"] = RReLU
+_classes["glu"] = GLU

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 
 from .piecewise_module import PWL as PWL
 from .registry import ActivationSpec
+from .gated_modules import GEGLU as GEGLU
+from .gated_modules import GLU as GLU
+from .gated_modules import ReGLU as ReGLU
+from .gated_modules import SwiGLU as SwiGLU
 from .randomized import RReLU as RReLU
 from .rowwise import LogSoftmax as LogSoftmax
 from .rowwise import Softmax as Softmax

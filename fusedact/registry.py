@@ -91,6 +91,7 @@ class ActivationSpec:
     refuses: Callable[..., str] | None = None
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters. "rowwise": in rowwise.py. "random": in randomized.py.
+    # "gated": in gating.py.
     kind: str = "elementwise"
     # Its module always learns what is not fixed. It takes these arguments in place of the first parameters, which
     # `initial` makes of them and the fixed ones; and, where they are named, these by position.
@@ -210,7 +211,7 @@ def get_own(key: str) -> ActivationSpec:
 def names(kind: str | None = None) -> tuple[str, ...]:
     """The names of all activations, or of those of a kind, in the catalog's order.
 
-    Kinds are "elementwise", "piecewise" (tables), "rowwise" (along a dimension) and "random".
+    Kinds are "elementwise", "piecewise" (tables), "rowwise" (along a dimension), "random" and "gated".
     """
     return tuple(name for name, spec in _records.items() if kind in (None, spec.kind))
 

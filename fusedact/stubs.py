@@ -12,12 +12,27 @@ from pathlib import Path
 
 from . import describe, functional, modules, registry
 
-FUNCTIONS = "from .randomized import rrelu as rrelu\n" + "".join(
-    f"from .rowwise import {name} as {name}\n" for name in ("log_softmax", "softmax", "softmax2d", "softmin")
+# What is written out, by the module it stands in.
+FUNCTIONS = "".join(
+    f"from .{module} import {name} as {name}\n"
+    for module, names in {
+        "gating": ("gated", "glu", "packed_glu"),
+        "randomized": ("rrelu",),
+        "rowwise": ("log_softmax", "softmax", "softmax2d", "softmin"),
+    }.items()
+    for name in names
 )
-MODULES = "from .randomized import RReLU as RReLU\n" + "".join(
-    f"from .rowwise import {name} as {name}\n" for name in ("LogSoftmax", "Softmax", "Softmax2d", "Softmin")
+MODULES = "".join(
+    f"from .{module} import {name} as {name}\n"
+    for module, names in {
+        "gated_modules": ("GEGLU", "GLU", "ReGLU", "SwiGLU"),
+        "randomized": ("RReLU",),
+        "rowwise": ("LogSoftmax", "Softmax", "Softmax2d", "Softmin"),
+    }.items()
+    for name in names
 )
+# Gated modules that no record names.
+GATED = ("GEGLU", "ReGLU", "SwiGLU")
 FOLDER = Path(__file__).parent
 HEADER = "# Made from the catalog by `python -m fusedact.stubs`.\n"
 
@@ -79,7 +94,7 @@ def contents() -> str:
     """The text of __init__.py: each module's class as an import, in the formatter's order, and the rest as it is."""
     before, *others = re.split(r"from \.modules import .*\n", (FOLDER / "__init__.py").read_text())
     names = sorted(
-        ["Activation", *(registry.get(name).module for name in registry.names())],
+        ["Activation", *GATED, *(registry.get(name).module for name in registry.names())],
         key=lambda name: (not name.isupper(), name.lower()),
     )
     return before + "".join(f"from .modules import {name} as {name}\n" for name in [*names, "create"]) + "".join(others)

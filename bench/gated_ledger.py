@@ -1,0 +1,119 @@
+"""Counts what the kernels of gated activations execute, without a device: `python -m bench.gated_ledger`.
+
+Of two tensors, and of one whose gates are found in two ways. All instructions count, divided by the elements of the
+result that a thread makes, but those of the last block's path, which others do not take.
+`--write` keeps the figures in bench/results/gated_ledger.csv, `--check` exits with 1 if one is worse than what is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import aot, disassembly, ledger, rows_ledger
+from bench.rows_ledger import Row
+from fusedact import registry
+from fusedact.gating_operators import halves
+from fusedact.kernels import launch_gated
+
+FIGURES = Path("bench/results/gated_ledger.csv")
+DTYPES, TARGETS = rows_ledger.DTYPES, rows_ledger.TARGETS
+# The activation, what learns, and where x and the gate lie.
+KERNELS = {
+    **{f"{name}, two tensors": (name, False, "") for name in ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")},
+    "swish, two tensors, learned": ("swish", True, ""),
+    "silu, gate_value": ("silu", False, "gate_value"),
+    "silu, interleaved": ("silu", False, "interleaved"),
+}
+ROWS, COLUMNS = 4096, 4096
+
+
+def compiled(
+    name: str, learned: bool, layout: str, direction: str, dtype: torch.dtype, target: str
+) -> tuple[Any, tuple[int, ...]]:
+    """The kernel that the launcher uses, and its grid."""
+    spec = registry.get(name)
+    if spec.build is not None:
+        spec.build(torch.device("cpu"))
+    params = tuple(torch.ones(1) if learned else p.default for p in spec.parameters)
+    out = torch.zeros(ROWS, COLUMNS, dtype=dtype)
+
+    def pair() -> tuple[Tensor, Tensor]:
+        if layout:
+            return halves(torch.zeros(ROWS, 2 * COLUMNS, dtype=dtype), 1, layout)
+        return torch.zeros_like(out), torch.zeros_like(out)
+
+    with aot.stub_driver(aot.TARGETS[target]) as stub:
+        if direction == "forward":
+            launch_gated.forward(spec.device, *pair(), out, params, None)
+        else:
+            launch_gated.backward(spec.device, out, *pair(), *pair(), params, (learned,) * len(params), None)
+        (kernel,) = aot._kernels_of(stub.device)
+        (launched,) = stub.launches
+    return kernel, launched.grid
+
+
+def elements_of(kernel: Any, target: str, grid: tuple[int, ...]) -> int:
+    """The elements of the result that a thread makes."""
+    return ROWS * COLUMNS // grid[0] // (kernel.metadata.num_warps * aot.TARGETS[target].warp_size)
+
+
+def way_of(kernel: Any, direction: str, dtype: str, target: str, grid: tuple[int, ...]) -> disassembly.Way:
+    """What a thread executes for a whole block."""
+    elements = elements_of(kernel, target, grid)
+    stored = elements * DTYPES[dtype].itemsize * (1 if direction == "forward" else 2)
+    return disassembly.whole_block(ledger._read(kernel)[0], stored, elements)
+
+
+def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
+    """Compile a kernel as the launcher does, and count."""
+    made, grid = compiled(*KERNELS[kernel], direction, DTYPES[dtype], target)
+    code, registers, spills = ledger._read(made)
+    issued: float = len(code)
+    if "strided" not in made.name:
+        way = way_of(made, direction, dtype, target, grid)
+        issued = len(way.prologue) + sum(times for _, times in way.rest)
+    each = round(issued / elements_of(made, target, grid), 2)
+    return Row(kernel, COLUMNS, direction, dtype, target, each, registers, spills)
+
+
+def cases() -> Iterator[tuple[str, str, str, str]]:
+    """All that is counted."""
+    for kernel in KERNELS:
+        for direction in ledger.DIRECTIONS:
+            for dtype in DTYPES:
+                for target in TARGETS:
+                    yield kernel, direction, dtype, target
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gated_ledger", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
+    options = parser.parse_args(arguments)
+    rows = []
+    for case in cases():
+        rows.append(row(*case))
+        print(*(f"{value:<12}" for value in asdict(rows[-1]).values()), flush=True)
+    if options.check:
+        worse = list(rows_ledger.problems(rows, rows_ledger.load(FIGURES)))
+        if worse:
+            sys.exit("\n".join(["bench.gated_ledger: worse than the kept figures:", *worse]))
+    elif options.write:
+        with FIGURES.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(asdict, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Gated activations: a value times an activated gate, from two tensors or from one that holds both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.compiler import is_compiling
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
+
+from . import compat, eager, registry
+from .checks import check_channel_dim, check_dtype, check_names, check_parameters
+from .dispatch import PIECES_CPU, choose, is_recording
+from .execution import Parameters
+from .gating_operators import LAYOUTS, Call, backward, forward, halves
+from .large_pages import LARGE
+from .registry import ActivationSpec
+
+__all__ = ["Gate", "check_layout", "gated", "glu", "packed_glu"]
+
+_RECORD = registry.get("glu")
+_ARGUMENTS = """
+    activation: what the gate goes through: the name of an elementwise activation, a function of this module, or what
+        `fusedact.activation` made.
+    channel_dim: the gate's dimension that a parameter with several entries counts.
+    parameters: of the activation, and its options, by name: numbers, or tensors of shape (), (1,) or (C,), which get
+        gradients; the defaults otherwise."""
+_RAISES = """
+    TypeError: if an argument has another type or dtype, or the activation has no such parameter.
+    ValueError: for an unknown name, or an activation that is not elementwise; """
+
+
+def gated(
+    x: Tensor, gate: Tensor, activation: Any = "silu", *, channel_dim: int = 1, **parameters: float | Tensor | str
+) -> Tensor:
+    # Documented below.
+    if has_torch_function_variadic(x, gate):
+        return handle_torch_function(
+            gated, (x, gate), x, gate, activation=activation, channel_dim=channel_dim, **parameters
+        )
+    owner = "fusedact.functional.gated"
+    _check_tensor(owner, "x", x)
+    _check_tensor(owner, "gate", gate)
+    # Under torch.jit.trace sizes are tensors, which warn when compared.
+    if not compat.tracing() and x.shape != gate.shape:
+        raise ValueError(f"{owner}: x and gate must have one shape, got {tuple(x.shape)} and {tuple(gate.shape)}")
+    if x.device != gate.device:
+        raise ValueError(f"{owner}: x and gate must be on one device, got {x.device} and {gate.device}")
+    return apply(Gate.of(owner, activation, parameters), (x, gate), channel_dim)
+
+
+def packed_glu(
+    x: Tensor,
+    activation: Any = "silu",
+    dim: int = -1,
+    *,
+    layout: str,
+    channel_dim: int = 1,
+    **parameters: float | Tensor | str,
+) -> Tensor:
+    # Documented below.
+    if has_torch_function_unary(x):
+        keywords: dict[str, Any] = {"layout": layout, "channel_dim": channel_dim, **parameters}
+        return handle_torch_function(packed_glu, (x,), x, activation, dim, **keywords)
+    owner = "fusedact.functional.packed_glu"
+    _check_tensor(owner, "x", x)
+    check_layout(owner, layout)
+    return apply(Gate.of(owner, activation, parameters), (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """The first half of the input along a dimension, weighted by the sigmoid of the second.
+
+    a * sigmoid(b), with a, b = input.chunk(2, dim)
+
+    At -inf of b the weight is 0, at +inf 1. `packed_glu` takes other layouts and activations.
+
+    Args:
+        input: tensor of any strides, float16, bfloat16, float32 or float64.
+        dim: the dimension that holds both halves, of even size.
+
+    Returns:
+        tensor of the input's shape and dtype, with half the size in `dim`.
+
+    Raises:
+        TypeError: if the input is no tensor, or of another dtype.
+        ValueError: if the input has no dimensions, or an odd size in `dim`.
+        IndexError: if there is no dimension `dim`.
+
+    >>> FF.glu(torch.tensor([1.0, 2.0, 0.0, 3.0]))
+    tensor([0.5000, 1.9051])
+
+    Source: torch.nn.functional.glu; Dauphin et al., 2016, arXiv:1612.08083.
+    """
+    if has_torch_function_unary(input):
+        return handle_torch_function(glu, (input,), input, dim)
+    owner = "fusedact.functional.glu"
+    _check_tensor(owner, "input", input)
+    at = _checked_dim(owner, "input", input, dim)
+    if choose(_RECORD, input, (), True).kind in ("aten", "formula"):
+        return F.glu(input, dim)
+    return apply(Gate(registry.get("sigmoid"), ()), (input,), 1, at, "value_gate")
+
+
+gated.__doc__ = f"""A value weighted by an activated gate.
+
+activation(gate) * x
+
+One pass reads both and writes the result; backward reads them and the gradient, and writes both gradients. Halves are
+computed in float32 and rounded once. x and the gate are kept for backward, nothing else.
+
+Args:
+    x, gate: tensors of one shape and any strides, float16, bfloat16, float32 or float64; of two dtypes, the result
+        has the wider one.{_ARGUMENTS}
+
+Returns:
+    tensor of x's shape and layout.
+
+Raises:{_RAISES}or if x and gate have two shapes.
+
+>>> FF.gated(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0]), "silu")
+tensor([0.0000, 5.7154])
+
+Source: Shazeer, 2020, arXiv:2002.05202.
+"""
+
+packed_glu.__doc__ = f"""A value weighted by an activated gate, where one tensor holds both.
+
+activation(gate) * value
+
+Nothing is cut or copied; the gradient is written as one tensor. The world disagrees on which half is the gate, so that
+`layout` has no default: "gate_value" (gate first, as in Llama's descendants), "value_gate" (as in
+torch.nn.functional.glu), "interleaved" (gate and value in turn, as in gpt-oss). docs/gated.md names more.
+
+Args:
+    x: tensor of any strides, float16, bfloat16, float32 or float64.
+    activation: what the gate goes through, as for `gated`.
+    dim: the dimension that holds both, of even size.
+    layout: "gate_value", "value_gate" or "interleaved".
+    channel_dim, parameters: as for `gated`.
+
+Returns:
+    tensor of x's shape and dtype, with half the size in `dim`.
+
+Raises:{_RAISES}for another layout; if x has no
+        dimensions, or an odd size in `dim`.
+    IndexError: if there is no dimension `dim`.
+
+>>> FF.packed_glu(torch.tensor([0.0, 3.0, 1.0, 2.0]), "silu", layout="gate_value")
+tensor([0.0000, 5.7154])
+
+Source: Shazeer, 2020, arXiv:2002.05202.
+"""
+
+
+# ----- checks
+
+
+def _check_tensor(owner: str, name: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(x).__name__}")
+    check_dtype(owner, name, x)
+
+
+def check_layout(owner: str, layout: object) -> str:
+    """Raise ValueError unless it is one of the layouts."""
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise ValueError(
+            f"{owner}: layout must be {', '.join(map(repr, LAYOUTS[:-1]))} or {LAYOUTS[-1]!r}, got {layout!r}"
+        )
+    return layout
+
+
+def _checked_dim(owner: str, name: str, x: Tensor, dim: object) -> int:
+    """The dimension that holds both halves, counted from the first."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"{owner}: dim must be an int, got {type(dim).__name__}")
+    count = x.dim()
+    if count == 0:
+        raise ValueError(f"{owner}: {name} must have a dimension to halve, got a tensor without any")
+    if not -count <= dim < count:
+        raise IndexError(
+            f"{owner}: dim must be from {-count} to {count - 1} for a tensor of {count} dimensions, got {dim}"
+        )
+    if not compat.tracing() and x.shape[dim] % 2:
+        raise ValueError(f"{owner}: {name} must have an even size in dimension {dim}, got shape {tuple(x.shape)}")
+    return dim % count
+
+
+class Gate(NamedTuple):
+    """What the gate goes through: an elementwise activation, and its parameters."""
+
+    spec: ActivationSpec
+    params: tuple[Any, ...]
+
+    @staticmethod
+    def of(owner: str, activation: object, parameters: dict[str, Any]) -> Gate:
+        """An activation as it is given, with parameters by name.
+
+        Raises:
+            TypeError: if it is no activation, or has no such parameter, or one without a default is missing.
+            ValueError: for an unknown name, or one that is not elementwise.
+        """
+        spec = _spec(owner, activation)
+        if not parameters and not spec.parameters and not spec.options:
+            return Gate(spec, ())
+        check_names(owner, spec, parameters)
+        values = dict(parameters)
+        spec = registry.chosen(owner, spec, *(values.pop(o.name, o.default) for o in spec.options))
+        missing = [p.name for p in spec.parameters if p.required and p.name not in values]
+        if missing:
+            raise TypeError(f"{owner}: {spec.name} needs {' and '.join(missing)}")
+        return Gate(spec, tuple(values.get(p.name, p.default) for p in spec.parameters))
+
+
+def _spec(owner: str, activation: object) -> ActivationSpec:
+    if isinstance(activation, str):
+        spec = registry.get(activation, owner)
+    elif hasattr(activation, "described") and (is_compiling() or is_recording()):
+        # Nothing is traced inside another trace.
+        return activation.described
+    else:
+        found = getattr(activation, "spec", None)
+        if not isinstance(found, ActivationSpec) or isinstance(activation, torch.nn.Module | type):
+            kind = type(activation)
+            raise TypeError(
+                f"{owner}: activation must be a name, a function of fusedact.functional, or what fusedact.activation "
+                f"made, got {kind.__module__}.{kind.__qualname__}"
+            )
+        spec = found
+    if spec.kind != "elementwise":
+        raise ValueError(f"{owner}: activation must be elementwise and take numbers, and {spec.name} does not")
+    return spec
+
+
+# ----- a call
+
+
+def apply(gate: Gate, given: tuple[Tensor, ...], channel_dim: int, dim: int = 0, layout: str = "") -> Tensor:
+    """The gated activation of x and a gate, or of one tensor that holds both, on the path that fits."""
+    spec, params = gate
+    check_channel_dim("fusedact.functional.packed_glu" if layout else "fusedact.functional.gated", channel_dim)
+    channel = None
+    if not eager.numeric(params):
+        counted = halves(given[0], dim, layout)[1] if layout else given[1]
+        params, channel = check_parameters(spec, counted, params, channel_dim)
+    if spec.refuses is not None and eager.numeric(params) and (why := spec.refuses(*params)):
+        raise ValueError(f"fusedact.functional.{spec.name}: {why}")
+    if not layout and given[0].dtype != given[1].dtype:
+        common = torch.promote_types(given[0].dtype, given[1].dtype)
+        given = given[0].to(common), given[1].to(common)
+    tensors = [p for p in params if isinstance(p, Tensor)]
+    path = choose(_RECORD, given[0], [*given[1:], *tensors], False)
+    call = Call(spec, path, channel, dim, layout)
+    if path.kind == "formula" or compat.transforms_active() or _plainly(call, given, params):
+        return _formula(call, given, params)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *tensors)):
+        return _Gated.apply(call, *given, *params)
+    return forward(call, given, params)
+
+
+# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, or parameters learn;
+# and where x and the gate lie in turn. Measured: at half as many they take as long as plain operators, or longer.
+PIECES_FROM, PIECES_FROM_IN_TURN = 2**21, 2**19
+# And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
+PIECES_FROM_BYTES = LARGE
+
+
+def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
+    """Whether plain operators take less time, although pieces, or a kernel, could serve."""
+    spec = call.spec
+    if spec.key is not None and spec.build is None:
+        # One that stays in eager has nothing to work in pieces or to launch.
+        return True
+    if call.path != PIECES_CPU:
+        return False
+    if given[0].nbytes >= PIECES_FROM_BYTES:
+        return False
+    numel = given[0].numel() // (2 if call.layout else 1)
+    if call.layout == "interleaved":
+        return numel < PIECES_FROM_IN_TURN
+    return numel < PIECES_FROM or (spec.aten is not None and eager.numeric(params))
+
+
+def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:
+    """The definition in plain operators; halves as PyTorch's own operator has them, or in fp32 and rounded once."""
+    x, gate = halves(given[0], call.dim, call.layout) if call.layout else given
+    aten = call.spec.aten is not None and not call.spec.composite and eager.numeric(params) and not is_compiling()
+    if x.dtype in eager.HALF_DTYPES and not aten:
+        return (x.float() * eager.formula(call.spec, gate.float(), params, call.channel)).to(x.dtype)
+    return x * eager.formula(call.spec, gate, params, call.channel)
+
+
+class _Gated(Function):
+    """Keeps what is given, nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *arguments: float | Tensor) -> Tensor:
+        ctx.call = call
+        ctx.numbers = [None if isinstance(a, Tensor) else a for a in arguments]
+        ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+        count = 1 if call.layout else 2
+        return forward(call, arguments[:count], arguments[count:])  # type: ignore[arg-type]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        saved = iter(ctx.saved_tensors)
+        arguments = [next(saved) if n is None else n for n in ctx.numbers]
+        call, needed = ctx.call, ctx.needs_input_grad[1:]
+        count = 1 if call.layout else 2
+        if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
+            return None, *_recorded(call, g, arguments, needed)
+        return None, *backward(call, g, arguments[:count], arguments[count:], needed)
+
+
+def _recorded(call: Call, g: Tensor, arguments: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients in a graph of plain operators: for higher orders, and under transforms."""
+    create_graph = torch.is_grad_enabled()
+    count = 1 if call.layout else 2
+    with torch.enable_grad():
+        if not create_graph:
+            arguments = [
+                a.detach().requires_grad_(n) if isinstance(a, Tensor) else a
+                for a, n in zip(arguments, needed, strict=True)
+            ]
+        y = _formula(call, arguments[:count], arguments[count:])
+        wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
+        grads = iter(torch.autograd.grad(y, wanted, g, create_graph=create_graph))
+    return [next(grads) if n else None for n in needed]

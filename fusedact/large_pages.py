@@ -1,0 +1,43 @@
+"""Memory for large results on the CPU: the system is asked for large pages, since entering small ones takes longer than
+most activations. On Linux, where programs may ask (transparent_hugepage "madvise"); elsewhere nothing changes."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["empty_like"]
+
+# What malloc maps anew each time, and gives back when it is freed: the advice touches nobody else's memory.
+LARGE = 2**25
+
+
+def _advice() -> Callable[[int, int, int], Any] | None:
+    if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    try:
+        advise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return None
+    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return advise
+
+
+_advise = _advice()
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """torch.empty_like, in large pages if it is large."""
+    made = torch.empty_like(x)
+    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
+        # Whole pages alone; a refusal changes nothing.
+        start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (made.data_ptr() + made.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        _advise(start, length, mmap.MADV_HUGEPAGE)
+    return made
