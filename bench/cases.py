@@ -295,7 +295,6 @@ SUBJECTS: dict[str, Subject] = {
     "softmax2d": Subject("softmax2d", composition=lambda x: torch.softmax(x, -3), shape=_image),
     # In evaluation: in training there is no value to compare.
     "rrelu": Subject("rrelu", composition=torch.nn.functional.rrelu),
-    "glu": Subject("glu", composition=torch.nn.functional.glu),
     **{f"own {name}": _own(activation) for name, activation in own.ALL.items()},
     "own snake (learned)": _own(own.snake, "a"),
 }
