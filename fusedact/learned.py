@@ -41,18 +41,20 @@ class Points(NamedTuple):
 class Finder:
     """How segments are found while values learn: the plan, and what of a table depends on the breakpoints alone."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, fixed: bool = True) -> None:
+        """Not `fixed` breakpoints may be others at each call."""
         self.plan = plan
+        self._fixed = fixed
         self._grids: dict[Any, Grid] = {}
 
     def table(self, x: Tensor, points: Points, channel_dim: int, path: Path) -> Table:
-        """What an evaluation at x needs; breakpoints are those that the plan was made for."""
+        """What an evaluation at x needs; fixed breakpoints are those that the plan was made for."""
         if compat.dispatch_mode_active():
             return points.table(x, self.plan, channel_dim)
         if path.kind == "triton":
             rows = execution.table_rows(*points, self.plan)
             return Table(rows, points.breakpoints.shape[-1], self.plan, channel_dim)
-        if not x.is_cpu or points.breakpoints.requires_grad:
+        if not x.is_cpu or not self._fixed:
             return points.table(x, self.plan, channel_dim)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         key = dtype, table_checks.rows_of(*points), channel_dim
@@ -63,7 +65,7 @@ class Finder:
 
 
 # For breakpoints that learn, or cannot be asked.
-SEARCHING = Finder(tables.SEARCH)
+SEARCHING = Finder(tables.SEARCH, fixed=False)
 
 
 def apply(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: int) -> Tensor:

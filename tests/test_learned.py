@@ -312,6 +312,19 @@ def test_values_learn_a_function():
     torch.testing.assert_close(act.left_slope.item(), -1.0, rtol=0, atol=0.1)
 
 
+def test_breakpoints_that_no_longer_learn():
+    """Frozen ones are not taken for those of another module, nor for what they were before a change."""
+    x = torch.randn(50)
+    for low in (-3.0, -2.0):
+        act = fusedact.PWL.from_function(torch.tanh, low, 2.0, 9, learnable=("values", "breakpoints"))
+        for name in ("first_breakpoint", "gaps"):
+            getattr(act, name).requires_grad_(False)
+        for _ in range(2):
+            expected = composition(x, act.breakpoints, act.values, act.left_slope, act.right_slope)
+            torch.testing.assert_close(act(x), expected)
+            act.first_breakpoint.data.add_(0.5)
+
+
 def test_breakpoints_never_cross():
     torch.manual_seed(0)
     act = fusedact.PWL.from_function(torch.tanh, -3.0, 3.0, 17, learnable=("values", "breakpoints"), num_parameters=3)
