@@ -7,18 +7,14 @@ result that a thread makes, but those of the last block's path, which others do 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench import aot, disassembly, ledger, rows_ledger
+from bench import aot, disassembly, kept, ledger, rows_ledger
 from bench.rows_ledger import Row
 from fusedact import registry
 from fusedact.gating_operators import halves
@@ -96,23 +92,7 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gated_ledger", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="keep the figures")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
-    options = parser.parse_args(arguments)
-    rows = []
-    for case in cases():
-        rows.append(row(*case))
-        print(*(f"{value:<12}" for value in asdict(rows[-1]).values()), flush=True)
-    if options.check:
-        worse = list(rows_ledger.problems(rows, rows_ledger.load(FIGURES)))
-        if worse:
-            sys.exit("\n".join(["bench.gated_ledger: worse than the kept figures:", *worse]))
-    elif options.write:
-        with FIGURES.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(map(asdict, rows))
+    kept.run("bench.gated_ledger", __doc__, (row(*case) for case in cases()), FIGURES, rows_ledger.problems, arguments)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ exits with 1 if one is worse than what is kept, or above a limit.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import aot, disassembly, ledger
+from bench import aot, disassembly, kept, ledger
 from fusedact import tables
 from fusedact.kernels import launch, launch_piecewise
 
@@ -39,9 +36,6 @@ class Case:
     layout: str = "flat"
     wanted: str = "values"
     dtype: str = "bf16"
-
-    def __str__(self) -> str:
-        return " ".join(map(str, asdict(self).values()))
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,11 @@ class Row:
 
     @property
     def case(self) -> Case:
-        return Case(self.count, self.spacing, self.layout, self.wanted, self.dtype)
+        return Case(*self.key)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.count, self.spacing, self.layout, self.wanted, self.dtype
 
 
 def table(case: Case, channels: int) -> tuple[launch.Table, tables.Plan]:
@@ -118,16 +116,14 @@ def cases() -> Iterator[Case]:
 
 def load(path: Path = FIGURES) -> list[Row]:
     """Read the kept figures."""
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(newline="") as file:
-        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+    return kept.load(Row, path)
 
 
-def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
+def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
     """What is worse than what is kept, or than it may be."""
-    before = {r.case: r for r in kept}
+    old = {r.key: r for r in before}
     for r in rows:
-        old, where = before.get(r.case), str(r.case)
+        where = kept.where(r)
         if r.spills:
             yield f"{where}: spills ({r.spills})"
         if (r.spacing, r.layout, r.wanted, r.dtype) == ("even", "flat", "values", "bf16"):
@@ -136,34 +132,12 @@ def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
             least = next((share for most, share in TARGETS.items() if r.count <= most), 0.0)
             if r.predicted_share < least:
                 yield f"{where}: {r.predicted_share:g} of a copy's bandwidth predicted, below {least:g}"
-        if old is None:
-            yield f"{where}: not in the kept figures"
-            continue
-        for name in ("instructions", "registers"):
-            new, was = getattr(r, name), getattr(old, name)
-            if new > was * (1 + ledger.TOLERANCE):
-                yield f"{where}: {name} rose from {was:g} to {new:g}"
+        yield from kept.risen(r, old.get(r.key))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.piecewise_ledger", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="keep the figures")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
-    options = parser.parse_args(arguments)
-    rows = []
-    for case in cases():
-        rows.append(row(case))
-        print(*(f"{value:<8}" for value in asdict(rows[-1]).values()), flush=True)
-    if options.check:
-        worse = list(problems(rows, load()))
-        if worse:
-            sys.exit("\n".join(["bench.piecewise_ledger: worse than the kept figures:", *worse]))
-    elif options.write:
-        with FIGURES.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(map(asdict, rows))
+    kept.run("bench.piecewise_ledger", __doc__, (row(case) for case in cases()), FIGURES, problems, arguments)
 
 
 if __name__ == "__main__":

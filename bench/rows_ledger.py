@@ -7,17 +7,14 @@ elements of a thread, prologue and reductions included; and of rrelu the last bl
 
 from __future__ import annotations
 
-import argparse
-import csv
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import aot, ledger
+from bench import aot, kept, ledger
 from fusedact.kernels import launch_rrelu, launch_softmax
 
 FIGURES = Path("bench/results/rows_ledger.csv")
@@ -83,45 +80,21 @@ def cases() -> Iterator[tuple[str, int, str, str, str]]:
 
 def load(path: Path = FIGURES) -> list[Row]:
     """Read the kept figures."""
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(newline="") as file:
-        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+    return kept.load(Row, path)
 
 
-def problems(rows: Iterable[Row], kept: Iterable[Row]) -> Iterator[str]:
+def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
     """What is worse than what is kept."""
-    before = {r.key: r for r in kept}
+    old = {r.key: r for r in before}
     for r in rows:
-        old, where = before.get(r.key), " ".join(map(str, r.key))
         if r.spills:
-            yield f"{where}: spills ({r.spills})"
-        if old is None:
-            yield f"{where}: not in the kept figures"
-            continue
-        for name in ("instructions", "registers"):
-            new, was = getattr(r, name), getattr(old, name)
-            if new > was * (1 + ledger.TOLERANCE):
-                yield f"{where}: {name} rose from {was:g} to {new:g}"
+            yield f"{kept.where(r)}: spills ({r.spills})"
+        yield from kept.risen(r, old.get(r.key))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.rows_ledger", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="keep the figures")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
-    options = parser.parse_args(arguments)
-    rows = [row(*case) for case in cases()]
-    for r in rows:
-        print(*(f"{value:<12}" for value in asdict(r).values()))
-    if options.check:
-        worse = list(problems(rows, load()))
-        if worse:
-            sys.exit("\n".join(["bench.rows_ledger: worse than the kept figures:", *worse]))
-    elif options.write:
-        with FIGURES.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(map(asdict, rows))
+    kept.run("bench.rows_ledger", __doc__, (row(*case) for case in cases()), FIGURES, problems, arguments)
 
 
 if __name__ == "__main__":
