@@ -26,10 +26,12 @@ CUDA = [("sm_80", "bf16"), ("sm_80", "fp32"), *(("sm_90", d) for d in DTYPES), (
 HIP = [("gfx942", d) for d in DTYPES]
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
-# Those that stand for the others here. test_ledger.py compiles each for sm_90; `python -m bench.ledger --check` holds
-# accesses and spills of all on all targets.
+# Those that stand for the others: compiled for all targets. test_ledger.py compiles each for sm_90, and `python -m
+# bench.ledger --check` holds accesses and spills of all on sm_90 and gfx942.
 FIRST = ("relu_sigmoid", "elu", "selu", "prelu", "swish")
 LATER = [n for n in registry.names("elementwise") if n not in FIRST and not registry.get(n).always_aten]
+# Of these, the ones written by hand.
+WRITTEN = [n for n in LATER if not registry.get(n).build]
 
 
 def cases(of_first, of_later=()):
@@ -57,7 +59,10 @@ def wide_accesses(direction, target, dtype):
 
 
 @directions
-@pytest.mark.parametrize(("name", "target", "dtype"), cases(CUDA))
+@pytest.mark.parametrize(
+    ("name", "target", "dtype"),
+    [*cases(CUDA), *((n, *how) for n in WRITTEN for how in (("sm_80", "fp32"), ("sm_100", "bf16")))],
+)
 def test_cuda(name, direction, target, dtype):
     kernel = compiled(name, direction, target, dtype)
     instructions = aot.sass(kernel)
