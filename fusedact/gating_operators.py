@@ -71,13 +71,12 @@ def _run_forward(call: Call, given: Sequence[Tensor], params: Parameters) -> Ten
     spec, path, channel, *_ = call
     given = [compat.materialized(t) for t in given]
     x, gate = _parts(call, given)
+    out = large_pages.empty_like(x)
     if path.kind != "triton":
-        out = large_pages.empty_like(x)
         gating_pieces.forward(spec, x, gate, params, out, channel, call.limits)
         return out
     from .kernels import launch_gated
 
-    out = torch.empty_like(x)
     if spec.build is not None:
         spec.build(x.device)
     with on_device(x):
@@ -92,8 +91,7 @@ def _run_backward(
     g, given = compat.materialized(g), [compat.materialized(t) for t in given]
     x, gate = _parts(call, given)
     wanted, owed = needed[: len(given)], tuple(needed[len(given) :])
-    empty_like = torch.empty_like if path.kind == "triton" else large_pages.empty_like
-    grads = [empty_like(t) if n else None for t, n in zip(given, wanted, strict=True)]
+    grads = [large_pages.empty_like(t) if n else None for t, n in zip(given, wanted, strict=True)]
     dx, dgate = grads if not call.layout else (None, None) if grads[0] is None else _parts(call, [grads[0]])
     if path.kind != "triton":
         return [*grads, *gating_pieces.backward(spec, g, x, gate, dx, dgate, params, owed, channel, call.limits)]

@@ -21,8 +21,8 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
-    *("large_pages", "gating_limits", "gating_pieces", "gating_operators"),
+    *("table_checks", "tables", "table_grid", "large_pages", "pieces", "table_sums", "execution"),
+    *("gating_limits", "gating_pieces", "gating_operators"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
