@@ -16,7 +16,8 @@ from . import compat, eager, execution, registry
 from .dispatch import Path, choose
 from .execution import Call, Parameters
 from .registry import ActivationSpec
-from .tables import Plan, Table
+from .table_rows import Plan
+from .tables import Table
 
 __all__ = ["backward", "forward", "learned_backward"]
 

@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import learned, tables
+from fusedact import learned, table_rows
 
 COUNTS = (2, 3, 8, 16, 17, 64, 256, 1024)
 ALL = ("values", "slopes", "breakpoints")
@@ -260,7 +260,7 @@ def test_dispatch_modes_see_operators():
 @pytest.mark.parametrize("wanted", ["values", "lines"])
 def test_operators(wanted):
     b, v, left, right = (t.float() for t in made(5, "even", 3))
-    table = learned.Points(b, v, left, right).table(torch.empty(0), tables.SEARCH, 1)
+    table = learned.Points(b, v, left, right).table(torch.empty(0), table_rows.SEARCH, 1)
     args = (torch.randn(4, 3), torch.randn(4, 3), *table.constants)
     for dx_needed in (True, False):
         torch.library.opcheck(torch.ops.fusedact.pwl_learned_backward.default, (*args, dx_needed, wanted, True))
