@@ -7,6 +7,7 @@ a template for gates and values in turn, which as two strided tensors would take
 import triton
 import triton.language as tl
 
+from .activations import swish_both
 from .device_math import LOG2_E, reciprocal_positive
 from .elementwise import _load_parameters, _store_partial_sums
 from .gates import silu, silu_backward
@@ -99,7 +100,7 @@ def silu_both(g, x, params, precise: tl.constexpr):
 
 
 # Where sharing takes a function of its own.
-BOTH = {"silu": silu_both}
+BOTH = {"silu": silu_both, "swish": swish_both}
 
 
 def launch_metadata(grid, kernel, args):

@@ -309,13 +309,14 @@ def test_extremes(device):
         torch.testing.assert_close(FF.gated(x, gate, name), expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["silu", "swish"])
 @pytest.mark.parametrize("dtype", [BF16, FP16], ids=str)
-def test_silu_of_every_half(dtype, device):
+def test_silu_of_every_half(name, dtype, device):
     """What shares the quotient, in both tails and at infinities."""
     gate = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
     gate = gate[~gate.isnan()].to(device).requires_grad_()
     one = torch.ones_like(gate).requires_grad_()
-    value, slope = torch.autograd.grad(FF.gated(one, gate), (one, gate), torch.ones_like(gate))
+    value, slope = torch.autograd.grad(FF.gated(one, gate, name), (one, gate), torch.ones_like(gate))
     z = gate.detach().cpu().double()
     s = torch.sigmoid(z)
     finite = z.isfinite()
@@ -324,6 +325,23 @@ def test_silu_of_every_half(dtype, device):
     for got, expected, atol in zip((value, slope), true, (0.0, 2**-21), strict=True):
         got, expected = got.cpu().double(), expected.to(dtype).double()
         torch.testing.assert_close(got, expected, rtol=1.01 * eps, atol=atol + 1.01 * least)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1.702, -0.5])
+def test_the_swish_that_backward_shares(beta, device):
+    """In fp32 it is made of what the slope is made of, in both tails."""
+    gate = torch.cat([torch.linspace(-110, 110, 4001), torch.tensor([math.inf, -math.inf, 1e30, -1e30])]).to(device)
+    one = torch.ones_like(gate).requires_grad_()
+    y = FF.gated(one, gate, "swish", beta=beta)
+    (shared,) = torch.autograd.grad(y, one, torch.ones_like(gate))
+    z = gate.cpu().double()
+    finite = z.clamp(-1e30, 1e30)
+    weight = torch.sigmoid(torch.tensor(beta).double() * finite)
+    true = torch.where(weight == 0, 0.0, z * weight)
+    torch.testing.assert_close(
+        shared.cpu().double(), true, rtol=3 * torch.finfo(FP32).eps, atol=2**-147, check_dtype=False
+    )
+    assert torch.equal(shared.isfinite(), y.isfinite())
 
 
 def test_hardly_any_elements(launches, device):
