@@ -139,7 +139,8 @@ class Table:
     @property
     def constants(self) -> tuple[Any, ...]:
         """All of it, as an operator's arguments."""
-        return self.data, self.count, self.how.kind, self.how.cells, self.how.steep, self.channel_dim
+        how = self.how
+        return self.data, self.count, how.kind, how.cells, how.steep, how.even, self.channel_dim
 
     @cached_property
     def spec(self) -> ActivationSpec:
