@@ -18,6 +18,7 @@ from .dispatch import PIECES_CPU, choose, is_recording
 from .execution import Parameters
 from .gating_limits import NONE, Limits, check, limited
 from .gating_operators import LAYOUTS, Call, backward, forward, halves
+from .gating_pieces import by_hand
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
@@ -284,9 +285,10 @@ def apply(
     return forward(call, given, params)
 
 
-# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, or parameters learn;
-# and where x and the gate lie in turn. Measured: at half as many they take as long as plain operators, or longer.
-PIECES_FROM, PIECES_FROM_IN_TURN = 2**21, 2**19
+# From so many elements on the CPU's pieces pay where PyTorch has no operator for all of it: with forms written by hand,
+# or by the engine; and with an operator, where x and the gate lie in turn. Measured: with a quarter as many they take as
+# long as plain operators, or longer.
+PIECES_FROM, PIECES_FROM_BY_ENGINE, PIECES_FROM_IN_TURN = 2**18, 2**20, 2**19
 # And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
 PIECES_FROM_BYTES = LARGE
 
@@ -302,9 +304,9 @@ def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
     if given[0].nbytes >= PIECES_FROM_BYTES:
         return False
     numel = given[0].numel() // (2 if call.layout else 1)
-    if call.layout == "interleaved":
-        return numel < PIECES_FROM_IN_TURN
-    return numel < PIECES_FROM or (spec.aten is not None and eager.numeric(params) and call.limits == NONE)
+    if spec.aten is not None and eager.numeric(params) and call.limits == NONE:
+        return call.layout != "interleaved" or numel < PIECES_FROM_IN_TURN
+    return numel < (PIECES_FROM if by_hand(spec) else PIECES_FROM_BY_ENGINE)
 
 
 def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:

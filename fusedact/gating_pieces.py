@@ -14,7 +14,7 @@ from .gating_limits import NONE, Limits, limited_piece, stop_gate, stop_value
 from .pieces import Memory, _Filled, _operands, _Total, piece_limit, pieces_of
 from .registry import ActivationSpec
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "by_hand", "forward"]
 
 _aten = torch.ops.aten
 # PyTorch's own kernels by the activation: into memory that is given, the value of the gate; and the gate's gradient
@@ -40,6 +40,12 @@ _INTO: dict[str, _Into] = {
     "gelu": _gelu("none"),
     "gelu_tanh": _gelu("tanh"),
 }
+
+
+def by_hand(spec: ActivationSpec) -> bool:
+    """Whether pieces have PyTorch's own kernels for it, or forms that the engine did not write."""
+    return spec.key is None and (spec.name in _INTO or (spec.lean_backward is not None and not spec.lean_by_engine))
+
 
 # Numbers of buffers beyond those of lean functions.
 _X, _GATE, _G, _VALUE, _PRODUCT, _MADE = range(100, 106)
