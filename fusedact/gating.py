@@ -286,8 +286,8 @@ def apply(
 
 
 # From so many elements on the CPU's pieces pay where PyTorch has no operator for all of it: with forms written by hand,
-# or by the engine; and with an operator, where x and the gate lie in turn. Measured: with a quarter as many they take as
-# long as plain operators, or longer.
+# or by the engine; and with an operator, where x and the gate lie in turn. Measured: with a quarter as many they take
+# as long as plain operators, or longer.
 PIECES_FROM, PIECES_FROM_BY_ENGINE, PIECES_FROM_IN_TURN = 2**18, 2**20, 2**19
 # And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
 PIECES_FROM_BYTES = LARGE
