@@ -158,15 +158,33 @@ def rows(seconds: float, threads: Sequence[int], exponents: Sequence[int], names
             yield case | compared(FORMS[name], given, direction, seconds) | environment.state(CPU)
 
 
+def joined(old: Sequence[Row], new: Sequence[Row], command: str) -> list[Row]:
+    """The old rows, those of cases that were timed again replaced, in the order of the cases; each with its command."""
+
+    def case(row: Row) -> tuple[Any, ...]:
+        form = list(FORMS).index(row["form"])
+        return (
+            row["threads"],
+            form,
+            USED_DTYPES.index(row["dtype"]),
+            row["exponent"],
+            DIRECTIONS.index(row["direction"]),
+        )
+
+    rows = {case(row): row for row in old} | {case(row): row | {"command": command} for row in new}
+    return [rows[key] for key in sorted(rows)]
+
+
 def tables(result: dict[str, Any]) -> str:
     """What the page should say between the marks."""
     facts, found = result["environment"], result["rows"]
     loads = [r["load"] for r in found]
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(r["command"] for r in found))
     text = [
         "How many times as fast as PyTorch's chain forward and backward are, by medians of runs in turn, and by the",
         "best runs in brackets; below 1 the chain is faster. "
         f"{facts['cpu']}, {facts['cores']} cores, PyTorch {facts['torch']}; load {min(loads):g} to {max(loads):g};",
-        f"`{result['command']}`, in [bench/results/cpu/gated.json](../bench/results/cpu/gated.json).",
+        f"{commands}, in [bench/results/cpu/gated.json](../bench/results/cpu/gated.json).",
     ]
     sizes = sorted({r["exponent"] for r in found})
     for threads in sorted({r["threads"] for r in found}):
@@ -204,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made.append(row)
             print(*(f"{value!s:<12}" for value in row.values()), flush=True)
         command = shlex.join(["python", "-m", "bench.gated_times", *(sys.argv[1:] if arguments is None else arguments)])
-        result = {"environment": environment.facts(CPU), "command": command, "rows": made}
+        old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+        result = {"environment": environment.facts(CPU), "rows": joined(old["rows"], made, command)}
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     old = PAGE.read_text()
     new = page(old, tables(json.loads(RESULTS.read_text())))

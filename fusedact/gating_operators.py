@@ -35,11 +35,11 @@ class Call(NamedTuple):
 
 def halves(packed: Tensor, dim: int, layout: str) -> tuple[Tensor, Tensor]:
     """x and the gate, as views."""
-    size = packed.shape[dim] // 2
     if layout == "interleaved":
-        gate, x = packed.unflatten(dim, (size, 2)).unbind(dim + 1)
+        gate, x = packed.unflatten(dim, (packed.shape[dim] // 2, 2)).unbind(dim + 1)
         return x, gate
-    first, second = packed.narrow(dim, 0, size), packed.narrow(dim, size, size)
+    # One operator, whose gradient joins both in one pass.
+    first, second = packed.chunk(2, dim)
     return (second, first) if layout == "gate_value" else (first, second)
 
 

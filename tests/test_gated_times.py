@@ -63,3 +63,9 @@ def test_the_pages_examples_run():
     t = experts.gate_up(x)
     expected = experts.down(gated_times.FORMS["`interleaved`, gpt-oss"].chain(t))
     torch.testing.assert_close(experts(x), expected)
+
+
+def test_what_is_timed_again_replaces_its_rows():
+    first, *rest = KEPT["rows"]
+    again = gated_times.joined(KEPT["rows"], [first | {"ratio": 7.0}], "a command")
+    assert again == [first | {"ratio": 7.0, "command": "a command"}, *rest]
