@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, ops, registry
+from . import compat, eager, large_pages, ops, registry
 from .checks import check_input, check_number
 from .dispatch import choose
 from .eager import HALF_DTYPES
@@ -130,7 +130,7 @@ def _run(
     same = value is x
     x = compat.materialized(x)
     value = x if same else compat.materialized(value)
-    out = torch.empty_like(x) if out is None else out
+    out = large_pages.empty_like(x) if out is None else out
     if not kernel:
         _in_pieces(value, x, seed, low, high, out)
         return out

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 import torch
 
-from fusedact import compat, registry, tables
+from fusedact import compat, registry, table_rows
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -220,8 +220,8 @@ def test_forward_per_channel(name, target, where):
 def pwl(kind, direction, target, dtype, *, strided=False):
     """A piecewise-linear kernel with 63 breakpoints."""
     b = torch.linspace(-4, 4, 63)
-    how = tables.Plan(kind, 200, steep=False)
-    rows = tables.prepare(b, b.sin(), 0.0, 0.5, how, torch.float32)
+    how = table_rows.Plan(kind, 200, steep=False)
+    rows = table_rows.prepare(b, b.sin(), 0.0, 0.5, how, torch.float32)
     return aot.compile_kernel(
         f"pwl_{kind}", direction, target, DTYPES[dtype], (launch.Table(rows, 64, False),), strided
     )
@@ -260,7 +260,7 @@ def test_piecewise_linear_hip(kind, direction):
 def test_piecewise_linear_channels(channel_dim, direction, target):
     """A table per channel compiles for both sides of a tile, without spills."""
     b = torch.linspace(-4, 4, 63).expand(8, 63)
-    rows = tables.prepare(b, b.sin(), 0.0, 0.5, tables.Plan("uniform", steep=False), torch.float32)
+    rows = table_rows.prepare(b, b.sin(), 0.0, 0.5, table_rows.Plan("uniform", steep=False), torch.float32)
     parameter = (launch.Table(rows, 64, False),)
     kernel = aot.compile_kernel(
         "pwl_uniform", direction, target, torch.bfloat16, parameter, shape=(4, 8, 8), channel_dim=channel_dim
