@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .cpu_kernels import Kernels, kernels_of
 from .eager import HALF_DTYPES, Parameter, numeric
 from .pieces import Memory, _Filled, _operands, _Total, piece_limit, pieces_of
 from .registry import ActivationSpec
 
 __all__ = ["backward", "forward"]
-
-_aten = torch.ops.aten
-# PyTorch's own kernels by the activation: into memory that is given, the value of the gate; and the gate's gradient
-# from the value's, the gate and the value.
-_Into = tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor, Tensor], Any]]
-
-
-def _gelu(how: str) -> _Into:
-    def backward(g: Tensor, gate: Tensor, a: Tensor, out: Tensor) -> Any:
-        return _aten.gelu_backward.grad_input(g, gate, approximate=how, grad_input=out)
-
-    return partial(_aten.gelu.out, approximate=how), backward
-
-
-_INTO: dict[str, _Into] = {
-    "silu": (_aten.silu.out, lambda g, gate, a, out: _aten.silu_backward.grad_input(g, gate, grad_input=out)),
-    "sigmoid": (torch.sigmoid, lambda g, gate, a, out: _aten.sigmoid_backward.grad_input(g, a, grad_input=out)),
-    "tanh": (torch.tanh, lambda g, gate, a, out: _aten.tanh_backward.grad_input(g, a, grad_input=out)),
-    "relu": (
-        partial(torch.clamp_min, min=0.0),
-        lambda g, gate, a, out: _aten.threshold_backward.grad_input(g, gate, 0.0, grad_input=out),
-    ),
-    "gelu": _gelu("none"),
-    "gelu_tanh": _gelu("tanh"),
-}
 
 # Numbers of buffers beyond those of lean functions.
 _X, _GATE, _G, _VALUE, _PRODUCT, _MADE = range(100, 106)
@@ -52,12 +27,12 @@ def _near(t: Tensor, dtype: torch.dtype, memory: Memory, number: int) -> Tensor:
 
 
 def _value(
-    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: _Into | None
+    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: Kernels | None
 ) -> Tensor:
     """The activated gate."""
     if into is not None:
         a = memory(_VALUE, gate.dtype)
-        into[0](gate, out=a)
+        into.forward(gate, out=a)
         return a
     if spec.lean_forward is not None:
         if gate.dtype == torch.float64:
@@ -67,7 +42,7 @@ def _value(
     return (spec.aten if spec.aten is not None and numeric(values) else spec.eager)(gate, *values)
 
 
-def _dtype(x: Tensor, into: _Into | None) -> torch.dtype:
+def _dtype(x: Tensor, into: Kernels | None) -> torch.dtype:
     """What pieces are computed in: halves in fp32, unless PyTorch has a kernel that takes them."""
     return torch.float32 if x.dtype in HALF_DTYPES and into is None else x.dtype
 
@@ -78,7 +53,7 @@ def forward(
     """out = activation(gate) x."""
     if out.numel() == 0:
         return
-    into = _INTO.get(spec.name) if spec.key is None else None
+    into = kernels_of(spec)
     dtype = _dtype(out, into)
     operands = _Filled(_operands(params, gate, channel, dtype))
     memory = Memory(out)
@@ -105,7 +80,7 @@ def backward(
     channel: int | None,
 ) -> list[Tensor | None]:
     """Write dx and dgate, those that are not None; the gradients of the parameters, those that are needed."""
-    into = _INTO.get(spec.name) if spec.key is None else None
+    into = kernels_of(spec)
     dtype = _dtype(x, into)
     totals = {
         i: _Total(p, x, channel, dtype)
@@ -145,7 +120,7 @@ def _piece(
     values: Sequence[Parameter],
     needed: Sequence[bool],
     memory: Memory,
-    into: _Into | None,
+    into: Kernels | None,
     dtype: torch.dtype,
 ) -> Sequence[Tensor | None]:
     """A piece's gradients; those of the parameters elementwise, as a number's is the sum."""
@@ -164,7 +139,7 @@ def _piece(
         # It has no parameters, so that this is what is owed.
         assert dgate is not None
         made = dgate if _writable(dgate, dtype) else memory(_MADE, dtype)
-        into[1](product, gate, a, made)
+        into.backward(product, gate, a, made)
         if made is not dgate:
             dgate.copy_(made)
         return [None] * len(values)

@@ -32,9 +32,9 @@ def _advice() -> Callable[[int, int, int], Any] | None:
 _advise = _advice()
 
 
-def empty_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """torch.empty_like, in large pages if it is large."""
-    made = torch.empty_like(x)
+    made = torch.empty_like(x, dtype=dtype)
     if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
         # Whole pages alone; a refusal changes nothing.
         start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE

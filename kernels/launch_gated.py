@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from functools import cache
 from typing import Any
 
@@ -11,13 +10,7 @@ import triton
 from torch import Tensor
 
 from . import gated, launch
-from .launch_pointwise import _dense, pointwise
-
-
-def _around(function: Any, **functions: Any) -> Any:
-    """A device function in which these others are known by these names."""
-    plain = function.fn
-    return triton.jit(types.FunctionType(plain.__code__, {**plain.__globals__, **functions}, plain.__name__))
+from .launch_pointwise import _dense, around, pointwise
 
 
 @cache
@@ -27,8 +20,8 @@ def _functions(device: str) -> tuple[Any, Any]:
         "activation": launch._device_function(device),
         "activation_backward": launch._device_function(f"{device}_backward"),
     }
-    both = gated.BOTH.get(device) or _around(gated.both, **pair)
-    return _around(gated.gated, **pair), _around(gated.gated_backward, activation_both=both)
+    both = gated.BOTH.get(device) or around(gated.both, **pair)
+    return around(gated.gated, **pair), around(gated.gated_backward, activation_both=both)
 
 
 def _in_turn(x: Tensor, gate: Tensor, of: Tensor) -> bool:

@@ -22,12 +22,14 @@ ORDER = [
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
-    *("large_pages", "gating_pieces", "gating_operators"),
+    *("large_pages", "hosted", "seeds", "cpu_kernels"),
+    *("gating_pieces", "gating_operators", "biased_pieces", "biased_operators"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
-    *("rowwise", "randomized", "gating", "gated_modules", "functional", "modules", "pairs", "custom", "initialization"),
+    *("rowwise", "randomized", "gating", "gated_modules", "biased"),
+    *("functional", "modules", "pairs", "custom", "initialization"),
     *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
 ]
 
