@@ -35,7 +35,7 @@ _advise = _advice()
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """torch.empty_like, in large pages if it is large."""
     made = torch.empty_like(x, dtype=dtype)
-    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
+    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes >= LARGE:
         # Whole pages alone; a refusal changes nothing.
         start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (made.data_ptr() + made.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
