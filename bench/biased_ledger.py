@@ -1,9 +1,9 @@
 """Counts what the kernels of biased activations execute, without a device: `python -m bench.biased_ledger`.
 
 Forward all instructions count, divided by the elements that a thread makes: of one bias for each column of a tensor
-they are straight code. Backward, which goes through its blocks in a loop and sums the gradients of the bias, those once
-round the loop.
-`--write` keeps the figures in bench/results/biased_ledger.csv, `--check` exits with 1 if one is worse than what is kept.
+they are straight code. Backward, which goes through blocks in a loop and sums the gradients of the bias, those once
+round the loop. `--write` keeps the figures in bench/results/biased_ledger.csv, `--check` exits with 1 if one is worse
+than what is kept.
 """
 
 from __future__ import annotations

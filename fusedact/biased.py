@@ -263,14 +263,18 @@ def _recorded(
         # A constant, which no transform knows of; only g may be one's.
         with torch.no_grad(), compat.transforms_allowed():
             factors = factors_of(call, arguments[0].detach(), seed)
-    with torch.enable_grad():
-        if not create_graph:
-            arguments = [
-                a.detach().requires_grad_(n) if isinstance(a, Tensor) else a
-                for a, n in zip(arguments, needed, strict=True)
-            ]
-        x, bias, *params = arguments
-        y = _formula(call, x, bias, None, params, factors)
-        wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-        grads = iter(torch.autograd.grad(y, wanted, g.to(y.dtype), create_graph=create_graph))
+
+    def value(*wanted: Tensor) -> Tensor:
+        rest = iter(wanted)
+        x, bias, *params = (next(rest) if n else a for a, n in zip(arguments, needed, strict=True))
+        return _formula(call, x, bias, None, params, factors)
+
+    wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
+    dtype = result_dtype(arguments[0], arguments[1], None)
+    if compat.transforms_active() and not create_graph:
+        grads = iter(torch.func.vjp(value, *wanted)[1](g.to(dtype)))
+    else:
+        with torch.enable_grad():
+            wanted = wanted if create_graph else [a.detach().requires_grad_() for a in wanted]
+            grads = iter(torch.autograd.grad(value(*wanted), wanted, g.to(dtype), create_graph=create_graph))
     return [next(grads) if n else None for n in needed]
