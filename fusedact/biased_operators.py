@@ -78,10 +78,10 @@ def backward(
 def factors_of(call: Call, x: Tensor, seed: Tensor) -> Tensor:
     """What dropout multiplies x's elements with: 0, or what keeps the mean; in float32, or float64 as x."""
     made = torch.empty(x.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
-    if call.path.kind != "triton":
+    if call.path.kind != "triton" and not compat.dispatch_mode_active():
         biased_pieces.factors(call.p, seed, made)
         return made
-    return _run_forward(call._replace(spec=registry.get("identity")), made.fill_(1.0), None, None, (), seed, made)
+    return forward(call._replace(spec=registry.get("identity")), made.fill_(1.0), None, None, (), seed)
 
 
 def _run_forward(

@@ -7,13 +7,16 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fusedact
-from fusedact import biased, biased_pieces, registry, seeds
+from fusedact import biased, biased_operators, biased_pieces, registry, seeds
 from fusedact import functional as FF
+from fusedact.dispatch import PIECES_CPU
+from fusedact.hosted import Hosted
 
 FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
 
@@ -530,6 +533,18 @@ def test_operators_are_right_for_fake_tensors(in_pieces):
                 torch.library.opcheck(ops.bias_act_backward.default, arguments, test_utils=test)
 
 
+@both_ways
+def test_graphs_hold_the_operator_where_numbers_are_drawn(way):
+    x, bias = torch.randn(4, 6), torch.randn(6)
+
+    def step(x, bias):
+        return FF.bias_act(x, bias, "silu", x, 0.5)
+
+    graph = make_fx(step)(x, bias)
+    assert sum("fusedact" in str(node.target) for node in graph.graph.nodes) == 1
+    torch.testing.assert_close(seeded(graph)(x, bias), seeded(step)(x, bias))
+
+
 def test_compiled_and_exported_it_is_plain_operators():
     x, bias, beta = torch.randn(4, 6), torch.randn(6), torch.tensor([1.3])
     leaves = [t.requires_grad_() for t in (x, bias, beta)]
@@ -639,3 +654,24 @@ def test_forcing_what_cannot_be_is_an_error():
         pytest.skip("kernels can run")
     with fusedact.backend("triton"), pytest.raises(RuntimeError, match=r"^fusedact.functional.bias_act: the triton"):
         FF.bias_act(torch.ones(3), torch.ones(3), "silu")
+
+
+@pytest.mark.parametrize("name", ["silu", "swish", "generated", "without lean forms", "own"])
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_results_may_overwrite_what_they_are_made_of(name, p, dtype, in_pieces):
+    """Below autograd, for who owns x or the gradient: the linear layers."""
+    activation, parameters, _ = HOSTED[name]
+    spec, params = Hosted.of("", activation, parameters)
+    call = biased_operators.Call(spec, PIECES_CPU, 1, p)
+    seed = torch.tensor([3]) if p else None
+    x, g, bias = torch.randn(20, 9).to(dtype), torch.randn(20, 9).to(dtype), torch.randn(9).to(dtype)
+    needed = [True, True, *[False] * len(params)]
+    y = biased_operators.forward(call, x, bias, g, params, seed)
+    dx, dbias, *_ = biased_operators.backward(call, g, x, bias, params, seed, needed)
+    own = x.clone()
+    assert biased_operators.forward(call, own, bias, g, params, seed, out=own) is own and torch.equal(own, y)
+    for own_g, own_x, out in ((g.clone(), x, 0), (g, x.clone(), 1)):
+        out = (own_g, own_x)[out]
+        again = biased_operators.backward(call, own_g, own_x, bias, params, seed, needed, out=out)
+        assert again[0] is out and torch.equal(out, dx) and torch.equal(again[1], dbias)

@@ -27,8 +27,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 pytestmark = pytest.mark.usefixtures("triton_cache")
 directions = pytest.mark.parametrize("direction", ledger.DIRECTIONS)
 
-# In bf16 on sm_90, in instructions per element; what leaves the memory the bound is 24.9 forward, 37.3 backward or with a
-# residual, and twice that in fp32. The random numbers of dropout take about 16.
+# In bf16 on sm_90, in instructions per element; what leaves the memory the bound is 24.9 forward, 37.3 backward or with
+# a residual, and twice that in fp32. The random numbers of dropout take about 16.
 LIMITS = {
     ("relu", "forward"): 10,
     ("relu", "backward"): 13,
