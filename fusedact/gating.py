@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from . import compat, eager, registry
-from .checks import check_channel_dim, check_dtype, check_names, check_parameters
-from .dispatch import PIECES_CPU, choose, is_recording
+from .checks import check_channel_dim, check_parameters
+from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
 from .gating_limits import NONE, Limits, check, limited
 from .gating_operators import LAYOUTS, Call, backward, forward, halves
 from .gating_pieces import by_hand
+from .hosted import Hosted, check_tensor, stays_in_eager
 from .large_pages import LARGE
-from .registry import ActivationSpec
 
-__all__ = ["Gate", "check_layout", "gated", "glu", "packed_glu"]
+__all__ = ["check_layout", "gated", "glu", "packed_glu"]
 
 _RECORD = registry.get("glu")
 _ARGUMENTS = """
@@ -54,14 +54,14 @@ def gated(
         keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
         return handle_torch_function(gated, (x, gate), x, gate, activation, **keywords)
     owner = "fusedact.functional.gated"
-    _check_tensor(owner, "x", x)
-    _check_tensor(owner, "gate", gate)
+    check_tensor(owner, "x", x)
+    check_tensor(owner, "gate", gate)
     # Under torch.jit.trace sizes are tensors, which warn when compared.
     if not compat.tracing() and x.shape != gate.shape:
         raise ValueError(f"{owner}: x and gate must have one shape, got {tuple(x.shape)} and {tuple(gate.shape)}")
     if x.device != gate.device:
         raise ValueError(f"{owner}: x and gate must be on one device, got {x.device} and {gate.device}")
-    return apply(Gate.of(owner, activation, parameters), (x, gate), channel_dim, limits=check(owner, limit, offset))
+    return apply(Hosted.of(owner, activation, parameters), (x, gate), channel_dim, limits=check(owner, limit, offset))
 
 
 def packed_glu(
@@ -80,9 +80,9 @@ def packed_glu(
         keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
         return handle_torch_function(packed_glu, (x,), x, activation, dim, layout=layout, **keywords)
     owner = "fusedact.functional.packed_glu"
-    _check_tensor(owner, "x", x)
+    check_tensor(owner, "x", x)
     check_layout(owner, layout)
-    gate = Gate.of(owner, activation, parameters)
+    gate = Hosted.of(owner, activation, parameters)
     limits = check(owner, limit, offset)
     return apply(gate, (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout, limits)
 
@@ -114,11 +114,11 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if has_torch_function_unary(input):
         return handle_torch_function(glu, (input,), input, dim)
     owner = "fusedact.functional.glu"
-    _check_tensor(owner, "input", input)
+    check_tensor(owner, "input", input)
     at = _checked_dim(owner, "input", input, dim)
     if choose(_RECORD, input, (), True).kind in ("aten", "formula"):
         return F.glu(input, dim)
-    return apply(Gate(registry.get("sigmoid"), ()), (input,), 1, at, "value_gate")
+    return apply(Hosted(registry.get("sigmoid"), ()), (input,), 1, at, "value_gate")
 
 
 gated.__doc__ = f"""A value weighted by an activated gate.
@@ -175,12 +175,6 @@ Source: Shazeer, 2020, arXiv:2002.05202.
 # ----- checks
 
 
-def _check_tensor(owner: str, name: str, x: object) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(x).__name__}")
-    check_dtype(owner, name, x)
-
-
 def check_layout(owner: str, layout: object) -> str:
     """Raise ValueError unless it is one of the layouts."""
     if not isinstance(layout, str) or layout not in LAYOUTS:
@@ -206,57 +200,11 @@ def _checked_dim(owner: str, name: str, x: Tensor, dim: object) -> int:
     return dim % count
 
 
-class Gate(NamedTuple):
-    """What the gate goes through: an elementwise activation, and its parameters."""
-
-    spec: ActivationSpec
-    params: tuple[Any, ...]
-
-    @staticmethod
-    def of(owner: str, activation: object, parameters: dict[str, Any]) -> Gate:
-        """An activation as it is given, with parameters by name.
-
-        Raises:
-            TypeError: if it is no activation, or has no such parameter, or one without a default is missing.
-            ValueError: for an unknown name, or one that is not elementwise.
-        """
-        spec = _spec(owner, activation)
-        if not parameters and not spec.parameters and not spec.options:
-            return Gate(spec, ())
-        check_names(owner, spec, parameters)
-        values = dict(parameters)
-        spec = registry.chosen(owner, spec, *(values.pop(o.name, o.default) for o in spec.options))
-        missing = [p.name for p in spec.parameters if p.required and p.name not in values]
-        if missing:
-            raise TypeError(f"{owner}: {spec.name} needs {' and '.join(missing)}")
-        return Gate(spec, tuple(values.get(p.name, p.default) for p in spec.parameters))
-
-
-def _spec(owner: str, activation: object) -> ActivationSpec:
-    if isinstance(activation, str):
-        spec = registry.get(activation, owner)
-    elif hasattr(activation, "described") and (is_compiling() or is_recording()):
-        # Nothing is traced inside another trace.
-        return activation.described
-    else:
-        found = getattr(activation, "spec", None)
-        if not isinstance(found, ActivationSpec) or isinstance(activation, torch.nn.Module | type):
-            kind = type(activation)
-            raise TypeError(
-                f"{owner}: activation must be a name, a function of fusedact.functional, or what fusedact.activation "
-                f"made, got {kind.__module__}.{kind.__qualname__}"
-            )
-        spec = found
-    if spec.kind != "elementwise":
-        raise ValueError(f"{owner}: activation must be elementwise and take numbers, and {spec.name} does not")
-    return spec
-
-
 # ----- a call
 
 
 def apply(
-    gate: Gate,
+    gate: Hosted,
     given: tuple[Tensor, ...],
     channel_dim: int,
     dim: int = 0,
@@ -296,8 +244,7 @@ PIECES_FROM_BYTES = LARGE
 def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
     """Whether plain operators take less time, although pieces, or a kernel, could serve."""
     spec = call.spec
-    if spec.key is not None and spec.build is None:
-        # One that stays in eager has nothing to work in pieces or to launch.
+    if stays_in_eager(spec):
         return True
     if call.path != PIECES_CPU:
         return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .cpu_kernels import Kernels, kernels_of
 from .eager import HALF_DTYPES, Parameter, numeric
 from .gating_limits import NONE, Limits, limited_piece, stop_gate, stop_value
 from .pieces import Memory, _Filled, _operands, _Total, piece_limit, pieces_of
@@ -16,35 +16,12 @@ from .registry import ActivationSpec
 
 __all__ = ["backward", "by_hand", "forward"]
 
-_aten = torch.ops.aten
-# PyTorch's own kernels by the activation: into memory that is given, the value of the gate; and the gate's gradient
-# from the value's, the gate and the value.
-_Into = tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor, Tensor], Any]]
-
-
-def _gelu(how: str) -> _Into:
-    def backward(g: Tensor, gate: Tensor, a: Tensor, out: Tensor) -> Any:
-        return _aten.gelu_backward.grad_input(g, gate, approximate=how, grad_input=out)
-
-    return partial(_aten.gelu.out, approximate=how), backward
-
-
-_INTO: dict[str, _Into] = {
-    "silu": (_aten.silu.out, lambda g, gate, a, out: _aten.silu_backward.grad_input(g, gate, grad_input=out)),
-    "sigmoid": (torch.sigmoid, lambda g, gate, a, out: _aten.sigmoid_backward.grad_input(g, a, grad_input=out)),
-    "tanh": (torch.tanh, lambda g, gate, a, out: _aten.tanh_backward.grad_input(g, a, grad_input=out)),
-    "relu": (
-        partial(torch.clamp_min, min=0.0),
-        lambda g, gate, a, out: _aten.threshold_backward.grad_input(g, gate, 0.0, grad_input=out),
-    ),
-    "gelu": _gelu("none"),
-    "gelu_tanh": _gelu("tanh"),
-}
-
 
 def by_hand(spec: ActivationSpec) -> bool:
     """Whether pieces have PyTorch's own kernels for it, or forms that the engine did not write."""
-    return spec.key is None and (spec.name in _INTO or (spec.lean_backward is not None and not spec.lean_by_engine))
+    return kernels_of(spec) is not None or (
+        spec.key is None and spec.lean_backward is not None and not spec.lean_by_engine
+    )
 
 
 # Numbers of buffers beyond those of lean functions.
@@ -59,12 +36,12 @@ def _near(t: Tensor, dtype: torch.dtype, memory: Memory, number: int) -> Tensor:
 
 
 def _value(
-    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: _Into | None
+    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: Kernels | None
 ) -> Tensor:
     """The activated gate."""
     if into is not None:
         a = memory(_VALUE, gate.dtype)
-        into[0](gate, out=a)
+        into.forward(gate, out=a)
         return a
     if spec.lean_forward is not None:
         if gate.dtype == torch.float64:
@@ -74,7 +51,7 @@ def _value(
     return (spec.aten if spec.aten is not None and numeric(values) else spec.eager)(gate, *values)
 
 
-def _dtype(x: Tensor, into: _Into | None, limits: Limits) -> torch.dtype:
+def _dtype(x: Tensor, into: Kernels | None, limits: Limits) -> torch.dtype:
     """What pieces are computed in: halves in fp32, unless PyTorch has a kernel that takes them and all is in it."""
     return torch.float32 if x.dtype in HALF_DTYPES and (into is None or limits != NONE) else x.dtype
 
@@ -91,7 +68,7 @@ def forward(
     """out = activation(gate) x, of what the limits leave of both."""
     if out.numel() == 0:
         return
-    into = _INTO.get(spec.name) if spec.key is None else None
+    into = kernels_of(spec)
     dtype = _dtype(out, into, limits)
     operands = _Filled(_operands(params, gate, channel, dtype))
     memory = Memory(out)
@@ -120,7 +97,7 @@ def backward(
     limits: Limits = NONE,
 ) -> list[Tensor | None]:
     """Write dx and dgate, those that are not None; the gradients of the parameters, those that are needed."""
-    into = _INTO.get(spec.name) if spec.key is None else None
+    into = kernels_of(spec)
     dtype = _dtype(x, into, limits)
     totals = {
         i: _Total(p, x, channel, dtype)
@@ -161,7 +138,7 @@ def _piece(
     values: Sequence[Parameter],
     needed: Sequence[bool],
     memory: Memory,
-    into: _Into | None,
+    into: Kernels | None,
     dtype: torch.dtype,
     limits: Limits,
 ) -> Sequence[Tensor | None]:
@@ -191,7 +168,7 @@ def _piece(
         # It has no parameters, so that this is what is owed.
         assert dgate is not None
         made = dgate if _writable(dgate, dtype) else memory(_MADE, dtype)
-        into[1](product, gate, a, made)
+        into.backward(product, gate, a, made)
         _write(made, dgate, given_gate, limits, memory, stop_gate)
         return [None] * len(values)
     owed = (dgate is not None, *needed)

@@ -32,9 +32,9 @@ def _advice() -> Callable[[int, int, int], Any] | None:
 _advise = _advice()
 
 
-def empty_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """torch.empty_like, in large pages if it is large and on a CPU."""
-    return advised(torch.empty_like(x))
+    return advised(torch.empty_like(x, dtype=dtype))
 
 
 def advised(made: Tensor) -> Tensor:

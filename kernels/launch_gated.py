@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from functools import cache
 from typing import Any
 
@@ -11,14 +10,7 @@ import triton
 from torch import Tensor
 
 from . import gated, launch
-from .launch_pointwise import _dense, pointwise
-
-
-def _around(function: Any, **functions: Any) -> Any:
-    """A device function in which these others are known by these names."""
-    plain = function.fn
-    return triton.jit(types.FunctionType(plain.__code__, {**plain.__globals__, **functions}, plain.__name__))
-
+from .launch_pointwise import _dense, around, pointwise
 
 # The limit of gates and values, None without one, and the offset of values.
 Limits = tuple[float | None, float]
@@ -31,9 +23,9 @@ def _functions(device: str, kind: str = "gated") -> tuple[Any, Any]:
         "activation": launch._device_function(device),
         "activation_backward": launch._device_function(f"{device}_backward"),
     }
-    both = gated.BOTH.get(device) or _around(gated.both, **pair)
+    both = gated.BOTH.get(device) or around(gated.both, **pair)
     backward = getattr(gated, f"{kind}_backward")
-    return _around(getattr(gated, kind), **pair), _around(backward, activation_both=both)
+    return around(getattr(gated, kind), **pair), around(backward, activation_both=both)
 
 
 def _limited(params: launch.Parameters, limits: Limits) -> tuple[str, launch.Parameters]:
