@@ -112,7 +112,8 @@ def run(code):
 
 
 def test_import_is_light():
-    code = "import torch, time, sys; t = time.perf_counter(); import fusedact; print(time.perf_counter() - t)"
+    # The processor's time, which others on the machine do not lengthen.
+    code = "import torch, time, sys; t = time.process_time(); import fusedact; print(time.process_time() - t)"
     assert float(run(code)) < 0.5
     assert run("import fusedact, sys; print([m for m in ('triton', 'matplotlib', 'rich') if m in sys.modules])") == "[]"
 
