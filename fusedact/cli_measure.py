@@ -22,7 +22,7 @@ from .properties import Extremum, Properties
 from .registry import ActivationSpec
 from .terminal import aligned, as_json, curve, say
 
-__all__ = ["bench", "check", "given", "show"]
+__all__ = ["bench", "check", "facts_of", "given", "instructions", "interval", "show"]
 
 # Where kernels of a checkout are counted; the wheel has no such file.
 LEDGER = Path(__file__).resolve().parent.parent / "bench" / "results" / "ledger.csv"
@@ -119,7 +119,7 @@ def facts_of(p: Properties) -> list[tuple[str, str]]:
     smooth = "; ".join(f"{what} at {', '.join(f'{x:g}' for x in at)}" for what, at in places.items() if at)
     smooth = smooth.replace("kinks", "its slope jumps").replace("bends", "its slope bends") or "smooth"
     rows = [
-        ("range", f"{_interval(p.low, p.high)}{_where(p.low)}{_where(p.high)}"),
+        ("range", f"{interval(p.low, p.high)}{_where(p.low)}{_where(p.high)}"),
         ("monotone", p.monotone),
         ("smoothness", smooth),
         ("slope", f"at most {p.lipschitz:.6g} in magnitude" if math.isfinite(p.lipschitz) else "without bound"),
@@ -140,7 +140,8 @@ def _saturated(p: Properties) -> str:
     return f"{where}: slope under a hundredth of the largest; {p.saturated:.2%} of normal inputs have such a slope"
 
 
-def _interval(low: Extremum, high: Extremum) -> str:
+def interval(low: Extremum, high: Extremum) -> str:
+    """The range of values, with round brackets where an end is only approached."""
     return f"{'[' if low.attained else '('}{low.value:.5g}, {high.value:.5g}{']' if high.attained else ')'}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,6 +156,7 @@ def _measured(function: Function, grid: Tensor, activation: Any, parameters: dic
     steepest = max([steepest, *(abs(tail.slope) for tail in (left, right) if tail.kind == "line")])
     unbounded = any(tail.kind == "overflow" or tail.power > 1.0 for tail in (left, right))
     below, above = _saturation(slope, grid, steepness, SATURATED * steepest)
+    shares = _shares(slope, (lambda d: d == 0.0, lambda d: d.abs() <= SATURATED * steepest))
     return Properties(
         low=_extremum(value, grid, y, (left, right), jumps, -1.0),
         high=_extremum(value, grid, y, (left, right), jumps, 1.0),
@@ -164,8 +165,8 @@ def _measured(function: Function, grid: Tensor, activation: Any, parameters: dic
         std=math.sqrt(((outputs - mean).square() * weight).sum().item()),
         gain=scale,
         gradient_factor=None if scale is None else scale * math.sqrt((slope(z).square() * weight).sum().item()),
-        dead=_share(slope, lambda d: d == 0.0),
-        saturated=_share(slope, lambda d: d.abs() <= SATURATED * steepest),
+        dead=shares[0],
+        saturated=shares[1],
         saturated_below=below,
         saturated_above=above,
         lipschitz=math.inf if jumps or unbounded else _rounded(steepest),
@@ -178,17 +179,35 @@ def _measured(function: Function, grid: Tensor, activation: Any, parameters: dic
 
 
 def derivative(function: Function, x: Tensor, order: int = 1) -> list[Tensor]:
-    """The values at x, and the derivatives up to an order, as autograd has them; 0 where nothing depends on x."""
+    """The values at x, and the derivatives up to the second, as autograd has them; 0 where nothing depends on x.
+
+    Where autograd has no second derivative, as of PyTorch's hardsigmoid, it is that of differences.
+    """
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         found = [function(x)]
         for i in range(order):
-            last = found[-1]
-            slope = None
-            if last.requires_grad:
-                (slope,) = torch.autograd.grad(last.sum(), x, create_graph=i + 1 < order, allow_unused=True)
-            found.append(torch.zeros_like(x) if slope is None else slope)
+            try:
+                found.append(_slope(found[-1], x, i + 1 < order))
+            except RuntimeError:
+                if i == 0:
+                    raise
+                found.append(_difference(function, x))
     return [t.detach() for t in found]
+
+
+def _slope(y: Tensor, x: Tensor, again: bool) -> Tensor:
+    slope = None
+    if y.requires_grad:
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=again, allow_unused=True)
+    return torch.zeros_like(x) if slope is None else slope
+
+
+def _difference(function: Function, x: Tensor, step: float = 1e-5) -> Tensor:
+    """The slope's difference to the side on which it changes less: beside a jump of the slope, that without it."""
+    before, there, after = (derivative(function, x + d)[1] for d in (-step, 0.0, step))
+    left, right = (there - before) / step, (after - there) / step
+    return torch.where(left.abs() < right.abs(), left, right)
 
 
 # ----- normal inputs
@@ -206,11 +225,11 @@ def _normal(breaks: list[float]) -> tuple[Tensor, Tensor]:
     return z, (half * weights).flatten() * density
 
 
-def _share(slope: Function, condition: Callable[[Tensor], Tensor]) -> float:
-    """The probability that a standard normal variable's slope meets a condition, to about 1e-5."""
-    ends = torch.linspace(-REACH, REACH, 2**18 + 1, dtype=torch.float64)
-    below = 0.5 * torch.erfc(-ends / math.sqrt(2.0))
-    return below.diff()[condition(slope((ends[:-1] + ends[1:]) / 2.0))].sum().item()
+def _shares(slope: Function, conditions: Sequence[Callable[[Tensor], Tensor]]) -> list[float]:
+    """The probabilities that a standard normal variable's slope meets conditions, to about 2e-5."""
+    ends = torch.linspace(-REACH, REACH, 3 * 2**16 + 1, dtype=torch.float64)
+    found, below = slope((ends[:-1] + ends[1:]) / 2.0), 0.5 * torch.erfc(-ends / math.sqrt(2.0))
+    return [below.diff()[condition(found)].sum().item() for condition in conditions]
 
 
 def _saturation(slope: Function, grid: Tensor, slopes: Tensor, bound: float) -> tuple[float | None, float | None]:
