@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent
 PICTURES = FOLDER / "gallery"
 FIGURES = FOLDER.parent / "bench" / "results" / "cpu" / "choosing.json"
 COLUMNS = 4
+# Pictures go from -SIDE to SIDE, along and up.
+SIDE = 4.0
 
 GALLERY = """# The gallery
 
@@ -76,11 +78,14 @@ def pictures() -> None:
         figure = empty_figure("docs/make.py", 3.3, 2.4)
         axes = figure.subplots()
         drawn, parameters, _ = _drawn(name)
-        fusedact.plot(drawn, low=-4.0, high=4.0, ax=axes, labels=[name], **parameters)
+        # As far as an upper bound, if that is not reached before.
+        bounded = registry.get(name).kind == "elementwise" and name not in SHOWN and measured(name).high.attained
+        far = max(SIDE, 1.2 * measured(name).high.at) if bounded else SIDE
+        fusedact.plot(drawn, low=-SIDE, high=far, ax=axes, labels=[name], **parameters)
         axes.get_legend().remove()
         axes.set_xlabel("")
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -4.2), min(high, 4.2))
+        axes.set_ylim(max(low, -1.05 * SIDE), high if bounded else min(high, 1.05 * SIDE))
         figure.savefig(PICTURES / f"{name}.png", dpi=80, pil_kwargs={"optimize": True})
 
 
@@ -246,7 +251,7 @@ def _budgets() -> list[str]:
 
 
 def _prose(text: str, **numbers: Any) -> str:
-    return textwrap.fill(" ".join(text.format(**numbers).split()), 120, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text.format(**numbers), 120, break_long_words=False, break_on_hyphens=False)
 
 
 IN_SHORT = [

@@ -125,6 +125,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     from . import demo
     from .plotting import plot
 
+    environment.checked_device(arguments.device)
     digits = demo.load_mnist(arguments.data) if arguments.data else demo.load_digits(arguments.seed)
     circles = demo.load_circles(arguments.seed)
     epochs = {digits.name: arguments.epochs or (5 if arguments.data else 30), circles.name: 60}

@@ -49,11 +49,14 @@ def given(text: str) -> tuple[ActivationSpec, dict[str, Any]]:
         key, sign, value = part.partition("=")
         if not sign or not key or not value:
             raise ValueError(f"fusedact: expected {name}:parameter=value,..., got {text!r}")
+        check_names("fusedact", spec, [key])
+        if any(key == option.name for option in spec.options):
+            parameters[key] = value
+            continue
         try:
             parameters[key] = float(value)
         except ValueError:
-            parameters[key] = value
-    check_names("fusedact", spec, parameters)
+            raise ValueError(f"fusedact: {name}'s {key} must be a number, got {value!r}") from None
     return spec, parameters
 
 
@@ -177,7 +180,7 @@ def _cost(spec: ActivationSpec, parameters: dict[str, Any]) -> dict[str, float]:
 
 def bench(arguments: argparse.Namespace) -> None:
     """Time activations beside PyTorch and a copy."""
-    device, dtype = torch.device(arguments.device), DTYPES[arguments.dtype]
+    device, dtype = environment.checked_device(arguments.device), DTYPES[arguments.dtype]
     rows: list[dict[str, Any]] = []
     for text in arguments.names:
         rows += timed(*given(text), arguments.sizes or SIZES, dtype, device, arguments.seconds)
@@ -277,7 +280,7 @@ def _call(function: Callable[[Tensor], Tensor], x: Tensor, backward: bool) -> Ca
 
 def check(arguments: argparse.Namespace) -> int:
     """Compare everything with its formula; returns 1 if something is wrong."""
-    device = torch.device(arguments.device)
+    device = environment.checked_device(arguments.device)
     why_not = compat.kernels_serve_device(device)
     how = f"the path for the CPU ({why_not})" if why_not else "Triton kernels"
     how += " in the interpreter" if not why_not and compat.interpreting else ""

@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-__all__ = ["device_names", "versions"]
+__all__ = ["checked_device", "device_names", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -30,6 +30,21 @@ def device_names() -> dict[str, str]:
     for i in range(torch.cuda.device_count()):
         found[f"cuda:{i}"] = torch.cuda.get_device_name(i)
     return found
+
+
+def checked_device(text: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    # A build of PyTorch without the device raises either.
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"fusedact: there is no device {text!r}; there are {', '.join(device_names())}") from None
+    return device
 
 
 def _version(package: str) -> str:

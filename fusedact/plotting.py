@@ -180,7 +180,8 @@ def _subject(activation: Any, parameters: dict[str, Any], label: str | None) -> 
         return values(OWNER, given, x[:, 0], name)[:, None]
 
     with torch.no_grad():
-        check_elementwise(OWNER, given, torch.linspace(-4.0, 4.0, 17, dtype=torch.float64), name)
+        # Not symmetric: else a mean, too, might not show that it depends on all.
+        check_elementwise(OWNER, given, torch.linspace(-4.0, 5.0, 18, dtype=torch.float64), name)
     return _Subject(function, 1, shown, tables)
 
 
@@ -208,13 +209,17 @@ def _label(activation: Any, parameters: dict[str, Any]) -> str:
         given = ", ".join(f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in parameters.items())
         return f"{name}({given})" if given and activation != "pwl" else name
     text = repr(activation)
-    learned = {n: p.detach() for n, p in activation.named_parameters() if p.numel() == 1 and "." not in n}
+    learned = {n: _range(p.detach()) for n, p in activation.named_parameters(recurse=False)}
     for name, value in learned.items():
-        text = text.replace(f"{name}=learnable", f"{name}={value.item():.4g}")
-    if getattr(getattr(activation, "spec", None), "always_learned", False) and learned:
-        shown = ", ".join(f"{n}={v.item():.4g}" for n, v in learned.items())
-        text = f"{type(activation).__name__}({shown})"
+        text = text.replace(f"{name}=learnable", f"{name}={value}")
+    if learned and getattr(getattr(activation, "spec", None), "always_learned", False):
+        text = f"{type(activation).__name__}({', '.join(f'{n}={v}' for n, v in learned.items())})"
     return type(activation).__name__ if "\n" in text else text
+
+
+def _range(values: Tensor) -> str:
+    low, high = f"{values.min().item():.4g}", f"{values.max().item():.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _ends(subjects: Sequence[_Subject], low: float | None, high: float | None) -> tuple[float, float]:
