@@ -254,47 +254,79 @@ def _prose(text: str, **numbers: Any) -> str:
     return textwrap.fill(text.format(**numbers), 120, break_long_words=False, break_on_hyphens=False)
 
 
-IN_SHORT = [
-    (
-        "hidden layers of a transformer",
-        "`gelu`, `silu`; as gates `FF.gated` with `silu`",
-        "smooth, and no input has slope 0; what pretrained weights expect",
-    ),
-    (
-        "hidden layers of a convolutional network",
-        "`relu`; `silu`, `mish`, `hardswish` where accuracy counts more than time",
-        "ReLU is the cheapest, and keeps a gradient's scale",
-    ),
-    (
-        "where units die, or rates are large",
-        "`leaky_relu`, `gelu`, `silu`, `mish`",
-        "no input has slope 0, or hardly one",
-    ),
-    (
-        "many plain layers without norms",
-        "`selu` with its three conditions",
-        "mean 0 and variance 1 stay so by themselves",
-    ),
-    (
-        "small or quantized devices",
-        "`relu6`, `hardswish`, `hardsigmoid`, `pwl`",
-        "bounded, or made of straight and square pieces",
-    ),
-    (
-        "output: one class of several",
-        "none, and `cross_entropy` of the scores; `log_softmax` for logarithms of probabilities",
-        "the loss computes it without rounding to 0",
-    ),
-    (
-        "output: yes or no, for each label",
-        "none, and `binary_cross_entropy_with_logits`; `sigmoid` where a probability is needed",
-        "the same",
-    ),
-    ("output: any number", "`identity`", "another would bound it, or lose its gradient"),
-    ("output: a positive number", "`softplus`, `squareplus`", "always above 0, and no input has slope 0"),
-    ("output: a number between -1 and 1", "`tanh`", "its range"),
-    ("gates and attention inside a network", "`sigmoid`, `softmax`", "values between 0 and 1 are what is meant"),
-]
+def _in_short(figures: dict[str, Any]) -> str:
+    """Which activation where, each with its number."""
+    names = ("relu", "gelu", "silu", "mish", "leaky_relu", "softplus", "hardswish", "tanh", "sigmoid", "relu6")
+    p = {name: measured(name) for name in names}
+    count = {name: cli_measure.instructions(name)["forward"] for name in ("relu", "silu", "mish", "hardswish", "gelu")}
+    rate = list(figures["dying"]["relu"])[-1]
+    dead = {name: figures["dying"][name][rate]["dead"] for name in ("relu", "leaky_relu", "gelu", "silu", "mish")}
+    far = torch.tensor([0.0, 200.0])
+    lost, kept = torch.softmax(far, 0).log()[0].item(), functional.log_softmax(far, 0)[0].item()
+    sure, one = torch.tensor([200.0]), torch.tensor([0.0])
+    late = -torch.log(1.0 - torch.sigmoid(sure)).item()
+    direct = torch.nn.functional.binary_cross_entropy_with_logits(sure, one).item()
+    rows = [
+        (
+            "hidden layers of a transformer",
+            "`gelu`, `silu`; as gates `FF.gated` with `silu`; else what pretrained weights expect",
+            f"smooth; {_percent(p['gelu'].dead)} of inputs have slope 0, of relu's {_percent(p['relu'].dead)}",
+        ),
+        (
+            "hidden layers of a convolutional network",
+            "`relu`; `silu`, `mish` or `hardswish` where training shows that they are worth it",
+            f"relu has a gradient factor of {p['relu'].gradient_factor:.3g}, and {count['relu']:.2g} instructions; "
+            f"hardswish {count['hardswish']:.2g}, silu {count['silu']:.2g}, mish {count['mish']:.2g}",
+        ),
+        (
+            "where units die, or rates are large",
+            "`leaky_relu`, `gelu`, `silu`, `mish`",
+            f"dead at a rate of {rate}: " + ", ".join(f"{name} {_percent(share)}" for name, share in dead.items()),
+        ),
+        (
+            "many plain layers without norms",
+            "`selu` with its three conditions",
+            f"standard deviation {figures['selu']['all three conditions']['std 50']:.2f} after fifty layers",
+        ),
+        (
+            "small or quantized devices",
+            "`relu6`, `hardswish`, `hardsigmoid`, `pwl`",
+            f"relu6 is at most {p['relu6'].high.value:g}; hardswish takes {count['hardswish']:.2g} instructions, gelu "
+            f"{count['gelu']:.3g}",
+        ),
+        (
+            "output: one class of several",
+            "none, and `cross_entropy` of the scores; `log_softmax` for logarithms of probabilities",
+            f"200 below the best score the logarithm of softmax is {lost:g} in float32, log_softmax {kept:g}",
+        ),
+        (
+            "output: yes or no, for each label",
+            "none, and `binary_cross_entropy_with_logits`; `sigmoid` where a probability is needed",
+            f"for a score of 200 that is wrong the loss after sigmoid is {late:g} in float32, this one {direct:g}",
+        ),
+        (
+            "output: any number",
+            "`identity`",
+            f"relu would give no gradient to {_percent(p['relu'].dead)}",
+        ),
+        (
+            "output: a positive number",
+            "`softplus`, `squareplus`",
+            f"range {cli_measure.interval(p['softplus'].low, p['softplus'].high)} and "
+            f"{_percent(p['softplus'].dead)} dead; of relu {cli_measure.interval(p['relu'].low, p['relu'].high)} and {_percent(p['relu'].dead)}",
+        ),
+        (
+            "output: a number between -1 and 1",
+            "`tanh`",
+            f"range {cli_measure.interval(p['tanh'].low, p['tanh'].high)}",
+        ),
+        (
+            "gates and attention inside a network",
+            "`sigmoid`, `softmax`",
+            f"range {cli_measure.interval(p['sigmoid'].low, p['sigmoid'].high)}",
+        ),
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def choosing() -> str:
@@ -306,7 +338,6 @@ def choosing() -> str:
     names = ("relu", "gelu", "silu", "sigmoid", "tanh", "softplus")
     p = {name: measured(name) for name in names}
     forward, backward = _budgets()
-    short = "".join(f"| {' | '.join(row)} |\n" for row in IN_SHORT)
     parts = [
         "# Choosing an activation\n",
         _prose(
@@ -316,7 +347,7 @@ def choosing() -> str:
             "has the curves.",
             seeds=len(figures["seeds"]),
         ),
-        f"\n## In short\n\n| where | what | why |\n|---|---|---|\n{short}",
+        f"\n## In short\n\n| where | what | why |\n|---|---|---|\n{_in_short(figures)}",
         "## What is measured\n",
         "Inputs are standard normal, as after a normalisation, or where weights begin with the gain.\n",
         *(

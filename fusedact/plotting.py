@@ -95,7 +95,7 @@ def plot(
     with torch.device("cpu"), backend("eager"):
         rows = [
             [
-                [_subject(a, parameters, named[id(drawn)]) for a in (drawn if drawn in pairs else (drawn,))]
+                [_subject(a, parameters, named[id(drawn)]) for a in (drawn if isinstance(drawn, tuple) else (drawn,))]
                 for drawn in row
             ]
             for row in (single, pairs)
@@ -314,7 +314,7 @@ def _finish(
     first, *others = panels[0]
     if not own:
         if others and first is others[0]:
-            _add_line_styles(first, derivatives, not alone)
+            _add_line_styles(first, derivatives, rows[0][0][-1].label if alone else None)
             first.set_title(title if title is not None else rows[0][0][-1].label if alone else "")
         else:
             first.legend(frameon=False)
@@ -336,11 +336,17 @@ def _finish(
             figure.legend(handles, labels, loc=where, frameon=False, ncols=columns)
 
 
-def _add_line_styles(axes: Axes, derivatives: int, named: bool) -> None:
-    """A legend of lines that tell derivatives apart, and, where there are several, of the activations."""
-    handles, labels = axes.get_legend_handles_labels()
-    handles, labels = (list(handles), list(labels)) if named else ([], [])
-    colour: Any = "0.3" if named else axes.get_lines()[0].get_color()
+def _add_line_styles(axes: Axes, derivatives: int, alone: str | None) -> None:
+    """A legend of lines that tell derivatives apart, and, unless one is drawn alone, of the activations."""
+    found = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = [], []
+    colour: Any = "0.3"
+    for handle, label in found:
+        if label == alone:
+            colour = cast("Any", handle).get_color()
+        else:
+            handles.append(handle)
+            labels.append(label)
     for line, name in zip(LINES[: derivatives + 1], TITLES, strict=False):
         handles += axes.plot([], [], line, color=colour)
         labels.append(name)

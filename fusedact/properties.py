@@ -334,7 +334,7 @@ def _limits(tail: Tail, value: Function, side: float) -> list[float]:
 
 def _monotone(grid: Tensor, y: Tensor, slopes: Tensor) -> str:
     steps = y.diff()
-    noise = 4.0 * torch.finfo(torch.float64).eps * torch.maximum(y[1:].abs(), y[:-1].abs()).clamp(min=1e-3)
+    noise = 4.0 * torch.finfo(torch.float64).eps * torch.maximum(y[1:].abs(), y[:-1].abs()).clamp(min=1.0)
     up, down = bool((steps > noise).any()), bool((steps < -noise).any())
     if up and down:
         return "not monotone"
