@@ -313,7 +313,8 @@ def _in_short(figures: dict[str, Any]) -> str:
             "output: a positive number",
             "`softplus`, `squareplus`",
             f"range {cli_measure.interval(p['softplus'].low, p['softplus'].high)} and "
-            f"{_percent(p['softplus'].dead)} dead; of relu {cli_measure.interval(p['relu'].low, p['relu'].high)} and {_percent(p['relu'].dead)}",
+            f"{_percent(p['softplus'].dead)} dead; of relu {cli_measure.interval(p['relu'].low, p['relu'].high)} "
+            f"and {_percent(p['relu'].dead)}",
         ),
         (
             "output: a number between -1 and 1",
