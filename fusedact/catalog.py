@@ -45,6 +45,7 @@ add(
         eager=eager.relu_sigmoid,
         lean_forward=cpu_forms.relu_sigmoid_lean,
         lean_backward=cpu_forms.relu_sigmoid_backward_lean,
+        lean_halves=lambda threshold: threshold == 0.0,
         device="relu_sigmoid",
     )
 )

@@ -111,7 +111,7 @@ def relu_sigmoid_backward_lean(
     largest = torch.finfo(x.dtype).max
     if needed is None and type(threshold) is float:
         if threshold == 0.0:
-            slope = torch.clamp_max(x, largest, out=spare(0))
+            slope = torch.clamp_max(x, largest, out=spare(0, x.dtype))
             _silu_backward(g, slope, grad_input=slope)
         else:
             s = torch.sigmoid(x, out=spare(1))

@@ -109,6 +109,8 @@ class ActivationSpec:
     # cpu_forms.Gradients.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
+    # lean_halves(*parameters): whether, for these numbers, both take halves as they are and round once in all.
+    lean_halves: Callable[..., bool] | None = None
     # PyTorch's function of which this is the twin, by name; and the function itself, for numeric parameters:
     # aten(input, *parameters), and the same in place.
     twin: str = ""
