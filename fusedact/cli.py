@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from . import cli_measure, describe, environment, registry, sources
 from .terminal import as_json, say
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-NAMED = "an activation's name, or NAME:parameter=value,... such as leaky_relu:negative_slope=0.2"
+NAMED = (
+    "an activation's name, or NAME:parameter=value,... such as leaky_relu:negative_slope=0.2; of your own, module.NAME"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,10 +168,10 @@ def _plot(arguments: argparse.Namespace) -> None:
     ends = {"low": arguments.low, "high": arguments.high, "derivatives": arguments.derivatives}
     given = [cli_measure.given(text) for text in arguments.names]
     if len(given) == 1:
-        ((spec, parameters),) = given
-        figure = plot(spec.name, **ends, **parameters)
+        ((activation, _, parameters),) = given
+        figure = plot(activation, **ends, **parameters)
     else:
-        drawn = [create(spec.name, **parameters) if parameters else spec.name for spec, parameters in given]
+        drawn = [partial(a, **kw) if callable(a) else create(a, **kw) if kw else a for a, _, kw in given]
         figure = plot(*drawn, **ends, labels=arguments.names)
     figure.savefig(arguments.output, dpi=150)
     say(f"Written: {arguments.output}")

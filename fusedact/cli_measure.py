@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ import fusedact
 
 from . import compat, describe, environment, functional, properties, registry, saving, selftest, stopwatch
 from .checks import check_names
+from .custom import CustomActivation
 from .plotting import curves
 from .properties import Extremum, Properties
 from .registry import ActivationSpec
@@ -28,13 +32,23 @@ __all__ = ["bench", "check", "facts_of", "given", "instructions", "interval", "s
 LEDGER = Path(__file__).resolve().parent.parent / "bench" / "results" / "ledger.csv"
 COUNTED = ("bf16", "sm_90")
 SIZES = (2**12, 2**16, 2**20, 2**22)
+# Of the rows of softmax and of gates.
+WIDTH = 256
 # Where `show` takes the time.
 SHOWN_SIZE = 2**20
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
-def given(text: str) -> tuple[ActivationSpec, dict[str, Any]]:
-    """An activation as the command line has it, NAME or NAME:parameter=value,...: its record and its parameters.
+class Given(NamedTuple):
+    """An activation of the command line: its name, or one's own; its record, and its parameters."""
+
+    activation: str | CustomActivation
+    spec: ActivationSpec
+    parameters: dict[str, Any]
+
+
+def given(text: str) -> Given:
+    """An activation as the command line has it: NAME or NAME:parameter=value,..., or module.NAME of one's own.
 
     Parameters that a function must be given have their module's defaults.
 
@@ -43,7 +57,8 @@ def given(text: str) -> tuple[ActivationSpec, dict[str, Any]]:
         ValueError: if the text is something else; for an unknown name, with the nearest ones.
     """
     name, _, rest = text.partition(":")
-    spec = registry.get(name, "fusedact")
+    activation = _own(name) if "." in name else name
+    spec = registry.get(name, "fusedact") if isinstance(activation, str) else activation.spec
     parameters: dict[str, Any] = {p.name: p.default for p in spec.parameters if p.required and p.default is not None}
     for part in filter(None, rest.split(",")):
         key, sign, value = part.partition("=")
@@ -57,7 +72,28 @@ def given(text: str) -> tuple[ActivationSpec, dict[str, Any]]:
             parameters[key] = float(value)
         except ValueError:
             raise ValueError(f"fusedact: {name}'s {key} must be a number, got {value!r}") from None
-    return spec, parameters
+    return Given(activation, spec, parameters)
+
+
+def _own(path: str) -> CustomActivation:
+    """What `fusedact.activation` made, by the path of its module.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    module, _, name = path.rpartition(".")
+    # As python -m has it: modules of the folder that one is in.
+    with_folder = [os.getcwd(), *sys.path]
+    before, sys.path = sys.path, with_folder
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"fusedact: cannot find {path!r}: {error}") from None
+    finally:
+        sys.path = before
+    if not isinstance(found, CustomActivation):
+        raise ValueError(f"fusedact: {path} must be made by fusedact.activation, got {type(found).__name__}")
+    return found
 
 
 # ----- show
@@ -65,11 +101,14 @@ def given(text: str) -> tuple[ActivationSpec, dict[str, Any]]:
 
 def show(arguments: argparse.Namespace) -> None:
     """Print the curve of an activation, what the record says, and what is measured."""
-    spec, parameters = given(arguments.name)
+    subject = given(arguments.name)
+    activation, spec, parameters = subject
     ours, torchs = describe.kept(spec)
     facts: dict[str, Any] = {
         "name": spec.name,
-        "module": f"fusedact.{spec.module}",
+        "module": f"fusedact.{spec.module}"
+        if isinstance(activation, str)
+        else f"{arguments.name.split(':')[0]}.module",
         "parameters": {p.name: parameters.get(p.name, p.default) for p in spec.parameters},
         "formula": spec.formula,
         "in_torch": describe.twin(spec),
@@ -78,15 +117,15 @@ def show(arguments: argparse.Namespace) -> None:
         "instructions": instructions(spec.name),
         "source": describe.source(spec),
     }
-    measured = _measured(spec, parameters)
-    cost = None if arguments.no_timing or measured is None else _cost(spec, parameters)
+    measured = _measured(subject)
+    cost = None if arguments.no_timing or measured is None else _cost(subject)
     if arguments.json:
         say(as_json({**facts, "measured": measured and measured.as_dict(), "cost": cost}))
         return
     said = ", ".join(f"{k}={v}" for k, v in facts["parameters"].items() if v is not None)
     say(f"{spec.name}  {spec.summary}\n{spec.formula}" + (f"\n{said}" if said else ""))
     if measured is not None:
-        x, y = curves(spec.name, arguments.low, arguments.high, 481, 0, **parameters)
+        x, y = curves(activation, arguments.low, arguments.high, 481, 0, **parameters)
         say()
         for line in curve(x.tolist(), y.tolist()):
             say(line)
@@ -109,11 +148,12 @@ def show(arguments: argparse.Namespace) -> None:
         say(line)
 
 
-def _measured(spec: ActivationSpec, parameters: dict[str, Any]) -> Properties | None:
+def _measured(subject: Given) -> Properties | None:
     """Nothing of what is not elementwise, or has no defaults."""
+    activation, spec, parameters = subject
     if spec.kind in ("rowwise", "gated") or (spec.kind == "piecewise" and not parameters):
         return None
-    return properties.measure(spec.name, **parameters)
+    return properties.measure(activation, **parameters)
 
 
 def facts_of(p: Properties) -> list[tuple[str, str]]:
@@ -164,12 +204,12 @@ def instructions(name: str) -> dict[str, float]:
     return {r["direction"]: float(r["instructions"]) for r in rows}
 
 
-def _cost(spec: ActivationSpec, parameters: dict[str, Any]) -> dict[str, float]:
+def _cost(subject: Given) -> dict[str, float]:
     """How many times as long as a copy a call takes on the CPU, in one thread, which other programs disturb least."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rows = timed(spec, parameters, (SHOWN_SIZE,), torch.float32, torch.device("cpu"), 0.4)
+        rows = timed(subject, (SHOWN_SIZE,), torch.float32, torch.device("cpu"), 0.4)
     finally:
         torch.set_num_threads(threads)
     return {r["what"]: r["copies"] for r in rows if r["provider"] == "fusedact"}
@@ -183,7 +223,7 @@ def bench(arguments: argparse.Namespace) -> None:
     device, dtype = environment.checked_device(arguments.device), DTYPES[arguments.dtype]
     rows: list[dict[str, Any]] = []
     for text in arguments.names:
-        rows += timed(*given(text), arguments.sizes or SIZES, dtype, device, arguments.seconds)
+        rows += timed(given(text), arguments.sizes or SIZES, dtype, device, arguments.seconds)
     if arguments.json:
         around = {"versions": environment.versions(), "device": str(device), "dtype": arguments.dtype}
         say(as_json({**around, "threads": torch.get_num_threads(), "rows": rows}))
@@ -202,8 +242,7 @@ def bench(arguments: argparse.Namespace) -> None:
 
 
 def timed(
-    spec: ActivationSpec,
-    parameters: dict[str, Any],
+    subject: Given,
     sizes: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device,
@@ -214,13 +253,15 @@ def timed(
     Raises:
         ValueError: for tables, which need points.
     """
-    ours, torchs = _providers(spec, parameters)
+    activation, spec, parameters = subject
+    ours, torchs = _providers(subject)
     rows: list[dict[str, Any]] = []
     for size in sizes:
         x = torch.randn(size, device=device).to(dtype)
         if spec.kind in ("rowwise", "gated"):
-            x = x.view(-1, min(size, 256))
-        path = fusedact.explain(spec.name, x, **_explained(spec, parameters))
+            x = x.view(-1, size if size % WIDTH else WIDTH)
+        asked = {"training": True} if spec.kind == "random" else parameters
+        path = fusedact.explain(activation, x, **asked)
         for what in ("forward", "forward and backward"):
             calls: dict[str, Callable[[], object]] = {"copy": x.clone}
             for provider, function in (("fusedact", ours), ("PyTorch", torchs)):
@@ -235,13 +276,10 @@ def timed(
     return rows
 
 
-def _explained(spec: ActivationSpec, parameters: dict[str, Any]) -> dict[str, Any]:
-    return {"training": True} if spec.kind == "random" else parameters
-
-
-def _providers(spec: ActivationSpec, parameters: dict[str, Any]) -> tuple[Callable[[Tensor], Tensor], ...]:
+def _providers(subject: Given) -> tuple[Callable[[Tensor], Tensor], ...]:
     """This library's function of a tensor, and PyTorch's operator, or the formula in its operators."""
-    function = getattr(functional, spec.name)
+    activation, spec, parameters = subject
+    function: Any = getattr(functional, spec.name) if isinstance(activation, str) else activation
     if spec.kind == "piecewise":
         raise ValueError("fusedact bench: pwl needs points; name an activation without a table")
     if spec.kind == "random":

@@ -143,6 +143,44 @@ def test_errors_are_one_line(case, capsys, tmp_path, monkeypatch):
     assert told.startswith(message) and told.count("\n") == 1
 
 
+OWN = """
+import fusedact, torch
+@fusedact.activation
+def bent(x, a=0.5):
+    "A wave that grows.\\n\\nx + sin(a x)"
+    return x + torch.sin(a * x)
+plain = 3
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module in the folder that one is in."""
+    (tmp_path / "my_acts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield "my_acts"
+    sys.modules.pop("my_acts", None)
+
+
+def test_activations_of_ones_own(own_module, capsys, tmp_path):
+    out = printed(capsys, "show", "my_acts.bent", "--no-timing")
+    assert out.startswith("bent  A wave that grows.\nx + sin(a x)\na=0.5\n")
+    assert facts(out)["slope"] == "at most 1.5 in magnitude"
+    assert as_json(capsys, "show", "my_acts.bent:a=3", "--no-timing")["measured"]["lipschitz"] == pytest.approx(4.0)
+    printed(capsys, "plot", "my_acts.bent:a=2", "my_acts.bent", "elu", "-o", "own.png")
+    printed(capsys, "plot", "my_acts.bent:a=2", "-o", "alone.png")
+    assert {file.name for file in tmp_path.glob("*.png")} == {"own.png", "alone.png"}
+    rows = as_json(capsys, "bench", "my_acts.bent", "--sizes", "64", "--seconds", "0.001", "--device", "cpu")["rows"]
+    assert {row["activation"] for row in rows} == {"bent"}
+    for path, message in (
+        ("my_acts.bend", "fusedact: cannot find 'my_acts.bend': module 'my_acts' has no attribute 'bend'"),
+        ("no_such.bent", "fusedact: cannot find 'no_such.bent': No module named 'no_such'"),
+        ("my_acts.plain", "fusedact: my_acts.plain must be made by fusedact.activation, got int"),
+    ):
+        assert cli.main(["show", path]) == 1
+        assert capsys.readouterr().err == message + "\n"
+
+
 # ----- check
 
 
