@@ -31,8 +31,9 @@ ORDER = [
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "biased"),
-    *("functional", "modules", "pairs", "custom", "initialization"),
-    *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
+    *("functional", "modules", "pairs", "custom", "initialization", "regularization", "stubs", "memory"),
+    # What shows, measures and tests, and the command line.
+    *("properties", "plotting", "demo", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
 ]
 
 

@@ -101,3 +101,31 @@ def test_the_tables_of_biased_activations_are_what_was_measured_and_counted():
         names = name, name.removesuffix(", residual")
         for figure, kernel, direction in zip(figures, names, ("forward", "backward"), strict=True):
             assert abs(float(figure) - kept[kernel, direction]) <= 0.051
+
+
+def test_the_gallery_shows_everything_and_is_small():
+    text = (benches.ROOT / "docs" / "gallery.md").read_text()
+    pictures = {file.stem: file for file in (benches.ROOT / "docs" / "gallery").iterdir()}
+    assert set(pictures) == set(fusedact.names())
+    for name, file in pictures.items():
+        assert text.count(f"![{name}](gallery/{name}.png)<br>[`{name}`](catalogue.md#{name})") == 1
+        assert file.read_bytes().startswith(b"\x89PNG")
+    assert sum(file.stat().st_size for file in pictures.values()) < 1e6
+
+
+def test_pictures_are_drawn(tmp_path, monkeypatch):
+    """Of some, into another folder."""
+    looking = make._looking()
+    names = ("relu6", "softmax2d", "glu", "pwl", "rrelu")
+    monkeypatch.setattr(looking, "PICTURES", tmp_path)
+    monkeypatch.setattr(looking.registry, "names", lambda *_: names)
+    looking.pictures()
+    assert {file.stem for file in tmp_path.iterdir()} == set(names)
+
+
+def test_choosing_tells_of_every_activation():
+    text = (benches.ROOT / "docs" / "choosing.md").read_text()
+    for name in fusedact.names("elementwise"):
+        assert text.count(f"\n| `{name}` | [") + text.count(f"\n| `{name}` | (") == 1
+    for file in re.findall(r"\]\((\S+?)\)", text):
+        assert (benches.ROOT / "docs" / file).exists()
