@@ -187,7 +187,7 @@ class _Conversion:
                 raise
             self._leave(module, str(error))
             return None
-        if type(made) is original(type(module)) and repr(made) == repr(module):
+        if type(made) is type(module) and _settings(made) == _settings(module):
             self.report.already += 1
             return None
         return made
@@ -213,8 +213,11 @@ class _Conversion:
         for module, new, twin in made:
             what = label(module)
             note = self._note(module, new, twin)
-            undo = become(module, new)
-            self.report._undo.append(undo)
+            try:
+                self.report._undo.append(become(module, new))
+            except TypeError as error:
+                self._leave(module, f"Python cannot make a {type(new).__name__} of it: {error}")
+                continue
             self.only_twins = self.only_twins and twin
             self.report.changes += [Change(name, what, label(module), note) for name in self.names[module][:1]]
             for other in self.names[module][1:]:
@@ -256,8 +259,9 @@ class _Conversion:
     def _attribute(self, module: nn.Module, name: str, value: Any) -> None:
         place = ".".join(filter(None, (self.names[module][0], name)))
         if isinstance(value, list | tuple | dict) and name not in nn.Module().__dict__:
-            for inside in value.values() if isinstance(value, dict) else value:
-                self._in_a_container(place, inside, type(value).__name__)
+            inside = [v for v in (value.values() if isinstance(value, dict) else value) if callable(v)]
+            for one in inside:
+                self._in_a_container(place, one, type(value).__name__)
             return
         function = value.func if isinstance(value, partial) else value
         found = calls.known(function)
@@ -325,8 +329,8 @@ class _Conversion:
             changed = []
         for f, count in _counted(left):
             self.report.left.append(Left(_joined(place, f.method), f"{f.text}{count}", f.why))
-        if not self.mapped.everything and cls.__module__.split(".")[0] != "torch":
-            self.unnamed.update(f.text for f in rewritten(cls, _ALL)[1] if f.record not in self.mapped.functions)
+        if not self.mapped.everything:
+            left += self._not_asked_for(cls)
         if not changed or made is None:
             return
         self.report._undo.append(set_class(module, made))
@@ -335,6 +339,17 @@ class _Conversion:
         self.only_twins = self.only_twins and all(t is None for _, t in plan.functions)
         if self.asked and any(registry.get(f.record).learnable for f in changed):
             self.report.warnings.append(f"{_joined(place, 'forward')}: a call has no place for parameters that learn")
+
+    def _not_asked_for(self, cls: type) -> list[Found]:
+        """The calls that the mapping wants left; those that it does not name are counted."""
+        left = []
+        for f in rewritten(cls, _ALL)[1]:
+            if f.record not in self.mapped.functions:
+                self.unnamed[f.text] += 1
+            elif self.mapped.functions[f.record] is None:
+                self.mapped.use_function(f.record)
+                left.append(f.left("the mapping says so"))
+        return left
 
     def _gates(self, module: nn.Module) -> frozenset[str]:
         """The attributes that hold an elementwise activation of ours."""
@@ -394,6 +409,12 @@ class _Conversion:
 
 # Every call that there is.
 _ALL = Plan(twins=True)
+
+
+def _settings(module: nn.Module) -> tuple[str, dict[str, Any]]:
+    """What tells two modules of one class apart, but for what they learned."""
+    plain = {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str) and k != "training"}
+    return repr(module), plain
 
 
 def _joined(place: str, name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import functional, registry
+from . import compat, functional, registry
 from .custom import CustomActivation
 from .gating import PIECES_FROM
 from .twin_modules import Elementwise
@@ -78,8 +78,10 @@ def _table() -> dict[Any, Known]:
         spec = registry.get(name)
         if spec.twin != f"torch.nn.functional.{name}":
             continue
-        inplace = ("inplace",) if spec.aten_inplace is not None or name in ("rrelu", "threshold") else ()
-        made[getattr(F, name)] = Known(name, ("input", *_arguments(name), *inplace))
+        function = getattr(F, name)
+        code = getattr(function, "__code__", None)
+        inplace = ("inplace",) if code is not None and "inplace" in code.co_varnames else ()
+        made[function] = Known(name, ("input", *_arguments(name), *inplace))
     for name, arguments in _IN_TORCH.items():
         made[getattr(torch, name)] = Known(name, ("input", *arguments))
     for name in ("softmax", "log_softmax"):
@@ -208,7 +210,7 @@ def _fused(act: Any, gate: Any) -> tuple[Any, dict[str, Any]] | None:
 
     On the CPU smaller tensors take the two operators anyway, and a compiler sees them.
     """
-    if torch.compiler.is_compiling() or not _is_served(gate):
+    if torch.compiler.is_compiling() or compat.tracing() or not _is_served(gate):
         return None
     if gate.is_cpu and gate.numel() < PIECES_FROM:
         return None

@@ -24,7 +24,6 @@ def update(
     states: dict[torch.Tensor, Any] = {p: optimizer.state.pop(p) for p in removed if p in optimizer.state}
     for group in optimizer.param_groups:
         group["params"][:] = [p for p in group["params"] if id(p) not in gone]
-    made = None
     if added:
         first = optimizer.param_groups[0]
         settings = {k: v for k, v in first.items() if k not in ("params", "param_names", "name")}
@@ -32,13 +31,14 @@ def update(
             settings["weight_decay"] = 0.0
         names = {"param_names": [f"converted.{i}" for i in range(len(added))]} if "param_names" in first else {}
         optimizer.add_param_group({**settings, **names, "params": list(added)})
-        made = optimizer.param_groups[-1]
 
     def undo() -> None:
-        if made is not None:
-            optimizer.param_groups[:] = [g for g in optimizer.param_groups if g is not made]
-            for p in added:
-                optimizer.state.pop(p, None)
+        # Groups are other dicts after load_state_dict.
+        came = {id(p) for p in added}
+        groups = [g for g in optimizer.param_groups if not came.intersection(map(id, g["params"]))]
+        optimizer.param_groups[:] = groups
+        for p in added:
+            optimizer.state.pop(p, None)
         for group, params in zip(optimizer.param_groups, before, strict=False):
             group["params"][:] = params
         optimizer.state.update(states)

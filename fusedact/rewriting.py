@@ -143,11 +143,13 @@ def _compiled(
     outer = [n for n in function.__code__.co_freevars if n != "__class__"]
     # Python calls what a file imports in another way than other globals.
     imports = "".join(f"import {name}\n" for name in _imported("".join(inspect.findsource(function)[0])))
-    make: Any = ast.parse(f"{imports}def make({', '.join([*outer, *extra])}):\n class {base.__name__}: pass")
-    make.body[-1].body[0].body = [definition]
+    cls = base.__name__
+    scope = "" if cls in outer else f" global {cls}\n"
+    make: Any = ast.parse(f"{imports}def make({', '.join([*outer, *extra])}):\n{scope} class {cls}: pass")
+    make.body[-1].body[-1].body = [definition]
     flags = function.__code__.co_flags & _FUTURES
     code: Any = compile(make, function.__code__.co_filename, "exec", flags=flags, dont_inherit=True)
-    for name in ("make", base.__name__, definition.name):
+    for name in ("make", cls, definition.name):
         inner = [c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name]
         if len(inner) != 1:
             return None

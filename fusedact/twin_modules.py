@@ -137,7 +137,8 @@ def twin_of(
     if spec.always_learned:
         names = ["num_parameters", "init"]
     if not found:
-        arguments |= {name: getattr(module, name) for name in names if hasattr(module, name)}
+        # A module's mode is no argument.
+        arguments |= {name: getattr(module, name) for name in names if name != "training" and hasattr(module, name)}
     if spec.kind != "elementwise" and "temperature" in learnable:
         arguments |= {"learnable": True, "device": device, "dtype": dtype}
     elif spec.kind == "elementwise" and learnable and not spec.always_learned:
@@ -153,7 +154,10 @@ def label(module: nn.Module) -> str:
     home = type(module).__module__.split(".")[0]
     prefix = {"torch": "nn.", "fusedact": "fusedact."}.get(home, "")
     # A container has lines of its own for what it holds.
-    shown = "..." if module._modules else " ".join(module.extra_repr().split())
+    try:
+        shown = "..." if module._modules else " ".join(module.extra_repr().split())
+    except AttributeError:  # one that is not complete
+        shown = "..."
     return f"{prefix}{type(module).__name__}({shown})"
 
 
