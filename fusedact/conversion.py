@@ -327,10 +327,10 @@ class _Conversion:
         if own:
             left += [f.left("its forward was replaced by another function") for f in changed]
             changed = []
-        for f, count in _counted(left):
-            self.report.left.append(Left(_joined(place, f.method), f"{f.text}{count}", f.why))
         if not self.mapped.everything:
             left += self._not_asked_for(cls)
+        for f, count in _counted(left):
+            self.report.left.append(Left(_joined(place, f.method), f"{f.text}{count}", f.why))
         if not changed or made is None:
             return
         self.report._undo.append(set_class(module, made))

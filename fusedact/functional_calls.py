@@ -69,7 +69,7 @@ def _arguments(name: str) -> tuple[str, ...]:
     if name in ("softmax", "log_softmax", "softmin"):
         return "dim", "_stacklevel", "dtype"
     spec = registry.get(name)
-    return tuple(p.name for p in (*spec.parameters, *spec.options))
+    return *(p.name for p in spec.parameters), *(o.name for o in spec.options)
 
 
 def _table() -> dict[Any, Known]:

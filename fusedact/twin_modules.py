@@ -133,7 +133,7 @@ def twin_of(
     assert spec is not None
     found = _ARGUMENTS.get(qualified(type(module)))
     arguments: dict[str, Any] = found(module) if found else {}
-    names = ["inplace", *(p.name for p in (*spec.parameters, *spec.options))]
+    names = ["inplace", *(p.name for p in spec.parameters), *(o.name for o in spec.options)]
     if spec.always_learned:
         names = ["num_parameters", "init"]
     if not found:

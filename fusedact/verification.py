@@ -25,9 +25,10 @@ def tolerance(dtypes: set[torch.dtype]) -> float:
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, without gradients; the model's modes and the random numbers to come stay what they are."""
     training = [(m, m.training) for m in model.modules()]
-    devices = {p.device.index or 0 for p in model.parameters() if p.is_cuda}
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = next(iter(devices)).type if devices else "cuda"
     try:
-        with torch.random.fork_rng(sorted(devices)), torch.no_grad():
+        with torch.random.fork_rng(sorted(d.index or 0 for d in devices), device_type=kind), torch.no_grad():
             torch.manual_seed(0)
             for module, _ in training:
                 module.training = False

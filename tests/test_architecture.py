@@ -28,6 +28,9 @@ ORDER = [
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "functional", "modules", "pairs", "custom", "initialization"),
+    # convert, and what it is made of.
+    *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
+    *("conversion_report", "parameter_groups", "verification", "conversion"),
     *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
 ]
 

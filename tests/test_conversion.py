@@ -11,8 +11,10 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize, weight_norm
+from torch.nn.utils import parametrize, weight_norm
 
 import fusedact
 from fusedact import functional as FF
@@ -338,7 +340,13 @@ def test_keys():
             plain=nn.ReLU6(),
         )
     )
-    mapping = {nn.ReLU: "relu_sigmoid", "blocks.*.3": "mish", "blocks.1.1": fusedact.TeLU, "tail": Odd(3.0), "?ead": None}
+    mapping = {
+        nn.ReLU: "relu_sigmoid",
+        "blocks.*.3": "mish",
+        "blocks.1.1": fusedact.TeLU,
+        "tail": Odd(3.0),
+        "?ead": None,
+    }
     report = fusedact.convert(model, mapping)
     assert lines(report) == [
         "fusedact.convert: 5 places converted, 1 left",
@@ -498,7 +506,9 @@ def test_verify_fails():
             return {"y": [y if type(self.act) is nn.Tanh else y * 1.01]}
 
     model = Sly()
-    with pytest.raises(ValueError, match=r"verify: the output\['y'\]\[0\] differs by 1.0e-02 of .*, where twins may by 1e-04; ev"):
+    with pytest.raises(
+        ValueError, match=r"verify: the output\['y'\]\[0\] differs by 1.0e-02 of .*, where twins may by 1e-04; ev"
+    ):
         fusedact.convert(model, verify=torch.randn(3))
     assert type(model.act) is nn.Tanh
     # What was asked for to be another function is no error.
@@ -598,6 +608,11 @@ REFUSALS = {
     ),
     "not served": (lambda: nn.CELU(0.0), "nn.CELU(alpha=0.0)", "fusedact.CELU: alpha must not be 0"),
     "scripted": (lambda: torch.jit.script(nn.ReLU()), "RecursiveScriptModule", "scripted or traced by torch.jit"),
+    "Keras": (
+        lambda: alike("keras.src.layers.activations.relu", "ReLU", lambda s, x: F.relu(x))(),
+        "ReLU()",
+        "a layer of Keras, which keeps its own: give the layer activation=fusedact.functional.relu, or another",
+    ),
     "attention": (lambda: nn.MultiheadAttention(2, 1), "nn.MultiheadAttention(...)", "its softmax is inside PyTorch's"),
     "recurrent": (lambda: nn.GRUCell(2, 2), "nn.GRUCell(2, 2)", "its activations are inside PyTorch's recurrent"),
 }
@@ -618,13 +633,16 @@ def test_refusals(case):
 def test_distributed(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        model = nn.parallel.DistributedDataParallel(network(nn.ReLU()))
-        report = fusedact.convert(nn.Sequential(nn.ReLU(), model))
+        wrapped = nn.parallel.DistributedDataParallel(network(nn.ReLU()))
+        sharded = fully_shard(network(nn.ReLU()), mesh=init_device_mesh("cpu", (1,)))
+        report = fusedact.convert(nn.Sequential(nn.ReLU(), wrapped, sharded))
     finally:
         torch.distributed.destroy_process_group()
     assert [c.place for c in report.changes] == ["0"]
-    (left,) = report.left
-    assert left.place == "1" and left.why.startswith("wrapped in DistributedDataParallel, which has looked at its")
+    assert [(e.place, e.why.split(", which")[0]) for e in report.left] == [
+        ("1", "wrapped in DistributedDataParallel"),
+        ("2", "sharded by FSDP"),
+    ]
 
 
 def test_names_override_a_refusal_to_guess():
@@ -685,7 +703,11 @@ ERRORS = {
         TypeError,
         "the value of F.relu must be a name, 'twin', or what fusedact.activation made",
     ),
-    "rows for a call": (lambda: fusedact.convert(nn.ReLU(), {F.softmax: "relu"}), ValueError, "F.softmax .* elementwise"),
+    "rows for a call": (
+        lambda: fusedact.convert(nn.ReLU(), {F.softmax: "relu"}),
+        ValueError,
+        "F.softmax .* elementwise",
+    ),
     "learnable": (lambda: fusedact.convert(nn.ReLU(), learnable=3), TypeError, "learnable must be a bool, .* got int"),
     "optimizer": (lambda: fusedact.convert(nn.ReLU(), optimizer=3), TypeError, "optimizer must be a torch.optim.*int"),
     "inplace": (lambda: fusedact.convert(nn.ReLU(), inplace=1), TypeError, "inplace must be a bool, got int"),
