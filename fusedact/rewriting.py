@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call_sites import Found, Plan, Rewriter, definition_of, names_any
+from .twin_modules import home
 
 __all__ = ["original", "plan_of", "rewritten"]
 
@@ -45,7 +46,7 @@ def _methods(cls: type) -> Iterator[tuple[str, Any, type, bool]]:
     """The code of a class that is a user's, or another library's: name, value, where, and whether it is overridden."""
     seen: set[str] = set()
     for base in cls.__mro__:
-        if base.__module__.split(".")[0] not in ("torch", "fusedact", "builtins", "abc", "typing", "keras"):
+        if home(base) not in ("torch", "fusedact", "builtins", "abc", "typing", "keras"):
             for name, value in vars(base).items():
                 if not name.startswith("__"):
                     yield name, value, base, name in seen

@@ -20,6 +20,7 @@ from .registry import ActivationSpec
 __all__ = [
     "Elementwise",
     "constructor_arguments",
+    "home",
     "is_ours",
     "label",
     "record_of",
@@ -98,9 +99,14 @@ def qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def home(cls: type) -> str:
+    """The package of a class."""
+    return str(cls.__module__).split(".")[0]
+
+
 def is_ours(module: object) -> bool:
     """Whether it is a module of this library, or of an activation that `fusedact.activation` made."""
-    return isinstance(module, Elementwise) or type(module).__module__.split(".")[0] == "fusedact"
+    return isinstance(module, Elementwise) or home(type(module)) == "fusedact"
 
 
 def record_of(module: nn.Module) -> ActivationSpec | None:
@@ -151,8 +157,7 @@ def twin_of(
 
 def label(module: nn.Module) -> str:
     """A module as a report shows it, in one line."""
-    home = type(module).__module__.split(".")[0]
-    prefix = {"torch": "nn.", "fusedact": "fusedact."}.get(home, "")
+    prefix = {"torch": "nn.", "fusedact": "fusedact."}.get(home(type(module)), "")
     # A container has lines of its own for what it holds.
     try:
         shown = "..." if module._modules else " ".join(module.extra_repr().split())
@@ -196,7 +201,7 @@ def why_not(module: nn.Module) -> str:
     name = qualified(cls)
     if name.startswith("keras.") and ".activations." in name:
         return "a layer of Keras, which keeps its own: give the layer activation=fusedact.functional.relu, or another"
-    if cls.__module__.startswith("torch.nn.modules.") and cls.__name__ in _INSIDE:
+    if name.startswith("torch.nn.modules.") and cls.__name__ in _INSIDE:
         return _INSIDE[cls.__name__]
     spec = record_of(module)
     if (never := why_never(module)) and (spec is not None or _seems_one(cls)):

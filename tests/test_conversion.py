@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import linecache
 import pickle
+import re
 from collections import OrderedDict
 from functools import partial
 
+import benches
 import pytest
 import torch
 from torch import nn
@@ -679,6 +683,27 @@ def test_encoder_layers(activation):
     torch.testing.assert_close(fast[1, :3], slow[1, :3])
     report.revert()
     assert encoder.use_nested_tensor and encoder.layers[0].activation_relu_or_gelu
+
+
+# ----- documents
+
+
+def test_the_document():
+    """Its examples run, and the first prints what it says."""
+    text = (benches.ROOT / "docs" / "converting.md").read_text()
+    space = {"__name__": "document"}
+    shown = []
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        file = f"<document {i}>"
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(code, file, "exec"), space)
+        shown.append(space["report"])
+    (printed,) = re.findall(r"```\n(fusedact.convert: .*?)\n```", text, re.DOTALL)
+    assert str(shown[0]).splitlines()[:-1] == printed.splitlines()[:-1] and shown[0].difference < 1e-6
+    assert [c.place for c in shown[1].changes] == ["act", "blocks.0.1", "blocks.1.1", "forward"]
+    assert [e.place for e in shown[1].left] == ["blocks.2.1"]
+    assert len(space["optimizer"].param_groups[1]["params"]) == 2
 
 
 # ----- errors
