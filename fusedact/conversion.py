@@ -64,7 +64,7 @@ def convert(
         ValueError: for an unknown name, if no activation has a parameter named in `learnable`; or if twins are found to
             differ by more than rounding: everything is as before then.
 
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 2))
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LeakyReLU(0.2))
     >>> print(fusedact.convert(model))
     fusedact.convert: 1 place converted
       1  nn.LeakyReLU(negative_slope=0.2) -> fusedact.LeakyReLU(negative_slope=0.2)

@@ -149,7 +149,10 @@ def twin_of(
         arguments |= {"learnable": True, "device": device, "dtype": dtype}
     elif spec.kind == "elementwise" and learnable and not spec.always_learned:
         arguments |= {"learnable": learnable, "inplace": False, "device": device, "dtype": dtype}
-    made = create(spec.name, **arguments)
+    if isinstance(module, Elementwise):
+        # One of ours that begins to learn.
+        arguments |= {"channel_dim": module.channel_dim} | ({} if spec.key else {"save": module.save})
+    made = module.own.module(**arguments) if spec.key else create(spec.name, **arguments)  # type: ignore[union-attr,operator]
     if spec.always_learned:
         made._parameters.update(module._parameters)
     return made

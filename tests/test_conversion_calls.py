@@ -1,58 +1,24 @@
-"""Conversion of functions: attributes, calls in methods, and gated products."""
+"""Conversion of functions: attributes, and calls in methods."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
+import linecache
 import pickle
 import traceback
 
 import pytest
 import torch
 import torch.nn.functional
+from converted import left, made_of, rows, seen, wave
 from torch import nn, relu
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import call_sites, functional_calls, gating
 from fusedact import functional as FF
-
-
-@fusedact.activation
-def wave(x, a=1.0):
-    """x + sin(a x)."""
-    return x + torch.sin(a * x)
-
-
-def lines(report):
-    return [" ".join(line.split()) for line in str(report).splitlines()]
-
-
-def rows(report):
-    return [(c.place, c.what, c.becomes) for c in report.changes]
-
-
-def left(report):
-    return [(e.place, e.what, e.why) for e in report.left]
-
-
-class Watch(torch.overrides.TorchFunctionMode):
-    """The functions of this library that are called."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if hasattr(function, "spec") or function in (FF.gated, FF.packed_glu):
-            self.seen.append(function.__name__)
-        return function(*args, **(kwargs or {}))
-
-
-def seen(model, *args):
-    with Watch() as watch:
-        model(*args)
-    return watch.seen
+from fusedact import functional_calls
 
 
 class Net(nn.Module):
@@ -133,15 +99,25 @@ class Flat(nn.Module):
         return x.relu() + self.act(self.gate(x)) * x
 
 
-def test_compiled():
+@pytest.mark.parametrize("how", ["before", "after", "in place"])
+def test_compiled(how):
+    """What is compiled already is compiled anew."""
     torch.compiler.reset()
     model, x = Flat(), torch.randn(4, 6)
-    expected = model(x)
-    fusedact.convert(model)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = model if how == "in place" else torch.compile(model, backend="aot_eager", fullgraph=True)
+    if how == "in place":
+        model.compile(backend="aot_eager", fullgraph=True)
+    if how != "after":
+        torch.testing.assert_close(compiled(x), Flat.forward(model, x))
+    report = fusedact.convert(compiled, {F.elu: "mish", nn.SiLU: "tanh"})
+    assert len(report.changes) == 2
+    hidden = FF.mish(model.linear(x)) + x.sigmoid()
+    expected = hidden.relu() + model.gate(hidden).tanh() * hidden
     torch.testing.assert_close(compiled(x), expected)
     compiled(x).sum().backward()
     assert model.gate.weight.grad is not None
+    fusedact.convert(compiled)
+    torch.testing.assert_close(compiled(x), expected)
 
 
 def test_traces_exports_and_scripts():
@@ -250,22 +226,6 @@ def test_functions(name):
     # What overwrites its input still does.
     torch.testing.assert_close(given, other)
     assert (y.data_ptr() == given.data_ptr()) == (FUNCTIONS[name](other).data_ptr() == other.data_ptr())
-
-
-_files = []
-
-
-def made_of(*body, **more):
-    """A module whose class has this forward, with a source that can be read."""
-    import linecache
-
-    text = "class Made(nn.Module):\n    def forward(self, x):\n" + "".join(f"        {line}\n" for line in body)
-    file = f"<made {len(_files)}>"
-    _files.append(file)
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space = {"nn": nn, "F": F, "torch": torch, "__name__": "somewhere", **more}
-    exec(compile(text, file, "exec"), space)
-    return space["Made"]()
 
 
 def test_the_list_of_functions_has_the_arguments_of_torch():
@@ -390,8 +350,6 @@ def test_what_is_left():
 
 
 def test_source_that_is_not_what_runs():
-    import linecache
-
     model = made_of("return F.relu(x)")
     file = type(model).forward.__code__.co_filename
     text = "class Made(nn.Module):\n    def forward(self, x):\n        return -F.relu(x)\n"
@@ -430,162 +388,34 @@ def test_a_forward_of_the_instance():
     assert {e.why for e in report.left} == {"its forward was replaced by another function"} and len(report.left) == 4
 
 
-# ----- gated products
+class Tricky(Net):
+    """What makes the meaning of a name depend on where it stands."""
 
+    __scale = 2.0
 
-class Llama(nn.Module):
-    def __init__(self, act=None, size=8):
+    def __init__(self):
         super().__init__()
-        self.gate_proj, self.up_proj = nn.Linear(size, 2 * size), nn.Linear(size, 2 * size)
-        self.down_proj, self.act_fn = nn.Linear(2 * size, size), act or nn.SiLU()
+        self.__own = 0.5
 
-    def forward(self, x):
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
-
-
-class Mistral(Llama):
-    def forward(self, x):
-        return self.down_proj(self.up_proj(x) * F.silu(self.gate_proj(x)))
-
-
-class Phi(nn.Module):
-    def __init__(self, size=8):
-        super().__init__()
-        self.gate_up_proj, self.down_proj = nn.Linear(size, 4 * size), nn.Linear(2 * size, size)
-        self.activation_fn = nn.SiLU()
-
-    def forward(self, hidden_states):
-        up_states = self.gate_up_proj(hidden_states)
-        gate, up_states = up_states.chunk(2, dim=-1)
-        up_states = up_states * self.activation_fn(gate)
-        return self.down_proj(up_states)
+    def forward(self, x, *rest, scale=None, **more):
+        """Documented."""
+        global _calls
+        _calls = [F.elu(x, alpha=self.__own) for F in (torch.nn.functional,)]
+        if (total := torch.tanh(x).sum()) is not None:
+            out, _ = super().forward(x * self.__scale)
+        with torch.no_grad():
+            pair = (lambda y, k=torch.sigmoid(total): y.relu() + k)(out)  # noqa: B008
+        return pair, {k: torch.selu(v) for k, v in {"a": out, "b": pair}.items()}, f"{torch.relu(total):.2f}"
 
 
-class Dino(Phi):
-    def forward(self, x):
-        value, gate = torch.chunk(self.gate_up_proj(x), 2, -1)
-        return self.down_proj(F.gelu(gate) * value)
-
-
-class Reads(Phi):
-    """Reads a half once more."""
-
-    def forward(self, x):
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        hidden = up * self.activation_fn(gate)
-        return self.down_proj(hidden + up)
-
-
-GATED = {
-    Llama: ("self.act_fn(self.gate_proj(x)) * self.up_proj(x)", "gated"),
-    Mistral: ("self.up_proj(x) * F.silu(self.gate_proj(x))", "gated"),
-    Phi: ("up_states * self.activation_fn(gate)", "packed_glu"),
-    Dino: ("F.gelu(gate) * value", "packed_glu"),
-    Reads: ("up * self.activation_fn(gate)", "gated"),
-}
-
-
-@pytest.mark.parametrize("cls", GATED)
-def test_gated_products(cls, monkeypatch):
-    text, name = GATED[cls]
-    model, x = cls(), torch.randn(5, 8)
+def test_tricky_sources():
+    model, x = Tricky().eval(), torch.randn(4, 6)
     expected = model(x)
-    expected.square().sum().backward()
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
-    report = fusedact.convert(model, verify=x)
-    assert rows(report)[-1] == ("forward", text, f"FF.{name}")
-    # Small tensors on a CPU take both operators.
-    assert name not in seen(model, x)
-    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
-    assert seen(model, x) == [name]
-    model.zero_grad()
-    torch.testing.assert_close(model(x), expected)
-    model(x).square().sum().backward()
-    for n, p in model.named_parameters():
-        torch.testing.assert_close(p.grad, gradients[n])
-    assert name in seen(pickle.loads(pickle.dumps(model)), x)
-    report.revert()
-    assert type(model) is cls and not seen(model, x)
-
-
-ACTS = {
-    "hyper-parameters": (lambda: nn.ELU(0.3), ["gated"]),
-    "options": (lambda: nn.GELU("tanh"), ["gated"]),
-    "learned": (lambda: nn.PReLU(5), ["gated"]),
-    "own": (lambda: wave.module(a=2.0), ["gated"]),
-    "function": (lambda: F.mish, ["gated"]),
-    "in place": (lambda: nn.SiLU(inplace=True), ["silu"]),
-    "hooked": (lambda: hooked(), ["silu"]),
-    "rows": (lambda: nn.Softmax(-1), ["softmax"]),
-    "bounded": (lambda: fusedact.ELU(learnable=True, bounds=(0.1, 2.0)), ["elu"]),
-    "not one": (lambda: nn.Dropout(0.0), []),
-}
-
-
-def hooked():
-    act = nn.SiLU()
-    act.register_forward_hook(lambda *a: None)
-    return act
-
-
-@pytest.mark.parametrize("case", ACTS)
-def test_gates(case, monkeypatch):
-    """What a gate may be, and what it then is."""
-    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
-    make, called = ACTS[case]
-    model, x = Llama(make()), torch.randn(3, 5, 8)
-    plain = copy.deepcopy(model)
-    fusedact.convert(model)
-    assert seen(model, x) == called
-    torch.testing.assert_close(model(x), plain(x))
-
-
-def test_products_that_are_no_gates(monkeypatch):
-    """A broadcast, a number, another dtype."""
-    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
-    model = made_of(
-        "a = torch.sigmoid(x.mean(-1, keepdim=True)) * x",
-        "b = torch.tanh(x) * len(x) + 2.0 * F.silu(x)",
-        "return a, b, F.silu(x) * x.double(), torch.sigmoid(x) * torch.tanh(x)",
-    )
-    x = torch.randn(3, 4)
-    expected = model(x)
-    report = fusedact.convert(model, verify=x)
-    assert seen(model, x) == ["sigmoid", "tanh", "silu", "silu", "tanh", "gated"] and len(report.changes) == 6
-    torch.testing.assert_close(model(x), expected)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        ["for _ in range(2):", "    a, b = x.chunk(2, -1)", "    c = a * F.silu(b)", "return c"],
-        ["a, b = x.chunk(2, -1)", "c = a * F.silu(b)", "return lambda: a + c"],
-        ["a, b = x.chunk(3, -1)[:2]", "return a * F.silu(b)"],
-        ["a, b = x.chunk(2, -1)", "c = 1", "return a * F.silu(b)"],
-        ["a, b = x.chunk(2, -1)", "return a * F.silu(b) + a"],
-        ["b = 1", "a, b = x.chunk(2, dim=len(x))", "return a * F.silu(b)"],
-    ],
-)
-def test_halves_that_stay_apart(body):
-    report = fusedact.convert(made_of(*body))
-    assert [r[2] for r in rows(report)] == ["FF.gated"]
-
-
-def test_small_products_are_left_to_both_operators():
-    assert functional_calls.PIECES_FROM == gating.PIECES_FROM
-
-
-def test_autocast(monkeypatch):
-    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
-    model, x = Llama(), torch.randn(3, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = model(x)
-        fusedact.convert(model)
-        assert torch.equal(model(x), expected)
-
-
-def test_plans_add_up():
-    first = call_sites.Plan((("relu", "mish"),))
-    second = call_sites.Plan((("elu", None),), frozenset({"act"}), True)
-    assert second.over(first) == call_sites.Plan((("elu", None), ("relu", "mish")), frozenset({"act"}), True)
-    assert second.over(second) == second
+    report = fusedact.convert(model)
+    own = [r[1] for r in rows(report) if r[0] == "forward"]
+    assert own == ["torch.tanh", "torch.sigmoid", ".relu", "torch.selu", "torch.relu"]
+    assert [e.what for e in report.left] == [r[1] for r in CALLS if r[0] == "forward"]
+    for a, b in zip(model(x)[:2], expected[:2], strict=True):
+        torch.testing.assert_close(a, b)
+    assert model(x)[2] == expected[2] and type(model).forward.__doc__ == "Documented."
+    assert pickle.loads(pickle.dumps(model))(x)[2] == expected[2]
