@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from . import functional_calls as calls
 from . import registry, verification
@@ -318,14 +319,18 @@ class _Conversion:
         plan = Plan(self.mapped.calls(), self._gates(module), self.mapped.everything).over(earlier)
         before = rewritten(cls, earlier)[1] if earlier != Plan() else ()
         made, found = rewritten(cls, plan)
-        own = "forward" in module.__dict__
+        why = "its forward was replaced by another function" if "forward" in module.__dict__ else ""
+        if parametrize.is_parametrized(module):
+            if any(plan_of(c) != Plan() for c in type(module).__mro__[1:]):
+                return
+            why = "parametrized, which is a class of its own: convert the model before"
         for f in found:
             self.mapped.use_function(f.record)
         changed = [f for f in found if f.becomes and f not in before]
         self.report.already += sum(1 for f in found if f.becomes and f in before)
         left = [f for f in found if not f.becomes]
-        if own:
-            left += [f.left("its forward was replaced by another function") for f in changed]
+        if why:
+            left += [f.left(why) for f in changed]
             changed = []
         if not self.mapped.everything:
             left += self._not_asked_for(cls)
@@ -408,7 +413,7 @@ class _Conversion:
 
 
 # Every call that there is.
-_ALL = Plan(twins=True)
+_ALL = Plan(tuple((name, None) for name in registry.names()))
 
 
 def _settings(module: nn.Module) -> tuple[str, dict[str, Any]]:

@@ -51,11 +51,14 @@ class ConversionReport:
     def revert(self) -> None:
         """Put everything back: modules, functions, methods, and the optimizer's groups. A second call does nothing.
 
-        What was trained since is kept where the old module has it, too; hooks added since stay. Reports of later
-        conversions of the same model are reverted before.
+        What was trained since is kept where the old module has it, too; hooks added since stay.
+
+        Raises:
+            RuntimeError: if a module was converted again since, or parametrized: what came later goes first.
         """
         while self._undo:
-            self._undo.pop()()
+            self._undo[-1]()
+            self._undo.pop()
 
     def __repr__(self) -> str:
         return f"<{self._headline()}>"

@@ -214,7 +214,8 @@ def _fused(act: Any, gate: Any) -> tuple[Any, dict[str, Any]] | None:
         return None
     if gate.is_cpu and gate.numel() < PIECES_FROM:
         return None
-    if torch.is_autocast_enabled(gate.device.type):
+    kind = gate.device.type
+    if gate.is_meta or (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         # Autocast gives some of them another dtype.
         return None
     if isinstance(act, Elementwise):

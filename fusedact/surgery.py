@@ -54,6 +54,7 @@ def become(module: nn.Module, made: nn.Module) -> Callable[[], None]:
     object.__setattr__(module, "__dict__", new)
 
     def undo() -> None:
+        check_unchanged(module, type(made))
         for hooks, key in own:
             hooks.pop(key, None)
         old["training"] = module.training
@@ -78,4 +79,18 @@ def set_class(module: nn.Module, cls: type) -> Callable[[], None]:
     """Set the class; the function returned puts the old one back."""
     before = type(module)
     object.__setattr__(module, "__class__", cls)
-    return lambda: object.__setattr__(module, "__class__", before)
+
+    def undo() -> None:
+        check_unchanged(module, cls)
+        object.__setattr__(module, "__class__", before)
+
+    return undo
+
+
+def check_unchanged(module: nn.Module, cls: type) -> None:
+    """Raise RuntimeError if a module's class is another one now."""
+    if type(module) is not cls:
+        raise RuntimeError(
+            f"fusedact.convert: revert: a {cls.__name__} was changed since, to a {type(module).__name__}; take that "
+            "back first"
+        )

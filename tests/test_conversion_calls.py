@@ -15,6 +15,7 @@ import torch.nn.functional
 from converted import left, made_of, rows, seen, wave
 from torch import nn, relu
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 import fusedact
 from fusedact import functional as FF
@@ -288,6 +289,48 @@ def test_calls_have_no_place_for_parameters():
 
 
 # ----- what is left, and why
+
+
+class Weighted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.act = nn.Parameter(torch.ones(4)), nn.Tanh()
+
+    def forward(self, x):
+        return F.relu(x * self.weight) + self.act(x)
+
+
+def test_parametrized_modules():
+    """Parametrization is a class of its own, which knows only the one that it was made of."""
+    model, x = Weighted(), torch.randn(2, 4)
+    parametrize.register_parametrization(model, "weight", nn.Hardtanh())
+    report = fusedact.convert(model, verify=x)
+    assert left(report) == [
+        ("forward", "F.relu", "parametrized, which is a class of its own: convert the model before")
+    ]
+    assert [r[0] for r in rows(report)] == ["act", "parametrizations.weight.0"]
+    parametrize.remove_parametrizations(model, "weight")
+    assert type(model) is Weighted
+    report = fusedact.convert(model, verify=x)
+    parametrize.register_parametrization(model, "weight", nn.Hardtanh())
+    assert seen(model, x) == ["relu", "tanh"]
+    again = fusedact.convert(model)
+    assert [r[0] for r in rows(again)] == ["parametrizations.weight.0"] and not again.left
+    with pytest.raises(RuntimeError, match="a Weighted was changed since, to a ParametrizedWeighted; take that back"):
+        report.revert()
+    parametrize.remove_parametrizations(model, "weight")
+    report.revert()
+    assert type(model) is Weighted and seen(model, x) == ["tanh"]
+
+
+def test_reverts_go_backwards():
+    model = nn.Sequential(nn.ReLU())
+    first, second = fusedact.convert(model), fusedact.convert(model, {fusedact.ReLU: "mish"})
+    with pytest.raises(RuntimeError, match="revert: a ReLU was changed since, to a Mish"):
+        first.revert()
+    second.revert()
+    first.revert()
+    assert type(model[0]) is nn.ReLU
 
 
 def helper(x):

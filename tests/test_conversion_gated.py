@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional
 from converted import made_of, rows, seen, wave
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import fusedact
@@ -167,6 +168,22 @@ def test_autocast(monkeypatch):
         expected = model(x)
         fusedact.convert(model)
         assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize("cls", [Llama, Phi])
+def test_transforms_and_traces(cls, monkeypatch):
+    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
+    model, x = cls(), torch.randn(3, 8)
+    expected, jacobian = model(x), torch.func.jacrev(model)(x)
+    fusedact.convert(model)
+    torch.testing.assert_close(torch.func.vmap(model)(x), expected)
+    torch.testing.assert_close(torch.func.jacrev(model)(x), jacobian)
+    torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert model(mode.from_tensor(x)).shape == x.shape
+    assert model.to("meta")(x.to("meta")).is_meta
 
 
 def test_plans_add_up():
