@@ -177,6 +177,8 @@ class _Conversion:
             self.report.already += 1
             return None
         why = why_not(module) if twin else why_never(module)
+        if not why and target is TWIN and record_of(module) is None:
+            why = "it is no activation that has a twin"
         if why:
             self._leave(module, why)
             return None
@@ -220,9 +222,9 @@ class _Conversion:
                 self._leave(module, f"Python cannot make a {type(new).__name__} of it: {error}")
                 continue
             self.only_twins = self.only_twins and twin
-            self.report.changes += [Change(name, what, label(module), note) for name in self.names[module][:1]]
-            for other in self.names[module][1:]:
-                self.report.changes.append(Change(other, what, "the same module"))
+            first, *others = self.names[module]
+            self.report.changes.append(Change(first, what, label(module), note))
+            self.report.changes += [Change(other, what, "the same module") for other in others]
             if not twin:
                 self._leave_fast_path(module)
 
@@ -259,7 +261,7 @@ class _Conversion:
 
     def _attribute(self, module: nn.Module, name: str, value: Any) -> None:
         place = ".".join(filter(None, (self.names[module][0], name)))
-        if isinstance(value, list | tuple | dict) and name not in nn.Module().__dict__:
+        if isinstance(value, list | tuple | dict) and name not in _OF_EVERY_MODULE:
             inside = [v for v in (value.values() if isinstance(value, dict) else value) if callable(v)]
             for one in inside:
                 self._in_a_container(place, one, type(value).__name__)
@@ -318,7 +320,9 @@ class _Conversion:
             return
         plan = Plan(self.mapped.calls(), self._gates(module), self.mapped.everything).over(earlier)
         before = rewritten(cls, earlier)[1] if earlier != Plan() else ()
-        made, found = rewritten(cls, plan)
+        # Where no call is asked for, none is looked for.
+        asked = self.mapped.everything or bool(plan.functions)
+        made, found = rewritten(cls, plan) if asked else (None, ())
         why = "its forward was replaced by another function" if "forward" in module.__dict__ else ""
         if parametrize.is_parametrized(module):
             if any(plan_of(c) != Plan() for c in type(module).__mro__[1:]):
@@ -350,7 +354,7 @@ class _Conversion:
         left = []
         for f in rewritten(cls, _ALL)[1]:
             if f.record not in self.mapped.functions:
-                self.unnamed[f.text] += 1
+                self.unnamed[f.text] += bool(f.record)
             elif self.mapped.functions[f.record] is None:
                 self.mapped.use_function(f.record)
                 left.append(f.left("the mapping says so"))
@@ -389,8 +393,8 @@ class _Conversion:
     def warn(self) -> None:
         """Tell which keys matched nothing, and which activations no key matched."""
         self.report.warnings += [f"the key {key} matches nothing" for key in self.mapped.unused.values()]
-        if not self.mapped.everything and self.unnamed:
-            shown = ", ".join(f"{n} {what}" for what, n in sorted(self.unnamed.items()))
+        shown = ", ".join(f"{n} {what}" for what, n in sorted(self.unnamed.items()) if n)
+        if not self.mapped.everything and shown:
             self.report.warnings.append(f"not in the mapping, and left: {shown}")
 
     def compare(self, before: Any, after: Any) -> None:
@@ -411,6 +415,9 @@ class _Conversion:
                 f"{allowed:.0e}; everything was put back"
             )
 
+
+# The attributes of a module that is nothing else.
+_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
 
 # Every call that there is.
 _ALL = Plan(tuple((name, None) for name in registry.names()))

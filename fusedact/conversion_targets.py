@@ -111,7 +111,7 @@ def target_of(key: object, value: Any) -> Target | None:
     if isinstance(value, CustomActivation):
         return _of_own(value)
     if isinstance(value, nn.Module):
-        return Target(lambda place: copy.deepcopy(value), None, _never)
+        return Target(lambda place: _moved(copy.deepcopy(value), place), None, _never)
     spec = getattr(value, "spec", None)
     if isinstance(spec, registry.ActivationSpec) and spec.key is None:
         # A class of ours, or a function: both have a record.
@@ -119,11 +119,16 @@ def target_of(key: object, value: Any) -> Target | None:
     if (found := calls.known(value)) is not None:
         return _of_record(found.record)
     if callable(value):
-        return Target(lambda place: _from_factory(key, value, place.module), None, _never)
+        return Target(lambda place: _moved(_from_factory(key, value, place.module), place), None, _never)
     raise TypeError(
         f"{OWNER}: the value of {_shown(key)} must be a name, a module, a class of modules, what fusedact.activation "
         f"made, a function that makes a module, 'twin' or None, got {type(value).__name__}"
     )
+
+
+def _moved(made: nn.Module, place: Place) -> nn.Module:
+    """A module that a user made, where the model is."""
+    return made if place.device is None else made.to(place.device)
 
 
 def _from_factory(key: object, factory: Callable[..., Any], module: nn.Module) -> nn.Module:
@@ -228,7 +233,9 @@ class Mapped:
 
     def calls(self) -> tuple[tuple[str, TargetFunction | None], ...]:
         """The functions whose calls are replaced, as a Plan has them."""
-        return tuple((record, t.function) for record, t in self.functions.items() if t is not None)
+        given = {record: t.function for record, t in self.functions.items() if t is not None}
+        # By its own name a function keeps its hyper-parameters.
+        return tuple((record, None if f == record else f) for record, f in given.items())
 
     def use_function(self, record: str) -> None:
         """Note that a function was found."""

@@ -270,6 +270,24 @@ def test_functions_as_keys():
     assert type(model) is Net and model.act is F.gelu
 
 
+def test_a_function_by_its_own_name_keeps_its_hyper_parameters():
+    model = made_of("return F.leaky_relu(x, 0.3) + F.gelu(x, approximate='tanh')")
+    x = torch.randn(5)
+    expected = model(x)
+    report = fusedact.convert(model, {F.leaky_relu: "leaky_relu", F.gelu: F.gelu}, verify=x)
+    assert len(report.changes) == 2 and seen(model, x) == ["leaky_relu", "gelu"]
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_a_mapping_without_functions_looks_for_none():
+    space = {"nn": nn, "F": F, "__name__": "nowhere"}
+    exec("class Unread(nn.Module):\n    def forward(self, x):\n        return F.relu(x)\n", space)
+    report = fusedact.convert(space["Unread"](), {nn.ReLU: "mish"})
+    assert not report.left and report.warnings == ["the key nn.ReLU matches nothing"]
+    why = "in forward, whose source cannot be read"
+    assert left(fusedact.convert(space["Unread"]())) == [("forward", "what may be an activation", why)]
+
+
 def test_names_as_keys():
     model = nn.Sequential(Net(), Net())
     report = fusedact.convert(model, {"1.act": "silu", "*.tanh_act": "twin"})

@@ -87,6 +87,22 @@ def test_values(case):
         assert model[1] is not value and not {id(p) for p in value.parameters()} & {id(p) for p in model.parameters()}
 
 
+def test_what_has_no_twin():
+    report = fusedact.convert(nn.Sequential(Odd(), nn.ReLU()), {"0": "twin", "1": "twin"})
+    assert lines(report)[1:] == [
+        "1 nn.ReLU() -> fusedact.ReLU()",
+        "left as they are:",
+        "0 Odd() : it is no activation that has a twin",
+    ]
+
+
+def test_modules_are_moved_to_their_place():
+    model = network(nn.ReLU(), nn.GELU()).to("meta")
+    learned = fusedact.Swish(learnable=True)
+    fusedact.convert(model, {nn.ReLU: learned, nn.GELU: lambda: fusedact.PReLU()})
+    assert {p.device.type for p in model.parameters()} == {"meta"} and learned.beta.is_cpu
+
+
 def test_keys_that_match_nothing():
     report = fusedact.convert(network(nn.ReLU()), {nn.GELU: "mish", "layers.9": "mish", "*.act": None, F.elu: "mish"})
     assert lines(report) == [
