@@ -32,6 +32,9 @@ ORDER = [
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "biased"),
     *("functional", "modules", "pairs", "custom", "initialization", "regularization", "stubs", "memory"),
+    # convert, and what it is made of.
+    *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
+    *("conversion_report", "parameter_groups", "verification", "conversion"),
     # What shows, measures and tests, and the command line.
     *("properties", "plotting", "demo", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
 ]

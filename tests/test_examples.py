@@ -36,6 +36,27 @@ def test_own_activation(tmp_path):
     assert (tmp_path / "own_activation.png").stat().st_size > 10_000
 
 
+def test_convert(tmp_path):
+    pytest.importorskip("sklearn")
+    done = subprocess.run(
+        [sys.executable, str(benches.ROOT / "examples" / "convert.py"), "--epochs", "3"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "blocks.1.forward  self.act_fn(self.gate_proj(y)) * self.up_proj(y) -> FF.gated" in done.stdout
+    assert "warning" not in done.stdout
+    twins, plain, learned = (
+        float(re.search(rf"{n}: +([\d.]+)%", done.stdout)[1]) for n in ("twins", "checkpoint, plain", "learned")
+    )
+    assert twins == plain > 50 and learned > 50
+    for name, before, after in re.findall(r"  ([\w.]+) +([\d.-]+) -> ([\d.-]+)\n", done.stdout):
+        assert before != after, name
+    assert (tmp_path / "convert.png").stat().st_size > 10_000 and (tmp_path / "convert.pt").exists()
+
+
 FIGURES = benches.ROOT / "bench" / "results" / "cpu"
 
 

@@ -388,6 +388,7 @@ DOCUMENTED = [
     *[getattr(modules, name) for name in modules.__all__],
     dispatch.backend,
     dispatch.explain,
+    fusedact.convert,
     fusedact.gain,
     fusedact.plot,
     properties.measure,
