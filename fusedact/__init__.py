@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import functional as functional
+from . import optim as optim
 from .custom import activation as activation
 from .dispatch import Path as Path
 from .dispatch import backend as backend

@@ -20,11 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "DispatchMode",
+    "add_all",
     "autocast_dtype",
     "capturing",
+    "copy_all",
     "decompositions",
     "dispatch_mode_active",
     "functionalizing",
+    "fused_step",
     "gradients",
     "holds_numbers",
     "interpreting",
@@ -193,6 +196,29 @@ def schema(operator: Any) -> Any:
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """By operator: the operators that it consists of. Without the name, none is known."""
     return cast("dict[Any, Callable[..., Any]]", getattr(getattr(torch, "_decomp", None), "decomposition_table", {}))
+
+
+def _copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+# copy_ of one list of tensors to another, in one call. Without the name, one by one.
+copy_all = cast("Callable[[Sequence[Tensor], Sequence[Tensor]], None]", _private(torch, "_foreach_copy_", _copy_each))
+
+
+def fused_step(name: str) -> Callable[..., None] | None:
+    """PyTorch's own fused step on the CPU: "sgd", "adam" or "adamw". Without the name, there is none."""
+    return getattr(torch, f"_fused_{name}_", None)
+
+
+def _add_each(targets: Sequence[Tensor], others: Sequence[Tensor], alpha: float) -> None:
+    for target, other in zip(targets, others, strict=True):
+        target.add_(other, alpha=alpha)
+
+
+# Adds alpha times one list of tensors to another, in one call. Without the name, one by one.
+add_all = cast("Callable[..., None]", _private(torch, "_foreach_add_", _add_each))
 
 
 _engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
