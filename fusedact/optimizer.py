@@ -122,9 +122,6 @@ class RuleOptimizer(Optimizer):
     # GradScaler then gives the scale and what it found, instead of changing gradients first.
     _step_supports_amp_scaling = True
 
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -213,14 +210,16 @@ class RuleOptimizer(Optimizer):
                 plan.rest()
             return
         rule, options, numbers = self._settings(group)
-        scaled = self.found_inf is not None
+        # GradScaler sets them for a step, and takes them away.
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        scaled = found_inf is not None
         if plan is None or not plan.serves(self, rule, options, group, params, scaled):
             if group.get("differentiable", False):
                 raise ValueError(f"{self._owner()}: differentiable=True is not served: no gradient goes through a step")
             plan = self._plans[index] = step_plans.Plan(
                 self._owner(), self, rule, options, group, params, scaled, self._twin(group)
             )
-        plan.step(numbers, self.grad_scale, self.found_inf, logged)
+        plan.step(numbers, grad_scale, found_inf, logged)
 
     # ----- keeping and resuming
 

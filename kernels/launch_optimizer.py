@@ -54,19 +54,20 @@ def step(
     """
     grid = len(chunks)
     sums = table.new_empty((2, grid), dtype=torch.float32) if norms else None
-    scaled = found_inf is not None
-    one = table if not scaled else found_inf
-    scale = one if grad_scale is None else grad_scale
-    if scaled and grad_scale is None:
-        scale = torch.ones((), device=table.device)
+    scaled = grad_scale is not None or found_inf is not None
+    # Pointers that are not used are some that exist.
+    scale = found = table
+    if scaled:
+        scale = torch.ones((), device=table.device) if grad_scale is None else grad_scale
+        found = torch.zeros((), device=table.device) if found_inf is None else found_inf
     kinds = tuple("number" if isinstance(s, float) else "pointer" for s in scalars)
     named = tuple(TYPES[t] for t in types)
     precise = any(t == torch.float32 for t in (types[0], *types[2:]))
-    tensors = (table, chunks, scale, one, table if sums is None else sums)
+    tensors = (table, chunks, scale, found, table if sums is None else sums)
     constants = (named, kinds, aligned, scaled, norms, precise)
     values = tuple(scalars)
     count = table.shape[1]
     key = launch._key(name, tensors, values, *constants, elements < 2**31)
-    args = (table, chunks, count, elements, values, scale, one, tensors[-1], function)
+    args = (table, chunks, count, elements, values, scale, found, tensors[-1], function)
     launch._run(optimizer_kernel, grid, key, *args, *constants, block_size(), BLOCKS)
     return sums
