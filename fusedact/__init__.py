@@ -65,6 +65,7 @@ from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound
 from .regularization import second_order_total_variation as second_order_total_variation
 from .saving import save_policy as save_policy
+from .step_log import log_step as log_step
 
 try:
     __version__ = version("fusedact")

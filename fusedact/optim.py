@@ -7,8 +7,9 @@ from .ready_rules import Adam as Adam
 from .ready_rules import AdamW as AdamW
 from .ready_rules import ClassicMomentum as ClassicMomentum
 from .ready_rules import ScaledSGD as ScaledSGD
-from .rules import UpdateRule as UpdateRule
-from .rules import update_rule as update_rule
+from .step_log import log_step as log_step
+from .update_rules import UpdateRule as UpdateRule
+from .update_rules import update_rule as update_rule
 
 __all__ = [
     "SGD",
@@ -19,5 +20,6 @@ __all__ = [
     "RuleOptimizer",
     "ScaledSGD",
     "UpdateRule",
+    "log_step",
     "update_rule",
 ]

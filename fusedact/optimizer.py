@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import step_plans
-from .rules import UpdateRule, check_setting
+from .rules import Rule, check_setting
 
 __all__ = ["Optimizer", "RuleOptimizer"]
 
@@ -37,9 +36,6 @@ class Optimizer(torch.optim.Optimizer):
     tensor([0.5000, 0.5000], requires_grad=True)
     """
 
-    # What log_step watches it with.
-    step_log: Any = None
-
     def __call__(
         self,
         params: Iterable[Tensor] | Callable[[], Any] | None = None,
@@ -60,7 +56,7 @@ class Optimizer(torch.optim.Optimizer):
         if grads is None and callable(params) and not isinstance(params, Tensor):
             return self.step(params)
         owner = f"{type(self).__name__}()"
-        if params is None or grads is None or callable(params) and not isinstance(params, Tensor):
+        if params is None or grads is None or (callable(params) and not isinstance(params, Tensor)):
             raise TypeError(f"{owner}: parameters and gradients go together")
         given = [params] if isinstance(params, Tensor) else list(params)  # type: ignore[arg-type]
         found = [grads] if isinstance(grads, Tensor) else list(grads)
@@ -110,7 +106,7 @@ class RuleOptimizer(Optimizer):
 
     Args:
         params: tensors, named tensors, or groups.
-        rule: an UpdateRule.
+        rule: an Rule.
         settings: its keyword-only arguments.
         maximize: go against the sign of the gradient.
         capturable: count the steps on the parameters' device, for CUDA graphs.
@@ -122,16 +118,20 @@ class RuleOptimizer(Optimizer):
     # GradScaler then gives the scale and what it found, instead of changing gradients first.
     _step_supports_amp_scaling = True
 
+    # What log_step watches it with.
+    step_log: Any = None
+
     def __init__(
         self,
         params: Iterable[Any],
-        rule: UpdateRule,
+        rule: Rule,
         settings: Mapping[str, Any],
         *,
         maximize: bool = False,
         capturable: bool = False,
     ) -> None:
-        self._rule: UpdateRule | None = rule
+        self._rule: Rule | None = rule
+        self.step_log = rule.step_log
         self._begin(params, rule.checked(self._owner(), settings), maximize, capturable)
 
     def _begin(self, params: Iterable[Any], defaults: Mapping[str, Any], maximize: bool, capturable: bool) -> None:
@@ -144,12 +144,16 @@ class RuleOptimizer(Optimizer):
             self, params, {**defaults, "maximize": maximize, "capturable": capturable, "differentiable": False}
         )
 
+    def _name(self) -> str:
+        return type(self).__name__ if self._rule is None else self._rule.__name__
+
     def _owner(self) -> str:
+        """How errors name it."""
         return f"fusedact.optim.{type(self).__name__}" if self._rule is None else self._rule.__name__
 
     # ----- what derived classes say
 
-    def _settings(self, group: Mapping[str, Any]) -> tuple[UpdateRule, dict[str, bool], dict[str, Any]]:
+    def _settings(self, group: Mapping[str, Any]) -> tuple[Rule, dict[str, bool], dict[str, Any]]:
         """The rule of a group, its options, and its numbers but for `step`."""
         rule = self._rule
         assert rule is not None
@@ -191,15 +195,13 @@ class RuleOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        log, begin = self.step_log, time.perf_counter()
-        logged = log is not None and log.begins(self)
+        log = self.step_log
+        begun = None if log is None else log.begin(self, self._name(), keep=False)
         with torch.no_grad():
             for index, group in enumerate(self.param_groups):
-                self._step_group(index, group, logged)
-        if logged:
-            log.ends(self, begin, [plan.norms() for plan in self._plans.values()])
-        elif log is not None:
-            log.passes()
+                self._step_group(index, group, begun is not None)
+        if begun is not None:
+            log.end(begun, [norms for plan in self._plans.values() for norms in plan.norms()])
         return loss
 
     def _step_group(self, index: int, group: dict[str, Any], logged: bool) -> None:
@@ -266,11 +268,13 @@ class RuleOptimizer(Optimizer):
                     del self.state[p][name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_rule": self._rule, "step_log": self.step_log}
+        return {**super().__getstate__(), "_rule": self._rule}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plans = {}
+        if self._rule is not None:
+            self.step_log = self._rule.step_log
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from . import compat
 from .optimizer import RuleOptimizer
-from .rules import UpdateRule, check_setting, update_rule
+from .rules import Rule, check_setting
 from .step_plans import Twin
+from .update_rules import update_rule
 
 __all__ = ["SGD", "Adam", "AdamW", "ClassicMomentum", "ScaledSGD"]
 
@@ -128,7 +129,7 @@ def _check(owner: str, name: str, value: object, below: float | None = None) -> 
     # A tensor on another device is not waited for.
     if isinstance(checked, Tensor) and not checked.is_cpu:
         return checked
-    if not 0.0 <= float(checked) or (below is not None and not float(checked) < below):
+    if not (float(checked) >= 0.0 and (below is None or float(checked) < below)):
         wanted = "not be negative" if below is None else f"be at least 0 and below {below:g}"
         raise ValueError(f"{owner}: {name} must {wanted}, got {float(checked):g}")
     return checked
@@ -207,7 +208,7 @@ class SGD(_Ready):
         settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         self._start(params, settings, maximize, capturable, nesterov=nesterov)
 
-    def _settings(self, group: Mapping[str, Any]) -> tuple[UpdateRule, dict[str, bool], dict[str, Any]]:
+    def _settings(self, group: Mapping[str, Any]) -> tuple[Rule, dict[str, bool], dict[str, Any]]:
         decays = {"decays": _is_there(group["weight_decay"])}
         if not _is_there(group["momentum"]):
             return sgd, decays, {n: group[n] for n in ("lr", "weight_decay")}
@@ -276,7 +277,7 @@ class ClassicMomentum(_Ready):
     ) -> None:
         self._start(params, {"lr": lr, "momentum": momentum}, maximize, capturable)
 
-    def _settings(self, group: Mapping[str, Any]) -> tuple[UpdateRule, dict[str, bool], dict[str, Any]]:
+    def _settings(self, group: Mapping[str, Any]) -> tuple[Rule, dict[str, bool], dict[str, Any]]:
         return classic_momentum, {}, {n: group[n] for n in ("lr", "momentum")}
 
 
@@ -314,7 +315,7 @@ class ScaledSGD(_Ready):
     ) -> None:
         self._start(params, {"lr": lr, "factor": factor}, maximize, capturable)
 
-    def _settings(self, group: Mapping[str, Any]) -> tuple[UpdateRule, dict[str, bool], dict[str, Any]]:
+    def _settings(self, group: Mapping[str, Any]) -> tuple[Rule, dict[str, bool], dict[str, Any]]:
         return scaled_sgd, {}, {n: group[n] for n in ("lr", "factor")}
 
     def _twin(self, group: Mapping[str, Any]) -> Twin | None:
@@ -369,7 +370,7 @@ class Adam(_Ready):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         self._start(params, settings, maximize, capturable, amsgrad=amsgrad)
 
-    def _settings(self, group: Mapping[str, Any]) -> tuple[UpdateRule, dict[str, bool], dict[str, Any]]:
+    def _settings(self, group: Mapping[str, Any]) -> tuple[Rule, dict[str, bool], dict[str, Any]]:
         beta1, beta2 = group["betas"]
         numbers = {"beta1": beta1, "beta2": beta2, **{n: group[n] for n in ("lr", "eps", "weight_decay")}}
         options = {"decays": _is_there(group["weight_decay"]), "decoupled": self._decoupled}

@@ -31,8 +31,8 @@ class _Part:
 class KernelStep:
     """Steps these parameters and states, in place; made once, and used while they stay where they are.
 
-    A parameter that lies with gaps or overlap, or otherwise than its states, is stepped through a dense copy; a gradient
-    that lies otherwise than its parameter, through one of the gradient.
+    A parameter that lies with gaps or overlap, or otherwise than its states, is stepped through a dense copy, and a
+    gradient that lies otherwise than its parameter, too.
     """
 
     def __init__(self, program: Program, params: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> None:
@@ -81,8 +81,17 @@ class KernelStep:
             sums = []
             for part in self._parts:
                 made = launch_optimizer.step(
-                    *(self._program.device_function, self._program.key, part.table, part.chunks, part.elements),
-                    *(self._types, part.aligned, values, given_scale, found, norms),
+                    self._program.device_function,
+                    self._program.key,
+                    part.table,
+                    part.chunks,
+                    part.elements,
+                    self._types,
+                    part.aligned,
+                    values,
+                    given_scale,
+                    found,
+                    norms,
                 )
                 if made is not None:
                     sums.append(made.sum(1, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""From an update rule's function to what runs it: its expressions, the part that is the same for all elements, texts."""
+"""From an update rule's function to what runs it: expressions, those that are the same for all elements, texts."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ class _Recorder(tracing.Recorder):
 
 @dataclass(frozen=True)
 class Program:
-    """A rule's expressions. Tensors are x0, x1, ...: parameter, gradient, states; what is the same for all elements, p0,
-    p1, ...: the values of `uniform`, expressions of the rule's numbers.
+    """A rule's expressions.
+
+    Tensors are x0, x1, ...: parameter, gradient, states; what is the same for all elements, p0, p1, ...: the values of
+    `uniform`, expressions of the rule's numbers.
     """
 
     name: str

@@ -15,7 +15,7 @@ from . import compat, dispatch
 from .checks import ACCEPTED_DTYPES, FLOAT_DTYPES
 from .eager import HALF_DTYPES
 from .rule_steps import CpuStep, plain_step
-from .rules import UpdateRule
+from .rules import Rule
 
 __all__ = ["Plan", "Twin", "state_dtype"]
 
@@ -59,7 +59,7 @@ class _Bucket:
     def __init__(
         self,
         owner: str,
-        rule: UpdateRule,
+        rule: Rule,
         options: Mapping[str, bool],
         maximize: bool,
         key: tuple[Any, ...],
@@ -70,7 +70,7 @@ class _Bucket:
     ) -> None:
         self.members = members
         self._rule, self._twin = rule, twin
-        kind, device, _, first, count, counts_on = key
+        kind, _, _, first, count, counts_on = key
         self._kind = kind
         self.params = [_local(p) for p in params]
         self._states = {n: [_local(e[n]) for e in entries] for n in rule.states}
@@ -169,7 +169,7 @@ class Plan:
         self,
         owner: str,
         optimizer: _Owner,
-        rule: UpdateRule,
+        rule: Rule,
         options: Mapping[str, bool],
         group: Mapping[str, Any],
         params: Sequence[Tensor],
@@ -234,7 +234,7 @@ class Plan:
     def serves(
         self,
         optimizer: _Owner,
-        rule: UpdateRule,
+        rule: Rule,
         options: Mapping[str, bool],
         group: Mapping[str, Any],
         params: Sequence[Tensor],
@@ -243,7 +243,11 @@ class Plan:
         """Whether nothing has changed that the plan was made of."""
         if rule is not self._rule or options != self._options or self._found(group, scaled) != self._facts:
             return False
-        if len(params) != len(self._params) or len(optimizer.state) != self._known or any(b.first for b in self._buckets):
+        if (
+            len(params) != len(self._params)
+            or len(optimizer.state) != self._known
+            or any(b.first for b in self._buckets)
+        ):
             return False
         if not all(map(lambda a, b: a is b, params, self._params)):
             return False
@@ -263,7 +267,9 @@ class Plan:
         for p in self._params:
             g = p.grad
             if g is None or g.layout is not torch.strided:
-                raise TypeError(f"{self._owner}: gradients must be dense, got one of layout {g.layout if g is not None else None}")
+                raise TypeError(
+                    f"{self._owner}: gradients must be dense, got one of layout {g.layout if g is not None else None}"
+                )
             grads.append(_local_grad(g, p))
         for bucket in self._buckets:
             bucket.step([grads[i] for i in bucket.members], numbers, grad_scale, found_inf, logged)

@@ -17,11 +17,13 @@ from .optimizer import optimizer_kernel
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 # Blocks that a program works one after the other: what it looks up in tables it looks up once for them.
 BLOCKS = 4
+# Elements of a block for each thread: 32 bytes of fp32, which states have, and 16 of halves.
+THREAD = 8
 
 
 def block_size() -> int:
-    """Elements of a block: 16 bytes of fp32, the states' dtype, for each thread, and of halves at least 8."""
-    return launch._warp_size() * launch.NUM_WARPS * 8
+    """Elements of a block, a power of two."""
+    return launch._warp_size() * launch.NUM_WARPS * THREAD
 
 
 def chunk_table(numels: Sequence[int], device: torch.device) -> Tensor:

@@ -87,9 +87,9 @@ def optimizer_kernel(
 ):
     """One step of a chunk of BLOCKS blocks.
 
-    `table` has a row of addresses for each of the TYPES, and one of the numbers of elements; `chunks`, for each program,
-    the tensor and the number of the chunk in it. SCALED: the gradient is divided by the number at `scale_ptr`, and
-    nothing happens if the one at `found_ptr` is not 0.
+    `table` has a row of addresses for each of the TYPES, and one of the numbers of elements; `chunks`, for each
+    program, the tensor and the number of the chunk in it. SCALED: the gradient is divided by the number at `scale_ptr`,
+    and nothing happens if the one at `found_ptr` is not 0.
     """
     pid = tl.program_id(0).to(tl.int64)
     scale = 1.0

@@ -52,4 +52,6 @@ def closeness(dtype: torch.dtype) -> dict[str, float]:
 
 def assert_close(ours: list[Tensor], theirs: list[Tensor], **tolerance: float) -> None:
     for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
-        torch.testing.assert_close(p.detach().cpu(), q.detach().cpu(), msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance)
+        torch.testing.assert_close(
+            p.detach().cpu(), q.detach().cpu(), msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance
+        )

@@ -29,6 +29,9 @@ ORDER = [
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "functional", "modules", "pairs", "custom", "initialization"),
     *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
+    # Optimizers.
+    *("lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
+    *("update_rules", "ready_rules", "step_log", "optim"),
 ]
 
 

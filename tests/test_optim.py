@@ -13,7 +13,7 @@ import torch
 from optimizer_cases import PAIRS, assert_close, closeness, copies, give_gradients, parameters
 
 import fusedact
-from fusedact import optim, ready_rules, rules
+from fusedact import optim, ready_rules
 
 pairs = pytest.mark.parametrize("name", PAIRS)
 
@@ -324,7 +324,11 @@ def test_layouts_other_than_the_parameters(way):
     lists = []
     for cls in (optim.Adam, torch.optim.Adam):
         whole = torch.arange(24000.0).reshape(200, 120) / 24000
-        params = [whole.clone()[:, ::2].requires_grad_(), whole.clone().t().requires_grad_(), whole.clone().requires_grad_()]
+        params = [
+            whole.clone()[:, ::2].requires_grad_(),
+            whole.clone().t().requires_grad_(),
+            whole.clone().requires_grad_(),
+        ]
         opt = cls(params, lr=0.1, **({} if cls is optim.Adam else {"foreach": False}))
         for step in range(3):
             for p in params:
@@ -360,7 +364,11 @@ def test_wrong_settings():
 def test_wrong_gradients():
     table = torch.nn.Embedding(4, 2, sparse=True)
     table(torch.tensor([1])).sum().backward()
-    refused(TypeError, r"SGD: gradients must be dense, got one of layout torch\.sparse_coo", optim.SGD(table.parameters()).step)
+    refused(
+        TypeError,
+        r"SGD: gradients must be dense, got one of layout torch\.sparse_coo",
+        optim.SGD(table.parameters()).step,
+    )
     p = torch.ones(2, dtype=torch.complex64, requires_grad=True)
     p.grad = torch.ones_like(p)
     opt = optim.Adam([p])
@@ -405,7 +413,7 @@ def test_backends():
 
 
 DOCUMENTED = [
-    *(optim.SGD, optim.ClassicMomentum, optim.ScaledSGD, optim.Adam, optim.AdamW, optim.Optimizer, rules.update_rule)
+    *(optim.SGD, optim.ClassicMomentum, optim.ScaledSGD, optim.Adam, optim.AdamW, optim.Optimizer, optim.update_rule)
 ]
 
 
