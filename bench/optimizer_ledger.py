@@ -8,6 +8,7 @@ kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ KERNELS: dict[str, tuple[Rule, Mapping[str, bool], bool]] = {
 ELEMENTS = 2**20
 
 
+@cache
 def compiled(
     kernel: str, dtype: torch.dtype, target: str, aligned: bool = True, scaled: bool = False
 ) -> tuple[Any, int]:
-    """The kernel that the launcher uses, for one parameter of this dtype, and the bytes that a thread's block stores."""
+    """The kernel that the launcher uses for a parameter of this dtype, and the bytes that a thread's block stores."""
     rule, options, norms = KERNELS[kernel]
     program = rule.program(options)
     types = (dtype, dtype, *[torch.float32] * len(rule.states))
