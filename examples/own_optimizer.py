@@ -29,8 +29,8 @@ def relu_sigmoid(x, threshold=0.0):
     return torch.relu(x - threshold) * torch.sigmoid(x)
 
 
-# 2. An optimizer: how one element of a parameter changes, and its state. Settings come after the `*`. On a GPU a step is
-# one kernel over all parameters; every hundredth is logged.
+# 2. An optimizer: how one element of a parameter changes, and its state. Settings come after the `*`. On a GPU a step
+# is one kernel over all parameters; every hundredth is logged.
 @fusedact.log_step(every=100)
 @fusedact.optim.update_rule(state=("velocity",))
 def momentum(param, grad, velocity, *, lr, momentum=0.9):

@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "DispatchMode",
-    "add_all",
     "autocast_dtype",
     "capturing",
     "copy_all",
@@ -210,15 +209,6 @@ copy_all = cast("Callable[[Sequence[Tensor], Sequence[Tensor]], None]", _private
 def fused_step(name: str) -> Callable[..., None] | None:
     """PyTorch's own fused step on the CPU: "sgd", "adam" or "adamw". Without the name, there is none."""
     return getattr(torch, f"_fused_{name}_", None)
-
-
-def _add_each(targets: Sequence[Tensor], others: Sequence[Tensor], alpha: float) -> None:
-    for target, other in zip(targets, others, strict=True):
-        target.add_(other, alpha=alpha)
-
-
-# Adds alpha times one list of tensors to another, in one call. Without the name, one by one.
-add_all = cast("Callable[..., None]", _private(torch, "_foreach_add_", _add_each))
 
 
 _engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)

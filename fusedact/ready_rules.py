@@ -216,15 +216,8 @@ class SGD(_Ready):
         return sgd_with_momentum, {**decays, "nesterov": bool(group["nesterov"])}, numbers
 
     def _twin(self, group: Mapping[str, Any]) -> Twin | None:
-        sign = 1.0 if group["maximize"] else -1.0
-        if not _is_there(group["momentum"]) and not _is_there(group["weight_decay"]):
-            return partial(_added, sign)
         fused = compat.fused_step("sgd")
         return fused and partial(_fused_sgd, fused, bool(group["nesterov"]), bool(group["maximize"]))
-
-
-def _added(sign, params, grads, states, count, numbers, first):  # type: ignore[no-untyped-def]
-    compat.add_all(params, grads, alpha=sign * numbers["lr"] * numbers.get("factor", 1.0))
 
 
 def _fused_sgd(fused, nesterov, maximize, params, grads, states, count, numbers, first):  # type: ignore[no-untyped-def]
@@ -232,9 +225,9 @@ def _fused_sgd(fused, nesterov, maximize, params, grads, states, count, numbers,
         list(params),
         list(grads),
         list(states.get("momentum_buffer", [])),
-        weight_decay=numbers["weight_decay"],
+        weight_decay=numbers.get("weight_decay", 0.0),
         momentum=numbers.get("momentum", 0.0),
-        lr=numbers["lr"],
+        lr=numbers["lr"] * numbers.get("factor", 1.0),
         dampening=numbers.get("dampening", 0.0),
         nesterov=nesterov,
         maximize=maximize,
@@ -319,8 +312,8 @@ class ScaledSGD(_Ready):
         return scaled_sgd, {}, {n: group[n] for n in ("lr", "factor")}
 
     def _twin(self, group: Mapping[str, Any]) -> Twin | None:
-        sign = 1.0 if group["maximize"] else -1.0
-        return partial(_added, sign)
+        fused = compat.fused_step("sgd")
+        return fused and partial(_fused_sgd, fused, False, bool(group["maximize"]))
 
 
 class Adam(_Ready):

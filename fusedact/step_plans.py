@@ -6,6 +6,7 @@ A plan is made when a group is first stepped, and used until something that it w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, is_
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,9 @@ Twin = Callable[
     [Sequence[Tensor], Sequence[Tensor], Mapping[str, Sequence[Tensor]], "Tensor | None", Mapping[str, float], bool],
     None,
 ]
+
+
+_grad, _layout, _dtype = attrgetter("grad"), attrgetter("layout"), attrgetter("dtype")
 
 
 class _Owner(Protocol):
@@ -93,6 +97,7 @@ class _Bucket:
             self._run = KernelStep(self._program, self.params, columns)
         # What PyTorch's own step takes for granted.
         self._strides = [p.stride() for p in self.params]
+        self._dtypes = {p.dtype for p in self.params}
         if self.params[0].dtype in HALF_DTYPES or not all(
             t.stride() == p.stride() and compat.is_dense(p)
             for column in columns
@@ -103,8 +108,7 @@ class _Bucket:
 
     def _alike(self, grads: Sequence[Tensor]) -> bool:
         """Whether gradients lie as their parameters do."""
-        dtype = self.params[0].dtype
-        return all(g.dtype == dtype and g.stride() == s for g, s in zip(grads, self._strides, strict=True))
+        return self._strides == list(map(Tensor.stride, grads)) and set(map(_dtype, grads)) == self._dtypes
 
     def step(
         self,
@@ -178,13 +182,14 @@ class Plan:
     ) -> None:
         self._owner, self._rule, self._options, self._params = owner, rule, dict(options), list(params)
         self._facts = self._found(group, scaled)
-        fresh = []
         for p in params:
             _check(owner, p)
-            fresh.append(self._begin(optimizer.state[p], p))
-        # After each has its states, so that what was refused leaves nothing half done.
-        self._entries: list[dict[str, Any]] = [optimizer.state[p] for p in params]
-        self._states = [tuple(e.get(n) for n in rule.states) for e in self._entries]
+        self._names = (*rule.states, *(["step"] if rule.counts else []))
+        # What keeps nothing leaves no trace in the optimizer's state.
+        self._entries: list[dict[str, Any]] = [optimizer.state[p] if self._names else {} for p in params]
+        fresh = [self._begin(e, p) for e, p in zip(self._entries, params, strict=True)]
+        self._states = {n: [e[n] for e in self._entries] for n in rule.states}
+        self._distributed = any(map(compat.is_distributed, params))
         self._known = len(optimizer.state)
         found: dict[tuple[Any, ...], list[int]] = {}
         on_device = group.get("capturable", False) or scaled
@@ -203,8 +208,9 @@ class Plan:
             )
             for key, members in found.items()
         ]
-        self._addresses = [b_p.data_ptr() for b in self._buckets for b_p in b.params]
-        self._order = [i for b in self._buckets for i in b.members]
+        self._addresses = [_local(p).data_ptr() for p in params]
+        # A plan of first steps serves once.
+        self._once = any(b.first for b in self._buckets)
 
     def _found(self, group: Mapping[str, Any], scaled: bool) -> tuple[Any, ...]:
         threads = torch.get_num_threads()
@@ -240,39 +246,39 @@ class Plan:
         params: Sequence[Tensor],
         scaled: bool,
     ) -> bool:
-        """Whether nothing has changed that the plan was made of."""
+        """Whether nothing has changed that the plan was made of. A thousand parameters are looked through in C."""
         if rule is not self._rule or options != self._options or self._found(group, scaled) != self._facts:
             return False
-        if (
-            len(params) != len(self._params)
-            or len(optimizer.state) != self._known
-            or any(b.first for b in self._buckets)
-        ):
+        if len(params) != len(self._params) or not all(map(is_, params, self._params)) or self._once:
             return False
-        if not all(map(lambda a, b: a is b, params, self._params)):
+        if self._addresses != list(map(Tensor.data_ptr, map(_local, params) if self._distributed else params)):
             return False
-        for i, j in zip(self._order, self._addresses, strict=True):
-            if (params[i] if not compat.is_distributed(params[i]) else _local(params[i])).data_ptr() != j:
-                return False
-        names = rule.states
-        for entry, states in zip(self._entries, self._states, strict=True):
-            if any(entry.get(n) is not t for n, t in zip(names, states, strict=True)):
-                return False
-        return optimizer.state.get(params[0]) is self._entries[0]
+        if not self._names:
+            return True
+        if len(optimizer.state) != self._known or optimizer.state.get(params[0]) is not self._entries[0]:
+            return False
+        return all(
+            all(map(is_, states, [entry.get(name) for entry in self._entries])) for name, states in self._states.items()
+        )
 
     def step(
         self, numbers: Mapping[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None, logged: bool
     ) -> None:
-        grads: list[Tensor] = []
-        for p in self._params:
-            g = p.grad
-            if g is None or g.layout is not torch.strided:
-                raise TypeError(
-                    f"{self._owner}: gradients must be dense, got one of layout {g.layout if g is not None else None}"
-                )
-            grads.append(_local_grad(g, p))
+        """One step with the gradients that the parameters hold.
+
+        Raises:
+            TypeError: for a gradient that is not dense.
+        """
+        grads = list(map(_grad, self._params))
+        layouts = set(map(_layout, grads))
+        if layouts != {torch.strided}:
+            (other, *_) = layouts - {torch.strided}
+            raise TypeError(f"{self._owner}: gradients must be dense, got one of layout {other}")
+        if self._distributed:
+            grads = list(map(_local_grad, grads, self._params))
         for bucket in self._buckets:
-            bucket.step([grads[i] for i in bucket.members], numbers, grad_scale, found_inf, logged)
+            mine = grads if len(self._buckets) == 1 else [grads[i] for i in bucket.members]
+            bucket.step(mine, numbers, grad_scale, found_inf, logged)
 
     def rest(self) -> None:
         """No parameter has a gradient this time."""
