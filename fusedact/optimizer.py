@@ -131,7 +131,7 @@ class RuleOptimizer(Optimizer):
         capturable: bool = False,
     ) -> None:
         self._rule: Rule | None = rule
-        self.step_log = rule.step_log
+        self._watch()
         self._begin(params, rule.checked(self._owner(), settings), maximize, capturable)
 
     def _begin(self, params: Iterable[Any], defaults: Mapping[str, Any], maximize: bool, capturable: bool) -> None:
@@ -143,6 +143,11 @@ class RuleOptimizer(Optimizer):
         torch.optim.Optimizer.__init__(
             self, params, {**defaults, "maximize": maximize, "capturable": capturable, "differentiable": False}
         )
+
+    def _watch(self) -> None:
+        """Take over what watches the rule."""
+        if self._rule is not None and self._rule.step_log is not None:
+            self.step_log = self._rule.step_log
 
     def _name(self) -> str:
         return type(self).__name__ if self._rule is None else self._rule.__name__
@@ -273,8 +278,7 @@ class RuleOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plans = {}
-        if self._rule is not None:
-            self.step_log = self._rule.step_log
+        self._watch()
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)

@@ -157,6 +157,11 @@ class _Ready(RuleOptimizer):
                 raise TypeError(f"{owner}: {name} must be True or False, got {type(value).__name__}")
         self._begin(params, {**checked, **options}, maximize, capturable)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if "betas" in self.defaults and "betas" in param_group:
+            self._betas(param_group["betas"])
+        super().add_param_group(param_group)
+
     def _betas(self, betas: object) -> tuple[Any, Any]:
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"{self._owner()}: betas must be two numbers, got {betas!r}")

@@ -122,7 +122,13 @@ class _Bucket:
         if self._kind == "triton":
             if self.count is not None:
                 self.count += 1.0 if found_inf is None else 1.0 - found_inf.to(self.count.device).reshape(())
-            values = self._program.scalars(self._counted(numbers))
+            # What lies on the CPU is known there; what lies on the device is not waited for.
+            known = self.params[0].is_cuda
+            found = {
+                n: v.item() if known and isinstance(v, Tensor) and v.is_cpu else v
+                for n, v in self._counted(numbers).items()
+            }
+            values = self._program.scalars(found)
             self._norms = self._run(grads, values, grad_scale, found_inf, logged)
             return
         if found_inf is not None and found_inf.item():

@@ -357,6 +357,7 @@ def test_wrong_settings():
     refused(ValueError, r"tensor of one element, got float32 of shape \(2,\)", lambda: optim.SGD(p, lr=torch.ones(2)))
     refused(TypeError, "maximize must be True or False", lambda: optim.AdamW(p, maximize=None))
     refused(TypeError, "lr must be a number", lambda: optim.SGD([{"params": p, "lr": None}]))
+    refused(TypeError, "betas must be two numbers", lambda: optim.Adam([{"params": p, "betas": 0.9}]))
     differentiable = {"params": p, "differentiable": True}
     refused(ValueError, "differentiable=True is not served", lambda: optim.Adam([differentiable]))
 

@@ -89,6 +89,15 @@ def test_optimizers_and_classes(lines, what):
     assert all(not hasattr(cls, "step_log") or cls.step_log is None for cls in (optim.SGD, Own))
 
 
+def test_a_class_of_rules_own(lines):
+    """A derived class is watched, and the one that it derives from is not."""
+    cls = fusedact.log_step(type("Watched", (optim.Adam,), {}))
+    params = [torch.ones(4, requires_grad=True)]
+    stepped(cls(params), params, 2)
+    stepped(optim.Adam(params), params, 2)
+    assert [t["name"] for t in lines[1]()] == ["Watched"] * 2
+
+
 def test_nothing_is_computed_for_nobody(caplog, monkeypatch):
     caplog.set_level(logging.WARNING, logger="fusedact")
     monkeypatch.setattr(torch.linalg, "vector_norm", None)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import csv
+import json
 import math
 import pickle
 import random
+import re
 
+import benches
 import numpy as np
 import pytest
 import torch
@@ -397,3 +401,40 @@ def test_two_results_are_named():
 def test_optim_is_a_module():
     assert optim.__name__ == "fusedact.optim" and fusedact.optim is optim
     assert all(hasattr(optim, name) for name in optim.__all__)
+
+
+def test_the_document():
+    """Its code runs, and its Lion is what the paper says."""
+    text = (benches.ROOT / "docs" / "optimizers.md").read_text()
+    # What inspect and tracing read, as in a file.
+    source = "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    namespace: dict[str, object] = {}
+    exec(compile(source, "optimizers.md", "exec"), namespace)
+    p = torch.tensor([1.0, -2.0], requires_grad=True)
+    opt = namespace["lion"].optimizer([p], lr=0.5, weight_decay=0.1)
+    opt([p], [torch.tensor([3.0, -0.1])])
+    torch.testing.assert_close(p.detach(), torch.tensor([1 - 0.5 * 1.1, -2 + 0.5 * 1.2]))
+    torch.testing.assert_close(opt.state[p]["average"], torch.tensor([0.03, -0.001]))
+
+
+def test_the_figures_of_the_document():
+    """The tables are what the files say."""
+    text = (benches.ROOT / "docs" / "optimizers.md").read_text()
+    rows = json.loads((benches.ROOT / "bench/results/cpu/optimizers.json").read_text())["rows"]
+    for rule in {row["rule"] for row in rows}:
+        mine = [row["ms"] for row in rows if row["rule"] == rule]
+        for other in [name for name in mine[0] if not name.startswith("fusedact")]:
+            ratios = " | ".join(f"{ms[other] / ms['fusedact']:.2f}" for ms in mine)
+            assert f"| {rule} | {other} | {ratios} |" in text
+    counted = csv.DictReader((benches.ROOT / "bench/results/optimizer_ledger.csv").open())
+    figures = {(r["kernel"], r["dtype"]): float(r["instructions"]) for r in counted if r["target"] == "sm_90"}
+    names = {
+        "sgd": "SGD",
+        "sgd with momentum": "SGD with momentum and decay",
+        "classic momentum": "`ClassicMomentum`",
+        "adam": "Adam, AdamW",
+        "adam, norms": "Adam with norms",
+    }
+    for kernel, name in names.items():
+        wide, half = re.search(rf"\| {re.escape(name)} \| \d+ \| ([\d.]+) \| \d+ \| ([\d.]+) \|", text).groups()
+        assert abs(float(wide) - figures[kernel, "fp32"]) <= 0.1 and abs(float(half) - figures[kernel, "bf16"]) <= 0.1
