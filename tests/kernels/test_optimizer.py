@@ -6,7 +6,18 @@ import math
 
 import pytest
 import torch
-from optimizer_cases import PAIRS, assert_close, copies, give_gradients, parameters
+from hypothesis import HealthCheck, given, settings
+from optimizer_cases import (
+    PAIRS,
+    assert_close,
+    copies,
+    drawn_rule,
+    drawn_tensors,
+    give_gradients,
+    judged_step,
+    parameters,
+    random_rules,
+)
 
 import fusedact
 from fusedact import compat, optim
@@ -232,3 +243,21 @@ def test_a_captured_step_follows_its_numbers(device):
     graph.replay()
     torch.testing.assert_close(p.detach(), at - 0.25, rtol=1e-4, atol=0)
     assert opt.state[p]["step"].item() == 3
+
+
+QUICK = {"derandomize": True, "deadline": None, "database": None}
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], **QUICK)
+@given(texts=random_rules())
+def test_random_rules(texts, device):
+    """As the plain function in float64, as far as float32 can tell."""
+    rule = drawn_rule(texts)
+    p, grad, states = drawn_tensors(torch.float32, device)
+    expected, slack = judged_step(rule, p, grad, states, 2.0**-23)
+    opt = rule.optimizer([p], lr=0.3)
+    opt.state[p].update(zip(rule.states, states, strict=True))
+    opt([p], [grad])
+    for got, t, s in zip((p.detach(), *states), expected, slack, strict=True):
+        got = got.cpu().double()
+        assert ((got - t).abs() <= s)[s.isfinite()].all(), texts
