@@ -85,9 +85,19 @@ class StubDriver:
 
 def kernels() -> list[triton.JITFunction]:
     """The library's kernels, and the device functions that its templates are made of."""
-    from fusedact.kernels import elementwise, gated, piecewise_rows, piecewise_sums, pointwise, rrelu, saving, softmax
+    from fusedact.kernels import (
+        elementwise,
+        gated,
+        optimizer,
+        piecewise_rows,
+        piecewise_sums,
+        pointwise,
+        rrelu,
+        saving,
+        softmax,
+    )
 
-    modules = (elementwise, gated, piecewise_rows, piecewise_sums, pointwise, rrelu, saving, softmax)
+    modules = (elementwise, gated, optimizer, piecewise_rows, piecewise_sums, pointwise, rrelu, saving, softmax)
     found = [function for module in modules for function in vars(module).values()]
     return [function for function in found if isinstance(function, triton.JITFunction)]
 

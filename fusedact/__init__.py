@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import functional as functional
+from . import optim as optim
 from .conversion import convert as convert
 from .custom import activation as activation
 from .dispatch import Path as Path
@@ -66,6 +67,7 @@ from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound
 from .regularization import second_order_total_variation as second_order_total_variation
 from .saving import save_policy as save_policy
+from .step_log import log_step as log_step
 
 try:
     __version__ = version("fusedact")

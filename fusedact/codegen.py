@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .expressions import LARGEST, Node, order
+from .expressions import LARGEST, Node, order, varies
 
 __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usable"]
 
@@ -149,7 +149,7 @@ class _Writer:
 
     def _is_block(self, node: Node) -> bool:
         """Whether a node has an element for each of x's."""
-        return any(n.op == "input" and n.name in ("x", "g", "ggx") for n in order([node]))
+        return any(n.op == "input" and varies(n.name) for n in order([node]))
 
     def _fresh(self, node: Node | None = None) -> str:
         wished = self._names.get(node) if node is not None else None

@@ -22,9 +22,11 @@ __all__ = [
     "DispatchMode",
     "autocast_dtype",
     "capturing",
+    "copy_all",
     "decompositions",
     "dispatch_mode_active",
     "functionalizing",
+    "fused_step",
     "gradients",
     "holds_numbers",
     "interpreting",
@@ -193,6 +195,20 @@ def schema(operator: Any) -> Any:
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """By operator: the operators that it consists of. Without the name, none is known."""
     return cast("dict[Any, Callable[..., Any]]", getattr(getattr(torch, "_decomp", None), "decomposition_table", {}))
+
+
+def _copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+# copy_ of one list of tensors to another, in one call. Without the name, one by one.
+copy_all = cast("Callable[[Sequence[Tensor], Sequence[Tensor]], None]", _private(torch, "_foreach_copy_", _copy_each))
+
+
+def fused_step(name: str) -> Callable[..., None] | None:
+    """PyTorch's own fused step on the CPU: "sgd", "adam" or "adamw". Without the name, there is none."""
+    return getattr(torch, f"_fused_{name}_", None)
 
 
 _engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)

@@ -19,7 +19,17 @@ from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
 
-__all__ = ["Path", "backend", "choose", "explain", "is_recording", "recorded", "saving_path"]
+__all__ = [
+    "Path",
+    "backend",
+    "choose",
+    "choose_step",
+    "explain",
+    "forced_backend",
+    "is_recording",
+    "recorded",
+    "saving_path",
+]
 
 # Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
 # costs (5 us at the bandwidth of an H200), not yet measured.
@@ -132,6 +142,11 @@ def backend(name: str) -> Iterator[None]:
         _backend.reset(token)
 
 
+def forced_backend() -> str:
+    """The backend in force: "auto", "eager" or "triton"."""
+    return _backend.get()
+
+
 def _why_no_kernel(x: Tensor) -> str:
     """Why no kernel can serve a plain tensor; an empty string if one can."""
     if x.dtype == torch.float64:
@@ -163,6 +178,21 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
             f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
         )
     return path
+
+
+def choose_step(owner: str, t: Tensor) -> Path:
+    """The path of an optimizer's step of a parameter."""
+    forced = _backend.get()
+    kind: type = type(t)
+    plain = kind is Tensor or kind is Parameter
+    why = _why_no_kernel(t) if plain else FORMULA_SUBCLASS.reason
+    if not why and forced != "eager":
+        return TRITON_INTERPRETED if compat.interpreting else TRITON
+    if forced == "triton":
+        raise RuntimeError(
+            f"{owner}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
+        )
+    return PIECES_CPU if plain and t.is_cpu else Path("formula", why or "the eager backend is forced")
 
 
 def saving_path(

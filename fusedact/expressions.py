@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-__all__ = ["BOOLEAN", "LARGEST", "Graph", "Node", "order"]
+__all__ = ["BOOLEAN", "LARGEST", "Graph", "Node", "numeric", "order", "varies"]
 
 # Stands for the largest number of the dtype that is computed in.
 LARGEST = sys.float_info.max
@@ -49,7 +49,12 @@ class Node:
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
 
-# What an operation does with constants, where Python's or torch's own name says it not.
+def varies(name: str) -> bool:
+    """Whether the input of this name has an element for each of x's; parameters, p0 and so on, need not."""
+    return name.startswith(("x", "g")) and not name.startswith("ggp")
+
+
+# What an operation does with numbers, where torch's own name says it not.
 _FOLDED: dict[str, Callable[..., torch.Tensor]] = {
     "sub": torch.sub,
     "max": torch.maximum,
@@ -58,12 +63,19 @@ _FOLDED: dict[str, Callable[..., torch.Tensor]] = {
     "sech2": lambda x: 1 / torch.cosh(x) ** 2,
     "complement": lambda x: torch.sigmoid(-x),
     "softplus": torch.nn.functional.softplus,
+    **{"exp_nonpositive": torch.exp, "expm1_nonpositive": torch.expm1},
+    **{f"{op}": getattr(torch, f"logical_{op}") for op in ("and", "or", "xor", "not")},
 }
+
+
+def numeric(op: str) -> Callable[..., torch.Tensor] | None:
+    """The function of tensors that an operation is; None for one that torch has not under its own name."""
+    return _FOLDED.get(op) or getattr(torch, op, None)
 
 
 def _folded(op: str, values: Sequence[float]) -> float | None:
     """An operation on constants, in float64; None for one that has no numbers for a result."""
-    function = _FOLDED.get(op) or getattr(torch, op, None)
+    function = numeric(op)
     if op in BOOLEAN or function is None:
         return None
     return float(function(*(torch.tensor(v, dtype=torch.float64, device="cpu") for v in values)))

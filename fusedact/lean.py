@@ -13,9 +13,9 @@ from torch import Tensor
 
 from . import sources
 from .cpu_forms import constant, no_spare
-from .expressions import LARGEST, Node, order
+from .expressions import LARGEST, Node, order, varies
 
-__all__ = ["Backward", "compiled", "function_text"]
+__all__ = ["NAMESPACE", "Backward", "Step", "Writer", "compiled", "function_text", "literal"]
 
 # Operations whose operator is not torch's of the same name.
 _OPERATORS = {
@@ -26,7 +26,7 @@ _OPERATORS = {
 
 
 @dataclass
-class _Step:
+class Step:
     """A node's computation: the call, with places for what it takes, then for the memory of its result."""
 
     node: Node
@@ -34,7 +34,7 @@ class _Step:
     takes: list[Node]
 
 
-class _Writer:
+class Writer:
     """The body of one function."""
 
     def __init__(self, results: Sequence[Node], inputs: dict[str, str]) -> None:
@@ -43,9 +43,9 @@ class _Writer:
         self._uses = _uses(results)
         self._varying = set[Node]()
         for node in order(results):
-            if node.name in ("x", "g") or not self._varying.isdisjoint(node.args):
+            if varies(node.name) or not self._varying.isdisjoint(node.args):
                 self._varying.add(node)
-        self._steps: dict[Node, _Step] = {}
+        self._steps: dict[Node, Step] = {}
         for node in results:
             self._plan(node)
 
@@ -67,31 +67,31 @@ class _Writer:
             self._steps[node] = step
             stack.pop()
 
-    def _step(self, node: Node) -> _Step:
+    def _step(self, node: Node) -> Step:
         op, args = node.op, list(node.args)
         if op == "mul":
             for a, b in (args, args[::-1]):
                 found = self._shared(a, b)
                 if found is not None:
-                    return _Step(node, *found)
+                    return Step(node, *found)
         if op == "where" and args[0].op == "le" and args[1].op == "constant" and args[1].value == 0.0:
             x, threshold = args[0].args
             if threshold.op == "constant" and self._varies(x) and self._varies(args[2]):
                 call = f"threshold_backward({{}}, {{}}, {threshold.value!r}, grad_input={{}})"
-                return _Step(node, call, [args[2], x])
+                return Step(node, call, [args[2], x])
         if op in ("max", "min") and args[1].op == "constant" and self._varies(args[0]):
             name = "clamp_min" if op == "max" else "clamp_max"
-            return _Step(node, f"torch.{name}({{}}, {_literal(args[1].value)}, out={{}})", args[:1])
+            return Step(node, f"torch.{name}({{}}, {literal(args[1].value)}, out={{}})", args[:1])
         if op == "sech2":
             t = self._made("tanh", args[0])
-            return _Step(node, *(("one_minus_square({}, out={})", [t]) if t else ("sech_squared({}, out={})", args)))
+            return Step(node, *(("one_minus_square({}, out={})", [t]) if t else ("sech_squared({}, out={})", args)))
         if op == "complement":
             # Never 1 - s, which is 0 from 17 on: what divides by it, or multiplies it by an exponential, would be lost.
-            return _Step(node, "one_minus_sigmoid({}, out={})", args)
+            return Step(node, "one_minus_sigmoid({}, out={})", args)
         if op == "softplus":
-            return _Step(node, "softplus({}, 1.0, 40.0, out={})", args)
+            return Step(node, "softplus({}, 1.0, 40.0, out={})", args)
         operator = _OPERATORS.get(op, f"torch.{op}")
-        return _Step(node, f"{operator}({', '.join(['{}'] * len(args))}, out={{}})", args)
+        return Step(node, f"{operator}({', '.join(['{}'] * len(args))}, out={{}})", args)
 
     def _made(self, op: str, argument: Node) -> Node | None:
         """The node of an operation, if it is computed anyhow."""
@@ -153,7 +153,7 @@ class _Writer:
 
     def _operand(self, node: Node, held: dict[Node, str]) -> str:
         if node.op == "constant":
-            return f"constant({_literal(node.value)}, x.dtype, x.device)"
+            return f"constant({literal(node.value)}, x.dtype, x.device)"
         return self._inputs[node.name] if node.op == "input" else held[node]
 
     def _result(self, i: int, node: Node, held: dict[Node, str]) -> str:
@@ -177,7 +177,7 @@ def _uses(results: Sequence[Node]) -> Counter[Node]:
     return uses
 
 
-def _literal(value: float) -> str:
+def literal(value: float) -> str:
     if abs(value) == LARGEST:
         return f"{'-' if value < 0 else ''}torch.finfo(x.dtype).max"
     return repr(value) if math.isfinite(value) else f'float("{value}")'
@@ -185,8 +185,8 @@ def _literal(value: float) -> str:
 
 def function_text(name: str, inputs: dict[str, str], results: Sequence[Node]) -> str:
     """A function of these inputs that returns these results, the first one in `out`."""
-    lines = _Writer(results, inputs).lines()
-    wrapped = [f"{p} = operand({p}, x)" for key, p in inputs.items() if key not in ("x", "g")]
+    lines = Writer(results, inputs).lines()
+    wrapped = [f"{p} = operand({p}, x)" for key, p in inputs.items() if not varies(key)]
     body = "\n".join(f"    {line}" for line in [*wrapped, *lines])
     return f"def {name}({', '.join([*inputs.values(), 'out=None', 'spare=no_spare'])}):\n{body}\n"
 
@@ -229,7 +229,7 @@ def _one_minus_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
 
 
 # What the text of the CPU path calls.
-_NAMESPACE = {
+NAMESPACE = {
     "torch": torch,
     "constant": constant,
     "no_spare": no_spare,
@@ -250,7 +250,7 @@ def compiled(activation: str, name: str, parameters: int, results: Sequence[Node
     first = {"x": "x"} if name == "forward" else {"g": "g", "x": "x"}
     inputs = {**first, **{f"p{i}": f"p{i}" for i in range(parameters)}}
     text = function_text(name, inputs, results)
-    return sources.run(text, f"<fusedact {activation} {name} {sources.digest(text)}>", dict(_NAMESPACE))[name]
+    return sources.run(text, f"<fusedact {activation} {name} {sources.digest(text)}>", dict(NAMESPACE))[name]
 
 
 class Backward:

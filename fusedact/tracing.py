@@ -26,7 +26,7 @@ from . import compat, dispatch
 from .expressions import Graph, Node
 from .lowering import TABLE
 
-__all__ = ["Trace", "UnsupportedError", "record"]
+__all__ = ["ACTIVATION", "SHAPES", "Recorder", "Trace", "UnsupportedError", "Words", "in_thread", "record"]
 
 
 class UnsupportedError(ValueError):
@@ -54,25 +54,54 @@ SHAPES = ((2, 3), (5,))
 FOLDERS = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (torch.__file__, __file__))
 
 INSTEAD = {
-    "random": "draws random numbers, and an activation always gives the same; do that outside",
+    "random": "draws random numbers, and {kind} always gives the same; do that outside",
     "control": "turns a tensor into a Python number or condition; use torch.where instead of if, torch.maximum instead "
     "of max, and torch's operators instead of Python's math",
     "numpy": "leaves PyTorch for NumPy; use torch's operators",
-    "reduce": "is not elementwise, and an activation maps each element by itself; do that outside",
-    "inplace": "changes x or a parameter in place; use the operator that makes a new tensor",
+    "reduce": "is not elementwise, and {kind} maps each element by itself; do that outside",
+    "inplace": "changes {given} in place; use the operator that makes a new tensor",
     "assign": "changes elements in place; use torch.where",
     "dtype": "computes in {0}, and kernels in float32; leave the dtype as it is",
-    "outside": "of shape {0} is made of neither x nor a parameter; if it is one number, or one per channel, make it a "
-    "parameter",
-    "learned": "that requires a gradient is neither x nor a parameter; make it a parameter",
+    "outside": "of shape {0} is made of neither {inputs}; {instead}",
+    "learned": "that requires a gradient is neither {inputs}; make it a parameter",
     "unknown": "is not among the elementwise operators that kernels have, which docs/operators.md lists; write it in "
     "those",
     "derivative": "has no derivative in PyTorch; use it under torch.no_grad(), or another operator",
-    "shape": "depends on the shape of x, and an activation maps each element by itself",
+    "shape": "depends on the shape of {first}, and {kind} maps each element by itself",
     "number": "; the parameters are tensors inside the function: write the formula in operators that take tensors, "
     "such as torch.where",
 }
-OR_FALLBACK = "; or pass fallback='eager', which stays in PyTorch"
+
+
+@dataclass(frozen=True)
+class Words:
+    """How errors speak of what is traced."""
+
+    owner: str
+    kind: str
+    # What it is given, as the inputs of a formula, and as what must not be changed.
+    inputs: str
+    given: str
+    first: str
+    # What to make of a tensor from outside.
+    instead: str
+    # What every error ends with.
+    ending: str = ""
+
+    def why(self, reason: str, *details: object) -> str:
+        """A reason of INSTEAD in full."""
+        return INSTEAD[reason].format(*details, **vars(self))
+
+
+ACTIVATION = Words(
+    "fusedact.activation",
+    "an activation",
+    "x nor a parameter",
+    "x or a parameter",
+    "x",
+    "if it is one number, or one per channel, make it a parameter",
+    "; or pass fallback='eager', which stays in PyTorch",
+)
 # What Python calls them that resolve_name knows by their methods.
 SPOKEN = {
     "torch.Tensor.__getitem__": "indexing",
@@ -92,18 +121,18 @@ def record(function: Callable[..., Any], name: str, parameters: int, order: int 
     def run() -> Trace:
         # Anomaly mode asks each gradient whether it holds a NaN.
         with torch.autograd.set_detect_anomaly(False):
-            made = _Recorder(name, SHAPES[0]).run(function, parameters, order)
-        other = _Recorder(name, SHAPES[1]).run(function, parameters, 0)
+            made = Recorder(name, SHAPES[0]).run(function, parameters, order)
+        other = Recorder(name, SHAPES[1]).run(function, parameters, 0)
         # In one graph equal expressions are one node.
         both = Graph()
         if made.graph.copied([made.value], both) != other.graph.copied([other.value], both):
-            raise UnsupportedError(f"fusedact.activation: {name} {INSTEAD['shape']}{OR_FALLBACK}")
+            raise UnsupportedError(f"{ACTIVATION.owner}: {name} {ACTIVATION.why('shape')}{ACTIVATION.ending}")
         return made
 
-    return _in_thread(run)
+    return in_thread(run)
 
 
-def _in_thread(function: Callable[[], Any]) -> Any:
+def in_thread(function: Callable[[], Any]) -> Any:
     """A function's result, computed where nothing of this thread's state is seen."""
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -143,12 +172,13 @@ class _Calls(TorchFunctionMode):
         return SPOKEN.get(found or "", (found or "").removesuffix(".__get__"))
 
 
-class _Recorder(compat.DispatchMode):  # type: ignore[misc]
+class Recorder(compat.DispatchMode):  # type: ignore[misc]
     """Sees every operator below autograd, and knows each tensor by its memory."""
 
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, name: str, shape: tuple[int, ...], words: Words = ACTIVATION) -> None:
         super().__init__()
         self.name = name
+        self._words = words
         self.graph = Graph()
         # By the address of a tensor's memory: the expression that it holds.
         self._held: dict[int, Node] = {}
@@ -210,29 +240,36 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         return t
 
     def _called(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Tensor:
-        code = getattr(function, "__code__", None)
+        y = self._run(function, inputs, getattr(function, "__code__", None))
+        self._check_returned(y, "a tensor")
+        return y
+
+    def _run(self, function: Callable[..., Any], inputs: Sequence[Tensor], code: CodeType | None) -> Any:
+        """What a function returns; the names in this code of its are kept."""
         before = sys.getprofile()
         if code is not None:
             sys.setprofile(lambda frame, event, _: self._named(frame, event, code))
         try:
             with self._calls:
-                y = dispatch.recorded(function, *inputs)
+                return dispatch.recorded(function, *inputs)
         except UnsupportedError:
             raise
         except Exception as error:
             raise self._failed(error) from error
         finally:
             sys.setprofile(before)
-        got = ""
+
+    def _check_returned(self, y: object, what: str) -> None:
+        """Raise unless it is a tensor that an element of x's has an element of."""
+        first, got = self._words.first, ""
         if not isinstance(y, Tensor):
-            got = f"a tensor, got {type(y).__name__}"
+            got = f"{what}, got {type(y).__name__}"
         elif tuple(y.shape) != self._shape:
-            got = f"a tensor of x's shape, got {tuple(y.shape)} for {self._shape}"
+            got = f"{what} of {first}'s shape, got {tuple(y.shape)} for {self._shape}"
         elif y.dtype != torch.float32:
-            got = f"a tensor of x's dtype, float32, got {_dtype(y.dtype)}"
+            got = f"{what} of {first}'s dtype, float32, got {_dtype(y.dtype)}"
         if got:
-            raise UnsupportedError(f"fusedact.activation: {self.name} must return {got}")
-        return y
+            raise UnsupportedError(f"{self._words.owner}: {self.name} must return {got}")
 
     def _differentiated(
         self,
@@ -272,9 +309,9 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         if node is not None:
             return node
         if t.requires_grad:
-            raise self._unsupported("a tensor", INSTEAD["learned"])
+            raise self._unsupported("a tensor", self._words.why("learned"))
         if t.numel() != 1:
-            raise self._unsupported("a tensor", INSTEAD["outside"].format(tuple(t.shape)))
+            raise self._unsupported("a tensor", self._words.why("outside", tuple(t.shape)))
         node = self.graph.constant(t.item())
         self._hold(t, node)
         return node
@@ -302,42 +339,42 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         return out
 
     def _why_not(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Why an operator cannot be part of an activation; an empty string if it can."""
+        """Why an operator cannot be part of what is traced; an empty string if it can."""
         if name == self._refused:
-            return INSTEAD["derivative"]
+            return self._words.why("derivative")
         if torch.Tag.nondeterministic_seeded in func.tags:
-            return INSTEAD["random"]
+            return self._words.why("random")
         if (
             name in ("_local_scalar_dense", "item", "is_nonzero", "equal")
             or torch.Tag.data_dependent_output in func.tags
         ):
-            return INSTEAD["control"]
+            return self._words.why("control")
         if name.startswith(("index_put", "masked_scatter")):
-            return INSTEAD["assign"]
+            return self._words.why("assign")
         if compat.schema(func).is_mutable:
             for argument, value in zip(compat.schema(func).arguments, args, strict=False):
                 written = argument.alias_info is not None and argument.alias_info.is_write
                 if written and self._address(value) in self._inputs:
-                    return INSTEAD["inplace"]
+                    return self._words.why("inplace")
         dtype = kwargs.get("dtype")
         if (
             dtype is not None
             and dtype not in (torch.float32, torch.bool)
             and any(isinstance(a, Tensor) and a.numel() > 1 for a in args)
         ):
-            return INSTEAD["dtype"].format(_dtype(dtype))
+            return self._words.why("dtype", _dtype(dtype))
         return ""
 
     def _check_result(self, t: Tensor, name: str, args: tuple[Any, ...]) -> None:
         """Raise unless an operator's result is elementwise: of the input's shape, or a constant."""
         if tuple(t.shape) != self._shape and t.numel() != 1:
             if not any(isinstance(a, Tensor) for a in args):
-                raise self._unsupported("a tensor", INSTEAD["outside"].format(tuple(t.shape)))
-            raise self._unsupported(name, INSTEAD["reduce"])
+                raise self._unsupported("a tensor", self._words.why("outside", tuple(t.shape)))
+            raise self._unsupported(name, self._words.why("reduce"))
         if tuple(t.shape) != self._shape and any(isinstance(a, Tensor) and a.numel() > 1 for a in args):
-            raise self._unsupported(name, INSTEAD["reduce"])
+            raise self._unsupported(name, self._words.why("reduce"))
         if t.dtype not in (torch.float32, torch.bool) and t.numel() > 1:
-            raise self._unsupported(name, INSTEAD["dtype"].format(_dtype(t.dtype)))
+            raise self._unsupported(name, self._words.why("dtype", _dtype(t.dtype)))
 
     def _decomposed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What an operator consists of, if PyTorch says so and every part is known."""
@@ -352,19 +389,19 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
                     return decomposition(*args, **kwargs)
             except UnsupportedError:
                 # A user knows not the part that failed, but the operator.
-                raise self._unsupported(name, INSTEAD["unknown"]) from None
+                raise self._unsupported(name, self._words.why("unknown")) from None
         if any(tuple(t.shape) != self._shape for t in _tensors(func(*args, **kwargs))):
-            raise self._unsupported(name, INSTEAD["reduce"])
-        raise self._unsupported(name, INSTEAD["unknown"])
+            raise self._unsupported(name, self._words.why("reduce"))
+        raise self._unsupported(name, self._words.why("unknown"))
 
     def _failed(self, error: Exception) -> UnsupportedError:
         """The error for a function that fails on the tensors it is traced with."""
         text = str(error)
         if any(sign in text for sign in ("Boolean value of Tensor", "to Python scalars", "converted to Scalar")):
-            return self._unsupported("this line", INSTEAD["control"], error)
+            return self._unsupported("this line", self._words.why("control"), error)
         if "call numpy()" in text:
-            return self._unsupported("this line", INSTEAD["numpy"], error)
-        hint = INSTEAD["number"] if isinstance(error, TypeError) and "not Tensor" in text else ""
+            return self._unsupported("this line", self._words.why("numpy"), error)
+        hint = self._words.why("number") if isinstance(error, TypeError) and "not Tensor" in text else ""
         # PyTorch's errors may go on with all that a function takes.
         text = text.splitlines()[0] if text else ""
         return self._unsupported("this line", f"raised {type(error).__name__}: {text}{hint}", error)
@@ -377,7 +414,7 @@ class _Recorder(compat.DispatchMode):  # type: ignore[misc]
         subject = f"the derivative of {self.name}" if self._deriving else self.name
         if error is None and what.isidentifier() and what != "PyTorch":
             what = self._calls.name or f"torch.{what.strip('_')}"
-        return UnsupportedError(f"fusedact.activation: {subject}{place}: {what} {why}{OR_FALLBACK}")
+        return UnsupportedError(f"{self._words.owner}: {subject}{place}: {what} {why}{self._words.ending}")
 
 
 def _dtype(dtype: torch.dtype) -> str:

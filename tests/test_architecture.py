@@ -35,6 +35,9 @@ ORDER = [
     # convert, and what it is made of.
     *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
     *("conversion_report", "parameter_groups", "verification", "conversion"),
+    # Optimizers.
+    *("lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
+    *("update_rules", "ready_rules", "step_log", "optim"),
     # What shows, measures and tests, and the command line.
     *("properties", "plotting", "demo", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
 ]

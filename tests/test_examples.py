@@ -57,6 +57,25 @@ def test_convert(tmp_path):
     assert (tmp_path / "convert.png").stat().st_size > 10_000 and (tmp_path / "convert.pt").exists()
 
 
+def test_own_optimizer(tmp_path):
+    pytest.importorskip("sklearn")
+    done = subprocess.run(
+        [sys.executable, str(benches.ROOT / "examples" / "own_optimizer.py"), "--epochs", "8", "--profile", "2"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"digits: +([\d.]+)% right", done.stdout)[1]) > 90
+    # The activation learned, and the rule ran: 8 epochs of 23 batches.
+    assert abs(float(re.search(r"is now (-?[\d.]+)", done.stdout)[1]) - 0.1) > 0.01
+    logged = re.findall(r"fusedact: momentum #(\d+): 5 tensors, [\d.]+ ms, gradient norm ([\d.]+)", done.stderr)
+    assert [int(step) for step, _ in logged] == [1, 101] and all(float(norm) > 0 for _, norm in logged)
+    assert "RuleOptimizer.step" in done.stdout and "aten::addmm" in done.stdout
+    assert "def momentum(values, params, precise: tl.constexpr):" in done.stdout
+
+
 FIGURES = benches.ROOT / "bench" / "results" / "cpu"
 
 
