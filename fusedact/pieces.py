@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import compat
+from . import compat, gathering
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
@@ -135,7 +135,10 @@ def forward(
     out: Tensor | None = None,
     channel: int | None = None,
 ) -> Tensor:
-    """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
+    """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given.
+
+    Where statistics are wanted of a CPU tensor, they are gathered of each piece while it is in the cache.
+    """
     lean = spec.lean_forward
     function = lean or spec.eager
     half = x.dtype in HALF_DTYPES
@@ -151,17 +154,23 @@ def forward(
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
     limit = piece_limit(x, spec.table is not None)
+    gather = gathering.wanted() if x.is_cpu and x.numel() else None
+    tally = None if gather is None else gathering.Tally(x, gather.dim)
     if out is None:
-        if x.numel() <= limit:
+        if x.numel() <= limit and tally is None:
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
         out = torch.empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
-    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
+    counted = [] if tally is None else tally.cut
+    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, *counted, out, limit=limit):
         memory.piece = x_piece
-        values = operands(cut)
+        values = operands(cut[: len(operands.cut)])
+        if tally is not None:
+            # Before the value, which may overwrite x.
+            tally.slopes(_slope(spec, x_piece.to(dtype), values), cut[len(operands.cut) :])
         if lean is None:
             out_piece.copy_(function(x_piece.to(dtype), *values))
         elif half:
@@ -172,7 +181,21 @@ def forward(
             out_piece.copy_(lean(x_piece, *values))
         else:
             lean(x_piece, *values, out=out_piece, spare=memory)
+        if tally is not None:
+            tally.values(out_piece.to(dtype))
+    if gather is not None and tally is not None:
+        tally.fill(gather, out)
     return out
+
+
+def _slope(spec: ActivationSpec, x: Tensor, values: Sequence[Parameter]) -> Tensor:
+    """The derivative at x, in memory of its own; `values` as `forward` has them."""
+    ones, count = torch.ones_like(x), len(spec.parameters)
+    lean = spec.lean_backward
+    needed = (True, *[False] * count)
+    slope = _differentiated(spec, ones, x, values, needed)[0] if lean is None else lean(ones, x, *values)[0]
+    assert slope is not None
+    return slope
 
 
 class _Total:

@@ -1,0 +1,84 @@
+"""Statistics of a layer that gathered none while it ran: its input and output are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from . import figures
+from .eager import HALF_DTYPES
+from .gathering import Gather, Tally
+from .pieces import piece_limit, pieces_of
+from .registry import ActivationSpec
+
+__all__ = ["POINTWISE", "is_activation", "is_pointwise", "reread"]
+
+# PyTorch's modules that compute one number of another, and those whose elements depend on each other or on chance.
+POINTWISE = (
+    *(nn.ELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardtanh, nn.Hardswish, nn.LeakyReLU, nn.LogSigmoid, nn.PReLU, nn.ReLU),
+    *(nn.ReLU6, nn.SELU, nn.CELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Softplus, nn.Softshrink, nn.Softsign),
+    *(nn.Tanh, nn.Tanhshrink, nn.Threshold),
+)
+OTHERS = (nn.GLU, nn.RReLU, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation of this library or of PyTorch."""
+    return isinstance(module, (*POINTWISE, *OTHERS)) or isinstance(getattr(module, "spec", None), ActivationSpec)
+
+
+def is_pointwise(module: nn.Module) -> bool:
+    """Whether a module is an activation whose output is a function of one element, which has a slope."""
+    spec = getattr(module, "spec", None)
+    if isinstance(spec, ActivationSpec):
+        return spec.kind in ("elementwise", "piecewise")
+    return isinstance(module, POINTWISE)
+
+
+def _slope(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The derivative of a pointwise module's forward at x, in 32 or 64 bits."""
+    with torch.enable_grad():
+        # Autograd keeps no inference tensor.
+        leaf = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        # A module that works in place may overwrite no leaf.
+        y = forward(leaf.clone())
+        (slope,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
+    return slope.float() if slope.dtype in HALF_DTYPES else slope
+
+
+def reread(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor) -> None:
+    """Fill `gather` from a call's output and, for slopes, its input: None where it has none of the output's shape.
+
+    Without waiting for a device, and on the CPU in pieces that stay in the cache.
+    """
+    if x is not None and (not is_pointwise(module) or x.shape != y.shape or x.device != y.device):
+        x = None
+    # Zero and flat are the same for these.
+    exact = x is not None and (isinstance(module, nn.ReLU) or getattr(getattr(module, "spec", None), "name", "") == "relu")
+    if y.is_cpu:
+        _reread_pieces(gather, module, x, y, exact)
+        return
+    row = figures.of_tensor(y)
+    flat = y == 0 if x is None or exact else _slope(module.forward, x).abs() <= figures.FLAT
+    units = gather.units(y)
+    count = flat.sum(figures.others(y.dim(), gather.dim)) if units > 1 else flat.sum().reshape(1)
+    if x is not None:
+        row[-1] = count.sum()
+    gather.fill(y, row, count < y.numel() / max(units, 1))
+
+
+def _reread_pieces(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor, exact: bool) -> None:
+    tally = Tally(y, gather.dim)
+    # A piece may lack channels whose parameters the module has.
+    whole = any(p.numel() > 1 for p in module.parameters()) or any(b.numel() > 1 for b in module.buffers())
+    limit = max(y.numel(), 1) if whole else piece_limit(y)
+    for x_piece, *target, y_piece in pieces_of(y if x is None else x, *tally.cut, y, limit=limit):
+        wide = y_piece.float() if y_piece.dtype in HALF_DTYPES else y_piece
+        if x is None or exact:
+            tally.zeros(wide, target, exact)
+        else:
+            tally.slopes(_slope(module.forward, x_piece), target)
+        tally.values(wide)
+    tally.fill(gather, y)
