@@ -109,7 +109,7 @@ _unwrap = _private(torch._C._functorch, "get_unwrapped", lambda t: t)
 
 def unwrapped(t: Tensor) -> Tensor:
     """The tensor inside those of torch.func's transforms: of vmap with all that it batches."""
-    while _functorch_active() and _wrapped(t):
+    while _wrapped(t):
         inner = cast("Tensor", _unwrap(t))
         if inner is t:
             break

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import figures
+from .eager import HALF_DTYPES
 from .figures import FLAT
 
-__all__ = ["Gather", "Tally", "ask", "done", "wanted"]
+__all__ = ["Gather", "Tally", "ask", "done", "slope", "wanted"]
 
 
 class Gather:
@@ -62,21 +65,39 @@ def done(token: Token[Gather | None]) -> None:
     _wanted.reset(token)
 
 
-class Tally:
-    """Statistics of a CPU tensor, piece by piece: `cut` is to be cut with x, and a part of it handed to `slopes`."""
+def slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The derivative of a pointwise function at x, by autograd, in 32 or 64 bits, in memory of its own."""
+    # Nobody else sees what is kept for it: a checkpoint around would count that.
+    unseen = torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+    with torch.inference_mode(False), torch.enable_grad(), unseen:
+        # Autograd keeps no inference tensor.
+        leaf = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        y = function(leaf)
+        (found,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
+    return found.float() if found.dtype in HALF_DTYPES else found
 
-    def __init__(self, x: Tensor, dim: int | None) -> None:
-        units = 1 if dim is None else x.shape[dim]
+
+class Tally:
+    """Statistics of a CPU tensor, piece by piece: `cut` is to be cut with x, and a part of it handed to `slopes`.
+
+    With `whole`, x is one piece, and nothing is to be cut.
+    """
+
+    def __init__(self, x: Tensor, dim: int | None, whole: bool) -> None:
+        self._units = 1 if dim is None else x.shape[dim]
         self._row: Sequence[float] = figures.EMPTY
-        # How many elements of each unit have a flat slope.
-        self._flat = torch.zeros(units, dtype=torch.float64)
-        self._each = x.numel() / max(units, 1)
+        self._each = x.numel() / max(self._units, 1)
         self._known = False
-        self._others = figures.others(x.dim(), dim) if units > 1 else None
+        self._others = figures.others(x.dim(), dim) if self._units > 1 else None
+        # How many elements of each unit have a flat slope; a number, if there is one unit.
+        self._flat: Tensor | float = 0.0
         self.cut: list[Tensor] = []
-        if self._others is not None:
-            self.cut = [self._flat.reshape([units if d == dim else 1 for d in range(x.dim())]).expand(x.shape)]
+        self._index: tuple[Any, ...] | None = None
+        if self._others is not None and not whole:
+            self._flat = torch.zeros(self._units, dtype=torch.float64)
             self._index = tuple(0 if d in self._others else slice(None) for d in range(x.dim()))
+            shape = [self._units if d == dim else 1 for d in range(x.dim())]
+            self.cut = [self._flat.reshape(shape).expand(x.shape)]
 
     def slopes(self, slope: Tensor, target: Sequence[Tensor]) -> None:
         """Count a piece's flat slopes; the tensor is overwritten."""
@@ -85,13 +106,15 @@ class Tally:
         self._count(torch.le(slope.abs_(), FLAT, out=slope), target)
 
     def zeros(self, y: Tensor, target: Sequence[Tensor], exact: bool) -> None:
-        """Count zeros in the place of flat slopes: where slopes are not known, or zeros are `exact`ly where they are."""
+        """Count zeros in place of flat slopes: where slopes are not known, or zeros are `exact`ly where they are."""
         self._known = exact
         self._count(torch.eq(y, 0.0, out=torch.empty_like(y)), target)
 
     def _count(self, ones: Tensor, target: Sequence[Tensor]) -> None:
         if self._others is None:
-            self._flat.add_(ones.sum())
+            self._flat += ones.sum().item()
+        elif self._index is None:
+            self._flat = ones.sum(self._others) if self._others else ones
         else:
             target[0][self._index].add_(ones.sum(self._others) if self._others else ones)
 
@@ -101,5 +124,10 @@ class Tally:
 
     def fill(self, gather: Gather, y: Tensor) -> None:
         """Hand over what was found of all pieces."""
-        flat = self._flat.sum().item() if self._known else float("nan")
-        gather.fill(y, [*self._row[:-1], flat], self._flat < self._each)
+        flat = self._flat
+        if isinstance(flat, Tensor):
+            alive = flat < self._each
+            flat = flat.sum().item() if self._known else 0.0
+        else:
+            alive = torch.tensor([flat < self._each])
+        gather.fill(y, [*self._row[:-1], flat if self._known else math.nan], alive)

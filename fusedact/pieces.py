@@ -155,7 +155,7 @@ def forward(
     beside = () if spec.table is None else spec.table.beside(x)
     limit = piece_limit(x, spec.table is not None)
     gather = gathering.wanted() if x.is_cpu and x.numel() else None
-    tally = None if gather is None else gathering.Tally(x, gather.dim)
+    tally = None if gather is None else gathering.Tally(x, gather.dim, x.numel() <= limit)
     if out is None:
         if x.numel() <= limit and tally is None:
             if half:
@@ -190,12 +190,11 @@ def forward(
 
 def _slope(spec: ActivationSpec, x: Tensor, values: Sequence[Parameter]) -> Tensor:
     """The derivative at x, in memory of its own; `values` as `forward` has them."""
-    ones, count = torch.ones_like(x), len(spec.parameters)
-    lean = spec.lean_backward
-    needed = (True, *[False] * count)
-    slope = _differentiated(spec, ones, x, values, needed)[0] if lean is None else lean(ones, x, *values)[0]
-    assert slope is not None
-    return slope
+    if spec.lean_backward is None:
+        return gathering.slope(lambda x: spec.eager(x, *values), x)
+    found = spec.lean_backward(torch.ones_like(x), x, *values)[0]
+    assert found is not None
+    return found
 
 
 class _Total:

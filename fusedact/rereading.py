@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from . import figures
 from .eager import HALF_DTYPES
-from .gathering import Gather, Tally
+from .gathering import Gather, Tally, slope
 from .pieces import piece_limit, pieces_of
 from .registry import ActivationSpec
 
@@ -37,15 +36,11 @@ def is_pointwise(module: nn.Module) -> bool:
     return isinstance(module, POINTWISE)
 
 
-def _slope(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The derivative of a pointwise module's forward at x, in 32 or 64 bits."""
-    with torch.enable_grad():
-        # Autograd keeps no inference tensor.
-        leaf = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-        # A module that works in place may overwrite no leaf.
-        y = forward(leaf.clone())
-        (slope,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
-    return slope.float() if slope.dtype in HALF_DTYPES else slope
+def _forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A module's forward, which leaves its argument as it is."""
+    if getattr(module, "inplace", False):
+        return lambda x: module.forward(x.clone())
+    return module.forward
 
 
 def reread(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor) -> None:
@@ -56,12 +51,14 @@ def reread(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor) -> No
     if x is not None and (not is_pointwise(module) or x.shape != y.shape or x.device != y.device):
         x = None
     # Zero and flat are the same for these.
-    exact = x is not None and (isinstance(module, nn.ReLU) or getattr(getattr(module, "spec", None), "name", "") == "relu")
+    exact = x is not None and (
+        isinstance(module, nn.ReLU) or getattr(getattr(module, "spec", None), "name", "") == "relu"
+    )
     if y.is_cpu:
         _reread_pieces(gather, module, x, y, exact)
         return
     row = figures.of_tensor(y)
-    flat = y == 0 if x is None or exact else _slope(module.forward, x).abs() <= figures.FLAT
+    flat = y == 0 if x is None or exact else slope(_forward(module), x).abs() <= figures.FLAT
     units = gather.units(y)
     count = flat.sum(figures.others(y.dim(), gather.dim)) if units > 1 else flat.sum().reshape(1)
     if x is not None:
@@ -70,15 +67,15 @@ def reread(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor) -> No
 
 
 def _reread_pieces(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor, exact: bool) -> None:
-    tally = Tally(y, gather.dim)
     # A piece may lack channels whose parameters the module has.
     whole = any(p.numel() > 1 for p in module.parameters()) or any(b.numel() > 1 for b in module.buffers())
     limit = max(y.numel(), 1) if whole else piece_limit(y)
+    tally = Tally(y, gather.dim, y.numel() <= limit)
     for x_piece, *target, y_piece in pieces_of(y if x is None else x, *tally.cut, y, limit=limit):
         wide = y_piece.float() if y_piece.dtype in HALF_DTYPES else y_piece
         if x is None or exact:
             tally.zeros(wide, target, exact)
         else:
-            tally.slopes(_slope(module.forward, x_piece), target)
+            tally.slopes(slope(_forward(module), x_piece), target)
         tally.values(wide)
     tally.fill(gather, y)

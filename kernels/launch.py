@@ -282,11 +282,15 @@ _NOTHING_GATHERED: tuple[Any, ...] = ((), None)
 
 
 def _gathering(function: str, out: Tensor, alive: Tensor, channel_dim: int, grid: int) -> tuple[Any, ...]:
-    """The statistics that a forward template is to gather, the derivative it needs, and what both are specialized on."""
+    """The statistics that a forward template gathers, the derivative it needs, and what both are specialized on."""
     partials = out.new_empty((len(STATISTICS), grid), dtype=torch.float32)
     place = (out.stride(channel_dim), alive.numel()) if alive.numel() > 1 else (1, 1)
     aligned = tuple(t.data_ptr() % 16 == 0 for t in (partials, alive))
-    return (partials, alive, *place), _device_function(f"{function}_backward"), ("statistics", aligned, _integers(place))
+    return (
+        (partials, alive, *place),
+        _device_function(f"{function}_backward"),
+        ("statistics", aligned, _integers(place)),
+    )
 
 
 def forward(
@@ -303,8 +307,8 @@ def forward(
     With `channel_dim`, a tensor of several elements among the parameters has one, and a table a row, for each index of
     that dimension.
 
-    With `alive`, zeros of dtype uint8 for each index of `alive_dim`, or one for all, statistics are gathered: it returns
-    them as [statistic, program], and sets to 1 where an element's slope is not flat. `out` is dense.
+    With `alive`, zeros of dtype uint8 for each index of `alive_dim`, or one for all, statistics are gathered: it
+    returns them as [statistic, program], and sets to 1 where an element's slope is not flat. `out` is dense.
     """
     n = x.numel()
     if n == 0:

@@ -21,14 +21,20 @@ ORDER = [
     *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
+    *("table_checks", "tables", "table_grid"),
+    # Statistics on the way.
+    *("figures", "gathering"),
+    *("pieces", "table_sums", "execution"),
     *("large_pages", "gating_pieces", "gating_operators"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
     *("rowwise", "randomized", "gating", "gated_modules", "functional", "modules", "pairs", "custom", "initialization"),
-    *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
+    *("regularization", "stubs", "memory"),
+    # Watching.
+    *("rereading", "histograms", "arrival", "heatmaps", "watching", "monitoring", "logs"),
+    *("plotting", "demo", "cli"),
 ]
 
 
