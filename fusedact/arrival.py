@@ -33,7 +33,10 @@ class Layer:
 
     name: str
     module: nn.Module
-    histogram: Histogram | None = None
+    # Whether it has slopes, and whether it can gather while it runs.
+    pointwise: bool
+    gathers: bool
+    histogram: Histogram | None
     # Calls outside a forward pass of the model.
     alone: int = 0
     # Calls that were watched.

@@ -88,6 +88,8 @@ class Tally:
         self._row: Sequence[float] = figures.EMPTY
         self._each = x.numel() / max(self._units, 1)
         self._known = False
+        # Memory for one piece.
+        self._ones: Tensor | None = None
         self._others = figures.others(x.dim(), dim) if self._units > 1 else None
         # How many elements of each unit have a flat slope; a number, if there is one unit.
         self._flat: Tensor | float = 0.0
@@ -105,22 +107,30 @@ class Tally:
         # NaN is not flat.
         self._count(torch.le(slope.abs_(), FLAT, out=slope), target)
 
-    def zeros(self, y: Tensor, target: Sequence[Tensor], exact: bool) -> None:
-        """Count zeros in place of flat slopes: where slopes are not known, or zeros are `exact`ly where they are."""
-        self._known = exact
-        self._count(torch.eq(y, 0.0, out=torch.empty_like(y)), target)
-
-    def _count(self, ones: Tensor, target: Sequence[Tensor]) -> None:
+    def _count(self, ones: Tensor, target: Sequence[Tensor]) -> float:
+        """Add a piece's flat slopes to those of their units; their number."""
         if self._others is None:
-            self._flat += ones.sum().item()
-        elif self._index is None:
-            self._flat = ones.sum(self._others) if self._others else ones
-        else:
-            target[0][self._index].add_(ones.sum(self._others) if self._others else ones)
+            found = ones.sum().item()
+            self._flat += found
+            return found
+        sums = ones.sum(self._others) if self._others else ones
+        if self._index is None:
+            self._flat = sums
+            return sums.sum().item()
+        target[0][self._index].add_(sums)
+        return sums.sum().item()
 
-    def values(self, y: Tensor, buffer: Tensor | None = None) -> None:
-        """Add a piece's values, in 32 or 64 bits; the buffer is overwritten."""
-        self._row = figures.merged(self._row, figures.of_piece(y, buffer))
+    def values(self, y: Tensor) -> None:
+        """Add a piece's values, in 32 or 64 bits."""
+        self._row = figures.merged(self._row, figures.of_piece(y))
+
+    def values_with_zeros(self, y: Tensor, target: Sequence[Tensor], exact: bool) -> None:
+        """The same, with zeros in place of flat slopes: slopes are not known, or zeros are `exact`ly where they are."""
+        self._known = exact
+        if self._ones is None or self._ones.shape != y.shape or self._ones.dtype != y.dtype:
+            self._ones = torch.empty_like(y)
+        zeros = self._count(torch.eq(y, 0.0, out=self._ones), target)
+        self._row = figures.merged(self._row, figures.of_piece(y, zeros))
 
     def fill(self, gather: Gather, y: Tensor) -> None:
         """Hand over what was found of all pieces."""

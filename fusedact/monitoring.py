@@ -22,6 +22,7 @@ from .drawing import BEYOND
 from .gathering import Gather
 from .histograms import Histogram
 from .piecewise_module import PWL
+from .registry import ActivationSpec
 from .rereading import is_activation, is_pointwise, reread
 from .watching import OWNER, Statistics, Thresholds
 
@@ -125,7 +126,13 @@ def _chosen(model: nn.Module, layers: Iterable[Chosen] | Callable[[str, nn.Modul
             f"{OWNER}: the model has no such layer; `layers` takes names, modules or classes, and functional calls are "
             "not seen"
         )
-    return [Layer(name, module, _histogram(module)) for name, module in found.items()]
+    return [_layer(name, module) for name, module in found.items()]
+
+
+def _layer(name: str, module: nn.Module) -> Layer:
+    pointwise = is_pointwise(module)
+    gathers = pointwise and isinstance(getattr(module, "spec", None), ActivationSpec)
+    return Layer(name, module, pointwise, gathers, _histogram(module))
 
 
 def _listed(model: nn.Module, named: dict[str, nn.Module], layers: Iterable[Chosen]) -> dict[str, nn.Module]:
@@ -269,7 +276,7 @@ class _Monitor:
         if x is not None and compat.capturing(x):
             return
         gather, token = None, None
-        if watched and x is not None and is_pointwise(module):
+        if watched and x is not None and layer.pointwise:
             if getattr(module, "inplace", False):
                 x = x.detach().clone()
             units = self._units(layer, x)
@@ -277,7 +284,7 @@ class _Monitor:
             gather = gathering.wanted()
             if gather is None or gather.layer is not module or gather.dim != units:
                 gather = Gather(module, units)
-                if isinstance(getattr(module, "save", None), str) and not compat.transforms_active():
+                if layer.gathers and not compat.transforms_active():
                     token = gathering.ask(gather)
         if watched and x is not None and layer.histogram is not None:
             with torch.no_grad(), compat.unobserved():

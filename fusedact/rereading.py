@@ -74,8 +74,10 @@ def _reread_pieces(gather: Gather, module: nn.Module, x: Tensor | None, y: Tenso
     for x_piece, *target, y_piece in pieces_of(y if x is None else x, *tally.cut, y, limit=limit):
         wide = y_piece.float() if y_piece.dtype in HALF_DTYPES else y_piece
         if x is None or exact:
-            tally.zeros(wide, target, exact)
+            tally.values_with_zeros(wide, target, exact)
         else:
             tally.slopes(slope(_forward(module), x_piece), target)
-        tally.values(wide)
+            # Sums over less are more accurate.
+            for (part,) in pieces_of(wide, limit=piece_limit(y)):
+                tally.values(part)
     tally.fill(gather, y)

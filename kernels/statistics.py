@@ -9,8 +9,8 @@ that the result does not depend on their order.
 import triton
 import triton.language as tl
 
-# Of the finite values of a program: their number, mean, and the root of the sum of their squared distances to it, the
-# least and the greatest. Of all: how many are NaN, infinite, zero, and how many slopes are flat.
+# Of the finite values of a program: their number, mean and standard deviation, the least and the greatest. Of all: how
+# many are NaN, infinite, zero, and how many slopes are flat.
 STATISTICS = ("count", "mean", "deviation", "low", "high", "nan", "infinite", "zeros", "flat")
 
 # A slope of at most this magnitude is flat.
@@ -30,11 +30,12 @@ def store_statistics(statistics, x, y, values, offset, mask, DERIVATIVE: tl.cons
     infinity = float("inf")
     finite = mask & (size < infinity)
     count = _count(finite)
-    mean = tl.sum(tl.where(finite, y * (1.0 / tl.maximum(count, 1.0)), 0.0))
+    share = 1.0 / tl.maximum(count, 1.0)
+    mean = tl.sum(tl.where(finite, y * share, 0.0))
     # Scaled, so that squares neither overflow nor vanish; halved, so that the difference does not overflow.
     scale = tl.maximum(tl.max(tl.where(finite, size, 0.0)), 2.0**-100)
     distance = tl.where(finite, (y * 0.5 - mean * 0.5) * (1.0 / scale), 0.0)
-    deviation = tl.sqrt(tl.sum(distance * distance)) * scale * 2.0
+    deviation = tl.sqrt(tl.sum(distance * distance) * share) * scale * 2.0
     low = tl.min(tl.where(finite, y, infinity))
     high = tl.max(tl.where(finite, y, -infinity))
     slope, _ = DERIVATIVE(tl.full(x.shape, 1.0, tl.float32), x, values, PRECISE)
