@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import figures
+from . import figures, flatness
 from .eager import HALF_DTYPES
 from .figures import FLAT
+from .flatness import Intervals
 
 __all__ = ["Gather", "Tally", "ask", "done", "slope", "wanted"]
 
@@ -88,8 +89,7 @@ class Tally:
         self._row: Sequence[float] = figures.EMPTY
         self._each = x.numel() / max(self._units, 1)
         self._known = False
-        # Memory for one piece.
-        self._ones: Tensor | None = None
+        self._buffers: dict[int, Tensor] = {}
         self._others = figures.others(x.dim(), dim) if self._units > 1 else None
         # How many elements of each unit have a flat slope; a number, if there is one unit.
         self._flat: Tensor | float = 0.0
@@ -106,6 +106,18 @@ class Tally:
         self._known = True
         # NaN is not flat.
         self._count(torch.le(slope.abs_(), FLAT, out=slope), target)
+
+    def inputs(self, x: Tensor, intervals: Intervals, target: Sequence[Tensor]) -> None:
+        """Count a piece's inputs where the slope is flat."""
+        self._known = True
+        self._count(flatness.ones(x, intervals, self._memory(x, 0), self._memory(x, 1)), target)
+
+    def _memory(self, like: Tensor, number: int) -> Tensor:
+        """Memory for one piece, which all pieces share."""
+        t = self._buffers.get(number)
+        if t is None or t.shape != like.shape or t.dtype != like.dtype:
+            t = self._buffers[number] = torch.empty_like(like)
+        return t
 
     def _count(self, ones: Tensor, target: Sequence[Tensor]) -> float:
         """Add a piece's flat slopes to those of their units; their number."""
@@ -127,9 +139,7 @@ class Tally:
     def values_with_zeros(self, y: Tensor, target: Sequence[Tensor], exact: bool) -> None:
         """The same, with zeros in place of flat slopes: slopes are not known, or zeros are `exact`ly where they are."""
         self._known = exact
-        if self._ones is None or self._ones.shape != y.shape or self._ones.dtype != y.dtype:
-            self._ones = torch.empty_like(y)
-        zeros = self._count(torch.eq(y, 0.0, out=self._ones), target)
+        zeros = self._count(torch.eq(y, 0.0, out=self._memory(y, 0)), target)
         self._row = figures.merged(self._row, figures.of_piece(y, zeros))
 
     def fill(self, gather: Gather, y: Tensor) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import compat, gathering
+from . import compat, flatness, gathering
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
@@ -170,7 +170,7 @@ def forward(
         values = operands(cut[: len(operands.cut)])
         if tally is not None:
             # Before the value, which may overwrite x.
-            tally.slopes(_slope(spec, x_piece.to(dtype), values), cut[len(operands.cut) :])
+            _count_flat(tally, spec, x_piece.to(dtype), values, cut[len(operands.cut) :])
         if lean is None:
             out_piece.copy_(function(x_piece.to(dtype), *values))
         elif half:
@@ -188,13 +188,22 @@ def forward(
     return out
 
 
-def _slope(spec: ActivationSpec, x: Tensor, values: Sequence[Parameter]) -> Tensor:
-    """The derivative at x, in memory of its own; `values` as `forward` has them."""
-    if spec.lean_backward is None:
+def _count_flat(
+    tally: gathering.Tally, spec: ActivationSpec, x: Tensor, values: Sequence[Parameter], target: Sequence[Tensor]
+) -> None:
+    """Count flat slopes at x: where they are, if that is known, else of the slopes themselves."""
+
+    def plain(x: Tensor) -> Tensor:
         return gathering.slope(lambda x: spec.eager(x, *values), x)
-    found = spec.lean_backward(torch.ones_like(x), x, *values)[0]
+
+    if spec.table is None and numeric(values):
+        intervals = flatness.known((spec.key or spec.name, *values), plain)
+        if intervals is not None:
+            tally.inputs(x, intervals, target)
+            return
+    found = plain(x) if spec.lean_backward is None else spec.lean_backward(torch.ones_like(x), x, *values)[0]
     assert found is not None
-    return found
+    tally.slopes(found, target)
 
 
 class _Total:

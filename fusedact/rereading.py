@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from . import figures
+from . import dispatch, figures, flatness
 from .eager import HALF_DTYPES
+from .flatness import Intervals
 from .gathering import Gather, Tally, slope
 from .pieces import piece_limit, pieces_of
 from .registry import ActivationSpec
@@ -43,6 +44,17 @@ def _forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return module.forward
 
 
+def _intervals(module: nn.Module) -> Intervals | None:
+    """Where a module's slope is flat, if its arguments alone tell."""
+    kind = type(module)
+    if not kind.__module__.startswith(("torch.nn.modules.", "fusedact.")):
+        return None
+    if next(module.parameters(), None) is not None or next(module.buffers(), None) is not None:
+        return None
+    with dispatch.backend("auto"):
+        return flatness.known((kind, module.extra_repr()), lambda x: slope(_forward(module), x))
+
+
 def reread(gather: Gather, module: nn.Module, x: Tensor | None, y: Tensor) -> None:
     """Fill `gather` from a call's output and, for slopes, its input: None where it has none of the output's shape.
 
@@ -71,12 +83,16 @@ def _reread_pieces(gather: Gather, module: nn.Module, x: Tensor | None, y: Tenso
     whole = any(p.numel() > 1 for p in module.parameters()) or any(b.numel() > 1 for b in module.buffers())
     limit = max(y.numel(), 1) if whole else piece_limit(y)
     tally = Tally(y, gather.dim, y.numel() <= limit)
+    intervals = None if x is None or exact else _intervals(module)
     for x_piece, *target, y_piece in pieces_of(y if x is None else x, *tally.cut, y, limit=limit):
         wide = y_piece.float() if y_piece.dtype in HALF_DTYPES else y_piece
         if x is None or exact:
             tally.values_with_zeros(wide, target, exact)
         else:
-            tally.slopes(slope(_forward(module), x_piece), target)
+            if intervals is not None:
+                tally.inputs(x_piece.float() if x_piece.dtype in HALF_DTYPES else x_piece, intervals, target)
+            else:
+                tally.slopes(slope(_forward(module), x_piece), target)
             # Sums over less are more accurate.
             for (part,) in pieces_of(wide, limit=piece_limit(y)):
                 tally.values(part)

@@ -23,7 +23,7 @@ ORDER = [
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("table_checks", "tables", "table_grid"),
     # Statistics on the way.
-    *("figures", "gathering"),
+    *("figures", "flatness", "gathering"),
     *("pieces", "table_sums", "execution"),
     *("large_pages", "gating_pieces", "gating_operators"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
