@@ -1,9 +1,10 @@
 """What `fusedact.monitor` adds to a training step: `python -m bench.monitoring`.
 
-Two models of the same weights learn side by side, step by step in turn, one of them monitored; who goes first
-alternates. A step's time is the median over its kind: without a monitor, with one that looks away, with one that
-watches. What a monitor adds is the mean of the last two, weighted as they occur. The clock is the processor's on one
-thread, the wall's on several. `--write` keeps the figures in bench/results/cpu/monitor.json.
+Two models of the same weights learn side by side, step by step in turn, one of them monitored, and for the second half
+of the steps the other; who goes first alternates. A step's time is the median over its kind: without a monitor, with
+one that looks away, with one that watches. What a monitor adds is the mean of the last two, weighted as they occur. The
+clock is the processor's on one thread, the wall's on several. `--write` keeps the figures in
+bench/results/cpu/monitor.json.
 """
 
 from __future__ import annotations
@@ -74,18 +75,21 @@ def measured(model: str, activation: str, threads: int, count: int) -> dict[str,
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     clock = time.process_time if threads == 1 else time.perf_counter
-    plain, x, target = MODELS[model](ACTIVATIONS[activation])
-    watched = copy.deepcopy(plain)
-    without, within = step_of(plain, x, target, clock), step_of(watched, x, target, clock)
+    one, x, target = MODELS[model](ACTIVATIONS[activation])
+    models = [one, copy.deepcopy(one)]
+    steps = [step_of(m, x, target, clock) for m in models]
     times: dict[str, list[float]] = {"plain": [], "idle": [], "watched": []}
-    with fusedact.monitor(watched, every=EVERY, dead_above=None, exploding_above=None) as stats:
-        for i in range(count):
-            kind = "idle" if i % EVERY else "watched"
-            for taken in (("plain", kind), (kind, "plain"))[i % 2]:
-                times[taken].append(without() if taken == "plain" else within())
-    assert len(stats.steps) == len(times["watched"])
-    # The first are slower.
-    middle = {kind: 1e3 * statistics.median(taken[1:]) for kind, taken in times.items()}
+    for step in steps:
+        # The first are slower.
+        for _ in range(3):
+            step()
+    for watched in (1, 0):
+        with fusedact.monitor(models[watched], every=EVERY, dead_above=None, exploding_above=None):
+            for i in range(count // 2):
+                for which in ((0, 1), (1, 0))[i % 2]:
+                    kind = "plain" if which != watched else "idle" if i % EVERY else "watched"
+                    times[kind].append(steps[which]())
+    middle = {kind: 1e3 * statistics.median(taken) for kind, taken in times.items()}
     mean = ((EVERY - 1) * middle["idle"] + middle["watched"]) / EVERY
     return {
         "model": model,

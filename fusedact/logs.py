@@ -110,8 +110,11 @@ def _decorated(target: Any, log: Callable[[str], _Log]) -> Any:
         return target
     if isinstance(target, type) or not callable(target):
         raise TypeError(f"{OWNER}: target must be a function, a module or a class of modules, got {_described(target)}")
-    qualified = getattr(target, "__qualname__", type(target).__name__).split("<locals>.")[-1]
-    return _wrapped(target, log(qualified.removesuffix(".forward")))
+    own = getattr(target, "__name__", type(target).__name__)
+    if own == "forward":
+        # A method, while its class is made.
+        own = target.__qualname__.split(".")[-2:][0]
+    return _wrapped(target, log(own))
 
 
 def _described(target: Any) -> str:
@@ -275,15 +278,15 @@ def _hook(module: nn.Module, log: _Log) -> None:
     """The same by hooks, for one module."""
     under_way: list[_Call] = []
 
-    def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not is_compiling() and not compat.in_backward():
-            under_way.append(log.begin(None, (*args, *kwargs.values())))
+            under_way.append(log.begin(module, (*args, *kwargs.values())))
 
-    def after(_module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+    def after(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         if is_compiling():
             return
         if compat.in_backward():
-            log.again(None, result)
+            log.again(module, result)
             return
         begun = under_way.pop()
         error = sys.exc_info()[1]
