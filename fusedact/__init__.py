@@ -10,6 +10,8 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .initialization import gain as gain
+from .logs import log_activation as log_activation
+from .logs import log_to_console as log_to_console
 from .memory import memory_report as memory_report
 from .modules import CELU as CELU
 from .modules import ELU as ELU
@@ -62,6 +64,7 @@ from .modules import Tanhshrink as Tanhshrink
 from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
+from .monitoring import monitor as monitor
 from .plotting import plot as plot
 from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound

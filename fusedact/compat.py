@@ -22,6 +22,7 @@ __all__ = [
     "DispatchMode",
     "autocast_dtype",
     "capturing",
+    "compiled_in_place",
     "copy_all",
     "decompositions",
     "dispatch_mode_active",
@@ -29,6 +30,8 @@ __all__ = [
     "fused_step",
     "gradients",
     "holds_numbers",
+    "in_backward",
+    "inner_module",
     "interpreting",
     "is_dense",
     "is_distributed",
@@ -41,6 +44,8 @@ __all__ = [
     "tracing",
     "transforms_active",
     "transforms_allowed",
+    "unobserved",
+    "unwrapped",
     "version",
 ]
 
@@ -94,6 +99,44 @@ _force_keys: Any = _private(torch._C, "_ForceDispatchKeyGuard", lambda *_: nullc
 def transforms_allowed() -> AbstractContextManager[Any]:
     """Lets an operator's body use torch.func: a TorchDispatchMode switches transforms off below itself."""
     return cast("AbstractContextManager[Any]", _force_keys(*_AT_REST))
+
+
+def unobserved() -> AbstractContextManager[Any]:
+    """What is computed in it, no transform, dispatch mode or autocast sees."""
+    return transforms_allowed()
+
+
+_unwrap = _private(torch._C._functorch, "get_unwrapped", lambda t: t)
+
+
+def unwrapped(t: Tensor) -> Tensor:
+    """The tensor inside those of torch.func's transforms: of vmap with all that it batches."""
+    while _wrapped(t):
+        inner = cast("Tensor", _unwrap(t))
+        if inner is t:
+            break
+        t = inner
+    return t
+
+
+# The number of the backward pass that this thread is in, or -1. Without the name, what a checkpoint computes again
+# counts again.
+_backward_number = cast("Callable[[], int]", _private(torch._C, "_current_graph_task_id", lambda: -1))
+
+
+def in_backward() -> bool:
+    """Whether this thread is inside a backward pass, where checkpoints compute again."""
+    return _backward_number() != -1
+
+
+def inner_module(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that torch.compile wrapped, or the module itself."""
+    return cast("torch.nn.Module", getattr(module, "_orig_mod", module))
+
+
+def compiled_in_place(module: torch.nn.Module) -> bool:
+    """Whether `module.compile()` was called, which compiles hooks with the rest."""
+    return getattr(module, "_compiled_call_impl", None) is not None
 
 
 def is_distributed(t: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import compat, pieces, saving, table_sums
+from . import compat, figures, gathering, pieces, saving, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
 from .table_rows import Plan
@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
 
 def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
-    """The value; into `out`, which may be x, if given."""
+    """The value; into `out`, which may be x, if given. Gathers statistics in the same pass, where they are wanted."""
     spec, path, channel = call
     if path.kind != "triton":
         return pieces.forward(spec, x, params, out, channel)
@@ -56,11 +56,18 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
         spec.build(x.device)
     if out is None:
         out = torch.empty_like(x)
+    given: tuple[Any, ...] = _in_memory(params)
+    if spec.table is not None:
+        given, channel = (_launched(spec.table),), spec.table.channel_dim
+    gather = gathering.wanted()
     with on_device(x):
-        if spec.table is None:
-            launch.forward(spec.device, x, out, _in_memory(params), channel)
+        if gather is None:
+            launch.forward(spec.device, x, out, given, channel)
         else:
-            launch.forward(spec.device, x, out, (_launched(spec.table),), spec.table.channel_dim)
+            alive = x.new_zeros(gather.units(x), dtype=torch.uint8)
+            partials = launch.forward(spec.device, x, out, given, channel, alive, gather.dim or 0)
+            if partials is not None:
+                gather.fill(out, figures.of_partials(partials), alive)
     return out
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import compat, large_pages
+from . import compat, flatness, gathering, large_pages
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
@@ -142,7 +142,10 @@ def forward(
     out: Tensor | None = None,
     channel: int | None = None,
 ) -> Tensor:
-    """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
+    """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given.
+
+    Where statistics are wanted of a CPU tensor, they are gathered of each piece while it is in the cache.
+    """
     lean = spec.lean_forward
     function = lean or spec.eager
     half = _widened(spec, x, params)
@@ -158,17 +161,25 @@ def forward(
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
     limit = piece_limit(x, spec.table is not None)
+    gather = gathering.wanted() if x.is_cpu and x.numel() else None
+    tally = None if gather is None else gathering.Tally(x, gather.dim, x.numel() <= limit)
     if out is None:
-        if x.numel() <= limit:
+        if x.numel() <= limit and tally is None:
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
         out = large_pages.empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
-    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
+    counted = [] if tally is None else tally.cut
+    # Statistics of halves are gathered in float32, too.
+    wide_dtype = torch.float32 if x.dtype in HALF_DTYPES else dtype
+    for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, *counted, out, limit=limit):
         memory.piece = x_piece
-        values = operands(cut)
+        values = operands(cut[: len(operands.cut)])
+        if tally is not None:
+            # Before the value, which may overwrite x.
+            _count_flat(tally, spec, x_piece.to(wide_dtype), values, cut[len(operands.cut) :])
         if lean is None:
             out_piece.copy_(function(x_piece.to(dtype), *values))
         elif half:
@@ -179,7 +190,29 @@ def forward(
             out_piece.copy_(lean(x_piece, *values))
         else:
             lean(x_piece, *values, out=out_piece, spare=memory)
+        if tally is not None:
+            tally.values(out_piece.to(wide_dtype))
+    if gather is not None and tally is not None:
+        tally.fill(gather, out)
     return out
+
+
+def _count_flat(
+    tally: gathering.Tally, spec: ActivationSpec, x: Tensor, values: Sequence[Parameter], target: Sequence[Tensor]
+) -> None:
+    """Count flat slopes at x: where they are, if that is known, else of the slopes themselves."""
+
+    def plain(x: Tensor) -> Tensor:
+        return gathering.slope(lambda x: spec.eager(x, *values), x)
+
+    if spec.table is None and numeric(values):
+        intervals = flatness.known((spec.key or spec.name, *values), plain)
+        if intervals is not None:
+            tally.inputs(x, intervals, target)
+            return
+    found = plain(x) if spec.lean_backward is None else spec.lean_backward(torch.ones_like(x), x, *values)[0]
+    assert found is not None
+    tally.slopes(found, target)
 
 
 class _Total:

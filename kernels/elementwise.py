@@ -6,12 +6,16 @@ pointer to one element per channel, a "seed", a pointer to one int64, or a "tabl
 channel; TABLE is the size of its parts, and the length of a row. CHANNEL says which side of a tile counts channels:
 "cols", "rows", or "none". No argument of a kernel may be named `params`, `specialization` or `options`: Triton's
 generated binder uses these names.
+
+A forward template with a DERIVATIVE gathers `statistics` on the way: see statistics.py. Without, that is None and ().
 """
 
 import math
 
 import triton
 import triton.language as tl
+
+from .statistics import store_statistics
 
 
 def launch_metadata(grid, kernel, args):
@@ -66,6 +70,12 @@ def _store_partial_sums(partial_ptr, parts, mask, pid, NEEDED: tl.constexpr):
             tl.store(partial_ptr + i * tl.num_programs(0).to(tl.int64) + pid, tl.sum(tl.where(mask, parts[i], 0.0)))
 
 
+@triton.jit
+def _within_period(start, offs, statistics):
+    """Offsets after whole rounds through all channels, in 32 bits, which divide sooner; the host sees that they do."""
+    return (start % (statistics[2] * statistics[3])).to(tl.int32) + offs
+
+
 @triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
 def forward_kernel(
     x_ptr,
@@ -77,6 +87,8 @@ def forward_kernel(
     TABLE: tl.constexpr,
     PRECISE: tl.constexpr,
     BLOCK: tl.constexpr,
+    statistics,
+    DERIVATIVE: tl.constexpr,
 ):
     """out = f(x) on n contiguous elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -87,11 +99,19 @@ def forward_kernel(
     # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
     if start + BLOCK <= n:
         x = tl.load(x_ptr + offs).to(tl.float32)
-        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty))
+        out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + offs, out)
+        if DERIVATIVE is not None:
+            within = _within_period(start, offs, statistics)
+            store_statistics(statistics, x, out, values, within, offs < BLOCK, DERIVATIVE, PRECISE)
     else:
         mask = offs < n - start
         x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
-        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty), mask=mask)
+        out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + offs, out, mask=mask)
+        if DERIVATIVE is not None:
+            within = _within_period(start, offs, statistics)
+            store_statistics(statistics, x, out, values, within, mask, DERIVATIVE, PRECISE)
 
 
 @triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
@@ -209,6 +229,8 @@ def forward_strided_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
     WIDE: tl.constexpr,
+    statistics,
+    DERIVATIVE: tl.constexpr,
 ):
     """out = f(x) for any strides: tiles of the innermost dimension by all the others."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
@@ -217,7 +239,10 @@ def forward_strided_kernel(
     )
     x = tl.load(x_ptr + _offsets(row, col, outer_sizes, x_strides), mask=mask, other=0.0).to(tl.float32)
     out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + _offsets(row, col, outer_sizes, out_strides), out, mask=mask)
+    offsets = _offsets(row, col, outer_sizes, out_strides)
+    tl.store(out_ptr + offsets, out, mask=mask)
+    if DERIVATIVE is not None:
+        store_statistics(statistics, x, out, values, offsets, mask, DERIVATIVE, PRECISE)
 
 
 @triton.jit(launch_metadata=launch_metadata)

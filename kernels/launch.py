@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 
 from . import activations, elementwise, from_bits, from_output, gates, piecewise, smooth
+from .statistics import STATISTICS
 
 NUM_WARPS = 4
 # 32 bytes of each tensor per thread: two 16-byte accesses in flight.
@@ -265,36 +266,77 @@ def _run_strided(
     integers: tuple[Any, ...],
     values: tuple[Any, ...],
     *constants: Any,
+    last: tuple[Any, ...] = (),
+    last_key: tuple[Any, ...] = (),
 ) -> None:
-    """Launch a kernel that takes pointers, integers and tuples of them, parameters, and compile-time arguments."""
-    key = _strided_key(f"{function} {kernel.__name__}", tensors, integers, values, *constants)
-    _run(kernel, grid, key, *tensors, *integers, values, _device_function(function), *constants)
+    """Launch a kernel that takes pointers, integers and tuples of them, parameters, and compile-time arguments.
+
+    `last` are arguments after all these, and `last_key` what they are specialized on.
+    """
+    key = _strided_key(f"{function} {kernel.__name__}", tensors, integers, values, *constants, *last_key)
+    _run(kernel, grid, key, *tensors, *integers, values, _device_function(function), *constants, *last)
 
 
-def forward(function: str, x: Tensor, out: Tensor, params: Parameters, channel_dim: int | None = None) -> None:
+# What a forward template gets that gathers no statistics.
+_NOTHING_GATHERED: tuple[Any, ...] = ((), None)
+
+
+def _gathering(function: str, out: Tensor, alive: Tensor, channel_dim: int, grid: int) -> tuple[Any, ...]:
+    """The statistics that a forward template gathers, the derivative it needs, and what both are specialized on."""
+    partials = out.new_empty((len(STATISTICS), grid), dtype=torch.float32)
+    place = (out.stride(channel_dim), alive.numel()) if alive.numel() > 1 else (1, 1)
+    aligned = tuple(t.data_ptr() % 16 == 0 for t in (partials, alive))
+    return (
+        (partials, alive, *place),
+        _device_function(f"{function}_backward"),
+        ("statistics", aligned, _integers(place)),
+    )
+
+
+def forward(
+    function: str,
+    x: Tensor,
+    out: Tensor,
+    params: Parameters,
+    channel_dim: int | None = None,
+    alive: Tensor | None = None,
+    alive_dim: int = 0,
+) -> Tensor | None:
     """out = f(x) elementwise, for tensors of one shape with any strides; f is a device function's name.
 
     With `channel_dim`, a tensor of several elements among the parameters has one, and a table a row, for each index of
     that dimension.
+
+    With `alive`, zeros of dtype uint8 for each index of `alive_dim`, or one for all, statistics are gathered: it
+    returns them as [statistic, program], and sets to 1 where an element's slope is not flat. `out` is dense.
     """
     n = x.numel()
     if n == 0:
-        return
+        return None
     channel_dim = _counted(params, x, channel_dim)
     values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(x, params)
     block = block_size(x.element_size(), _warp_size())
-    if channel_dim is None and _same_dense_layout(x, out):
+    gathered: tuple[Any, ...]
+    # Of the flat template: rounds through all channels must leave room in 32 bits.
+    if channel_dim is None and _same_dense_layout(x, out) and (alive is None or _round(out, alive, alive_dim) < 2**30):
         key = _flat_key(function, (x, out), n, values, kinds, table, precise)
         args = (x, out, n, values, _device_function(function), kinds, table, precise, block)
-        _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args)
-        return
+        if alive is None:
+            _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args, *_NOTHING_GATHERED)
+            return None
+        *gathered, specialized = _gathering(function, out, alive, alive_dim, triton.cdiv(n, block))
+        _run(elementwise.forward_kernel, triton.cdiv(n, block), (*key, *specialized), *args, *gathered)
+        return gathered[0][0]
     shape = tuple(x.shape)
     sizes, (x_strides, channel_strides, out_strides) = collapse(
         shape, x.stride(), _channel_strides(shape, channel_dim), out.stride()
     )
     rows, cols, block_rows, block_cols = _tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
+    *gathered, specialized = (
+        (*_NOTHING_GATHERED, ()) if alive is None else _gathering(function, out, alive, alive_dim, grid)
+    )
     _run_strided(
         function,
         elementwise.forward_strided_kernel,
@@ -304,7 +346,15 @@ def forward(function: str, x: Tensor, out: Tensor, params: Parameters, channel_d
         values,
         *(kinds, table, _channel_side(channel_strides, channel_dim), precise, block_rows, block_cols),
         rows + block_rows >= 2**31 or grid >= 2**31,
+        last=tuple(gathered),
+        last_key=specialized,
     )
+    return gathered[0][0] if alive is not None else None
+
+
+def _round(out: Tensor, alive: Tensor, alive_dim: int) -> int:
+    """How far apart in memory channels of one number are."""
+    return out.stride(alive_dim) * alive.numel() if alive.numel() > 1 else 1
 
 
 def backward(

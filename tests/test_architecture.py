@@ -22,7 +22,10 @@ ORDER = [
     # The engine.
     *("expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
     *("lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "table_rows", "tables", "table_grid", "large_pages", "pieces", "table_sums", "execution"),
+    *("table_checks", "table_rows", "tables", "table_grid", "large_pages"),
+    # Statistics on the way.
+    *("figures", "flatness", "gathering"),
+    *("pieces", "table_sums", "execution"),
     *("hosted", "seeds", "cpu_kernels", "gating_limits", "gating_pieces", "gating_operators"),
     *("biased_pieces", "biased_operators"),
     *("row_blocks", "row_operators", "rows", "cpu_gates", "cpu_curves", "catalog"),
@@ -38,6 +41,8 @@ ORDER = [
     # Optimizers.
     *("lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
     *("update_rules", "ready_rules", "step_log", "optim"),
+    # Watching.
+    *("rereading", "histograms", "arrival", "heatmaps", "watching", "monitoring", "logs"),
     # What shows, measures and tests, and the command line.
     *("properties", "plotting", "demo", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
 ]
