@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 
-from . import compat, saving
+from . import compat, saving, sharding
 from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
@@ -28,7 +28,7 @@ ATEN_BELOW = 2**21
 
 @dataclass(frozen=True)
 class Path:
-    """The way a call takes: `kind` is "aten", "pieces", "formula" or "triton"; `reason` says why.
+    """The way a call takes: `kind` is "aten", "pieces", "formula", "triton" or "shards"; `reason` says why.
 
     Of what `explain` returns, `keeps` says what is kept for backward and `because` why: "input", "output", "output and
     bits", "bits", or what PyTorch's operators keep.
@@ -57,6 +57,7 @@ ROWS_BELOW = 2**16
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
+SHARDS = Path("shards", "the input is a DTensor: every rank calls the activation with its own shard")
 FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
 FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced, down to plain operators")
 FORMULA_META = Path("formula", "a meta tensor holds no values")
@@ -143,6 +144,10 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     """The path of a call; the reason comes with it. `numbers`: no parameter is a tensor."""
     if is_compiling():
         return FORMULA_COMPILING
+    kind: type = type(x)
+    plain = kind is Tensor or kind is Parameter
+    if (not plain or not numbers) and _by_shards(spec, x, params):
+        return SHARDS
     forced = _backend.get()
     # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
@@ -180,6 +185,17 @@ def saving_path(
     if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
         return path
     return TRITON if path is ATEN_SMALL else PIECES_SAVING
+
+
+def _by_shards(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> bool:
+    """Whether every rank can make the call with its own shards. Tables with a row per channel are the same everywhere."""
+    return (
+        spec.kind in ("elementwise", "piecewise")
+        and (spec.table is None or spec.table.channel_dim is None)
+        and sharding.among(x, *params)
+        and all(sharding.served(t) for t in (x, *params) if isinstance(t, Tensor))
+        and not (compat.transforms_active() or compat.tracing() or is_recording())
+    )
 
 
 def _is_plain(t: float | Tensor) -> bool:
@@ -252,8 +268,8 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
 
     Returns:
         a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
-        what `keeps` says and nothing else), "formula" (plain PyTorch operators) or "triton" (the fused kernel);
-        `reason` says why. `keeps` is what backward keeps where a gradient is wanted, and `because` why.
+        what `keeps` says and nothing else), "formula" (plain PyTorch operators), "triton" (the fused kernel) or
+        "shards" (of a DTensor, each of which takes the path of a plain tensor); `reason` says why. `keeps` is what backward keeps where a gradient is wanted, and `because` why.
 
     Raises:
         ValueError: for an unknown name, or a policy that the activation does not serve.
@@ -303,6 +319,8 @@ def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tenso
     plan = saving.plan(spec, x, params, numbers, policy)
     if policy != "auto":
         path = saving_path(spec, x, params, numbers, path, plan.keeps)
+    if path.kind == "shards":
+        return replace(path, keeps="what the calls with shards keep", because="they are calls with plain tensors")
     if path.kind == "formula":
         return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
     if path.kind == "aten" and policy == "auto":

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_exporting
 
-from . import compat, eager, execution, operators, registry, table_checks, tables
+from . import compat, eager, execution, operators, registry, sharding, table_checks, tables
 from .dispatch import Path, choose
 from .execution import Call
 from .table_grid import Grid
@@ -72,11 +72,16 @@ def apply(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: in
     """The function at x; gradients go to x and to those tables that require one.
 
     Raises:
-        TypeError: if a tensor is a DTensor, whose elements tables cannot be gathered for.
+        TypeError: if a table is a DTensor and x is not, or a table that learns is none although x is.
     """
-    for t in (x, *points):
-        if compat.is_distributed(t):
-            raise TypeError(f"{owner}: learned tables are for plain tensors, got a DTensor; use its to_local()")
+    if sharding.among(x, *points) and all(sharding.served(t) for t in (x, *points) if isinstance(t, Tensor)):
+        rows = [isinstance(t, Tensor) and (t.dim() == 2 or (i > 1 and t.numel() > 1)) for i, t in enumerate(points)]
+        beside = [sharding.Beside(*given) for given in zip(Points._fields, points, rows, strict=True)]
+
+        def function(x: Tensor, *parts: Any) -> Tensor:
+            return apply(owner, x, Points(*parts), finder, channel_dim)
+
+        return sharding.locally(owner, "x", x, beside, channel_dim % x.dim() if any(rows) else None, function)
     tensors = [t for t in points if isinstance(t, Tensor)]
     path = choose(registry.get("pwl"), x, tensors, False)
     if path.kind == "formula" or compat.transforms_active():

@@ -18,7 +18,8 @@ HOST = sorted(PACKAGE.glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving"),
+    *("sharding", "dispatch"),
     # The engine.
     *("expressions", "algebra", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *("table_checks", "tables", "table_grid", "pieces", "table_sums", "execution"),
