@@ -188,7 +188,7 @@ def saving_path(
 
 
 def _by_shards(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> bool:
-    """Whether every rank can make the call with its own shards. Tables with a row per channel are the same everywhere."""
+    """Whether every rank can make the call with its own shards: not with a prepared table of a row per channel."""
     return (
         spec.kind in ("elementwise", "piecewise")
         and (spec.table is None or spec.table.channel_dim is None)
@@ -269,7 +269,8 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
     Returns:
         a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
         what `keeps` says and nothing else), "formula" (plain PyTorch operators), "triton" (the fused kernel) or
-        "shards" (of a DTensor, each of which takes the path of a plain tensor); `reason` says why. `keeps` is what backward keeps where a gradient is wanted, and `because` why.
+        "shards" (of a DTensor, each of which takes the path of a plain tensor); `reason` says why. `keeps` is what
+        backward keeps where a gradient is wanted, and `because` why.
 
     Raises:
         ValueError: for an unknown name, or a policy that the activation does not serve.

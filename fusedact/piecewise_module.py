@@ -265,7 +265,7 @@ class PWL(TableParameters):
                 f"got a tensor on {input.device}"
             )
         learns = self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored)
-        if learns or sharding.among(*stored):
+        if learns or sharding.among(*stored) or (self.num_parameters > 1 and sharding.among(input)):
             return learned.apply(OWNER, input, self._points(), self._finder(), self.channel_dim)
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace, save=self.save)
 

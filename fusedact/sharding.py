@@ -1,7 +1,7 @@
 """Calls on DTensors: every rank makes the plain call on its own shard, forward and backward, and asks no other rank.
 
-Only gradients of parameters belong to several ranks: where these have shards of the same channels, each has a part of the
-sum, and the gradient is `Partial`; where each has channels of its own, the gradient is split as the parameter is.
+Only gradients of parameters belong to several ranks: where these have shards of the same channels, each has a part of
+the sum, and the gradient is `Partial`; where each has channels of its own, the gradient is split as the parameter is.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ def among(*values: object) -> bool:
 
 
 def served(x: Tensor) -> bool:
-    """Whether x is no DTensor, or one whose shards are whole: split along dimensions, the same everywhere, or parts of a
-    sum.
-    """
+    """Whether x is no DTensor, or one that is split along dimensions, the same everywhere, or the parts of a sum."""
     if not compat.is_distributed(x):
         return True
     from torch.distributed.tensor import Partial, Replicate, Shard
@@ -55,8 +53,8 @@ def locally(
         owner: what errors begin with.
         input_name: x's name in errors.
         x: the input, a DTensor.
-        beside: the parameters. DTensors are redistributed to x's shards where they lie otherwise. Of plain tensors, which
-            must be the same on every rank, each takes what belongs to its shard.
+        beside: the parameters. DTensors are redistributed to x's shards where they lie otherwise. Of plain tensors,
+            which must be the same on every rank, each takes what belongs to its shard.
         channel: x's dimension of channels, counted from the first.
         function: elementwise in x.
 
@@ -85,8 +83,8 @@ def locally(
         if not isinstance(value, DTensor):
             if value.requires_grad and torch.is_grad_enabled():
                 raise TypeError(
-                    f"{owner}: {name} is a plain tensor, whose gradient would be that of this rank's shard alone, beside "
-                    f"the DTensor {input_name}; use distribute_tensor, or "
+                    f"{owner}: {name} is a plain tensor, whose gradient would be that of this rank's shard alone, "
+                    f"beside the DTensor {input_name}; use distribute_tensor, or "
                     "fusedact.integrations.distributed.ActivationParallel for a module"
                 )
             value = DTensor.from_local(value, mesh, [Replicate()] * len(placements), run_check=False)
@@ -94,7 +92,9 @@ def locally(
             raise ValueError(f"{owner}: {name} and {input_name} lie on two meshes: {value.device_mesh} and {mesh}")
         split = [by_channel and dim is not None and dim == channel for dim in sharded]
         wanted = [Shard(0) if s else Replicate() for s in split]
-        grads = [Partial() if dim is not None and not s else w for dim, s, w in zip(sharded, split, wanted, strict=True)]
+        grads = [
+            Partial() if dim is not None and not s else w for dim, s, w in zip(sharded, split, wanted, strict=True)
+        ]
         if list(value.placements) != wanted:
             value = value.redistribute(placements=wanted)
         values.append(value.to_local(grad_placements=grads))

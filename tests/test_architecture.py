@@ -15,6 +15,8 @@ from fusedact import codegen, functional, registry
 PACKAGE = Path(fusedact.__file__).parent
 KERNELS = PACKAGE / "kernels"
 HOST = sorted(PACKAGE.glob("*.py"))
+# Each imports a library of its own, and what users import: nothing imports them.
+INTEGRATIONS = sorted((PACKAGE / "integrations").glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
@@ -53,6 +55,19 @@ def test_the_order_names_every_file():
     assert {p.stem for p in HOST} - {"__init__", "__main__"} == set(ORDER) - {"kernels"}
 
 
+@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda p: p.stem)
+def test_integrations_stand_outside(path):
+    """They import files of the package, not each other, and the package none of them."""
+    found = {
+        (node.level, (node.module or "").split(".")[0])
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    }
+    assert {level for level, _ in found} <= {2}
+    assert {module for _, module in found} <= {"", *ORDER}
+    assert not any("integrations" in imports(other) for other in HOST)
+
+
 def test_kernels_import_no_host_file():
     assert (PACKAGE / "kernels").is_symlink() or not (PACKAGE.parent / "kernels").exists()
     assert not (KERNELS / "__init__.py").exists()
@@ -77,7 +92,9 @@ def private_names(path):
             yield from (p for p in [*node.module.split("."), *(a.name for a in node.names)] if p.startswith("_"))
 
 
-@pytest.mark.parametrize("path", [*HOST, *sorted(KERNELS.glob("*.py"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [*HOST, *INTEGRATIONS, *sorted(KERNELS.glob("*.py"))], ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_private_names_stay_in_compat(path):
     found = list(private_names(path))
     assert bool(found) == (path.name == "compat.py"), found
@@ -111,7 +128,8 @@ def run(code):
 def test_import_is_light():
     code = "import torch, time, sys; t = time.perf_counter(); import fusedact; print(time.perf_counter() - t)"
     assert float(run(code)) < 0.5
-    assert run("import fusedact, sys; print([m for m in ('triton', 'matplotlib', 'rich') if m in sys.modules])") == "[]"
+    others = ("triton", "matplotlib", "rich", "transformers", "keras", "torch.distributed.tensor")
+    assert run(f"import fusedact, sys; print([m for m in {others} if m in sys.modules])") == "[]"
 
 
 @pytest.mark.parametrize("missing", ["triton", "numpy"])

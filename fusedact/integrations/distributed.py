@@ -25,8 +25,8 @@ class ActivationParallel(ParallelStyle):
 
     Between `ColwiseParallel` and `RowwiseParallel` each rank has its own channels of the activation's input, a plain
     tensor. Parameters with an entry per channel are split in the same way, and each rank has the gradients of its own
-    entries; a parameter that all channels share is whole on every rank, and its gradient `Partial`, a sum over ranks that
-    optimizers, clipping and `full_tensor()` make when they need it.
+    entries; a parameter that all channels share is whole on every rank, and its gradient `Partial`, a sum over ranks
+    that optimizers, clipping and `full_tensor()` make when they need it.
 
     An activation whose parameters are numbers needs no style.
 
@@ -84,11 +84,13 @@ class ActivationParallel(ParallelStyle):
         if isinstance(layout, Shard):
             channel_dim = module.channel_dim
             if not -x.dim() <= layout.dim < x.dim():
-                raise ValueError(f"{OWNER}: the input of shape {tuple(x.shape)} has no dimension {layout.dim} to be split")
+                raise ValueError(
+                    f"{OWNER}: the input of shape {tuple(x.shape)} has no dimension {layout.dim} to be split"
+                )
             split = layout.dim % x.dim() == channel_dim % x.dim()
             if self.layout is not None and split and any(_by_channel(module, *h) for h in held):
                 raise ValueError(
-                    f"{OWNER}: {layout} splits the channels, and so must be None: then parameters are split, too"
+                    f"{OWNER}: layout={layout!r} splits the channels; leave it out, so that parameters are split, too"
                 )
             layout = Shard(layout.dim % x.dim())
         if isinstance(x, DTensor):

@@ -22,13 +22,13 @@ def register(*activations: str | CustomActivation | Callable[..., Any]) -> dict[
     """Let Keras save and load models whose layers have activations of this library.
 
     Layers take the functions themselves, `keras.layers.Dense(64, activation=fusedact.functional.mish)`, and need no
-    registration to train. What is registered is known to `keras.saving` by a name, under which a model is saved; register
-    the same before loading it, and no `custom_objects` are needed. Keras saves nothing but functions: of an activation
-    of your own, give layers what this returns.
+    registration to train. What is registered is known to `keras.saving` by a name, under which a model is saved;
+    register the same before loading it, and no `custom_objects` are needed. Keras saves nothing but functions: of an
+    activation of your own, give layers what this returns.
 
     Args:
-        activations: names of the catalogue, functions of `fusedact.functional`, or what `fusedact.activation` made; none
-            for all elementwise functions of the catalogue.
+        activations: names of the catalogue, functions of `fusedact.functional`, or what `fusedact.activation` made;
+            none for all elementwise functions of the catalogue.
 
     Returns:
         the functions, by the names that `keras.activations.deserialize` and `keras.saving.get_registered_object` know.
@@ -44,8 +44,8 @@ def register(*activations: str | CustomActivation | Callable[..., Any]) -> dict[
     """
     if keras.config.backend() != "torch":
         raise RuntimeError(
-            f"{OWNER}: activations take torch tensors, but Keras runs on {keras.config.backend()!r}; set KERAS_BACKEND=torch "
-            "before importing it"
+            f"{OWNER}: activations take torch tensors, but Keras runs on {keras.config.backend()!r}; set "
+            "KERAS_BACKEND=torch before importing it"
         )
     return dict(map(_registered, activations or registry.names("elementwise")))
 
@@ -78,7 +78,11 @@ def _function(activation: Any) -> Callable[..., Any]:
         if getattr(known, "__wrapped__", None) is activation:
             return cast("Callable[..., Any]", known)
         return functools.wraps(activation)(lambda x, *args, **keywords: activation(x, *args, **keywords))
-    if getattr(activation, "spec", None) is not None and callable(activation) and not isinstance(activation, Module | type):
+    if (
+        getattr(activation, "spec", None) is not None
+        and callable(activation)
+        and not isinstance(activation, Module | type)
+    ):
         return cast("Callable[..., Any]", activation)
     raise TypeError(
         f"{OWNER}: activations must be names, functions of fusedact.functional or what fusedact.activation made, "

@@ -117,8 +117,8 @@ def _entry(name: str, given: Entry) -> Any:
 def initialize(model: nn.Module, missing_keys: Iterable[str]) -> list[str]:
     """Give parameters of activations that a checkpoint does not hold the values that they begin with.
 
-    A pretrained model that is loaded with another, learning activation lacks its parameters, and `from_pretrained` leaves
-    memory as it found it in those of modules that it does not know. Call this before anything else:
+    A pretrained model that is loaded with another, learning activation lacks its parameters, and `from_pretrained`
+    leaves memory as it found it in those of modules that it does not know. Call this before anything else:
 
         model, info = GPT2LMHeadModel.from_pretrained(name, activation_function="gate", output_loading_info=True)
         initialize(model, info["missing_keys"])
