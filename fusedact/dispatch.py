@@ -144,13 +144,11 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     """The path of a call; the reason comes with it. `numbers`: no parameter is a tensor."""
     if is_compiling():
         return FORMULA_COMPILING
-    kind: type = type(x)
-    plain = kind is Tensor or kind is Parameter
-    if (not plain or not numbers) and _by_shards(spec, x, params):
-        return SHARDS
     forced = _backend.get()
-    # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
+    # The shortest way for the cheapest operators. ATen also serves other subclasses, and what is sparse.
+    kind: type = type(x)
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
+    plainly = plainly and (kind is Tensor or kind is Parameter or not compat.is_distributed(x))
     # Under torch.jit.trace sizes are tensors, which warn when compared.
     if (
         plainly
@@ -162,7 +160,7 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     path = _choose_plain(spec, x, params, numbers, forced)
     if path.kind == "pieces" and spec.kind == "rowwise":
         path = PIECES_ROWS
-    if forced == "triton" and path.kind != "triton":
+    if forced == "triton" and path.kind not in ("triton", "shards"):
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
             f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
@@ -212,10 +210,9 @@ def _choose_plain(
     spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool, forced: str
 ) -> Path:
     kind: type = type(x)
-    if kind is not Tensor and kind is not Parameter:
-        return FORMULA_SUBCLASS
-    if not numbers and not all(map(_is_plain, params)):
-        return FORMULA_SUBCLASS
+    plain = kind is Tensor or kind is Parameter
+    if not plain or (not numbers and not all(map(_is_plain, params))):
+        return SHARDS if _by_shards(spec, x, params) else FORMULA_SUBCLASS
     if compat.tracing():
         return FORMULA_TRACING
     if is_recording():
