@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import importlib.util
 import json
 import os
 import sys
@@ -530,6 +531,20 @@ def errors():
     refused(ValueError, owner + "the input of shape (8,) has no dimension 1", lambda: act(p))
     act = parallelize_module(fusedact.PReLU(C), mesh, ActivationParallel(Shard(-1)))
     refused(ValueError, owner + "layout=Shard(dim=-1) splits the channels; leave it out", lambda: act(x))
+
+
+@check(2)
+def collectives():
+    """What docs/scaling.md says is sent."""
+    root = Path(__file__).parent.parent
+    found = importlib.util.spec_from_file_location("scaling", root / "bench" / "scaling.py")
+    scaling = importlib.util.module_from_spec(found)
+    found.loader.exec_module(scaling)
+    mesh = init_device_mesh("cpu", (2,))
+    table = (root / "docs" / "scaling.md").read_text()
+    for name, layout in scaling.LAYOUTS.items():
+        row = scaling.collectives(torch.randn(6, C), torch.rand(C), mesh, layout)
+        assert f"| {name} | {' | '.join(row)} |" in table, row
 
 
 @check(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ CHECKS = {
         *("data_parallel", "data_parallel_accumulates", "data_parallel_with_checkpoints", "fully_sharded"),
         *("fully_sharded_with_checkpoints", "fully_sharded_in_bfloat16", "states_are_saved_and_loaded"),
         *("tensor_parallel", "tensor_parallel_dtensors", "sequence_parallel", "dtensors", "dtensors_of_other_kinds"),
-        *("dtensors_of_higher_order", "dtensors_of_learned_tables", "errors", "prepared_inputs"),
+        *("dtensors_of_higher_order", "dtensors_of_learned_tables", "errors", "collectives", "prepared_inputs"),
     ),
     4: (
         *("data_parallel", "fully_sharded", "tensor_parallel", "sequence_parallel", "two_dimensions", "dtensors"),
@@ -88,3 +89,21 @@ def test_a_killed_rank_ends_in_an_error(tmp_path):
     assert "both were here" in output and "Signal 9 (SIGKILL)" in output
     # Long before the five minutes that a collective would wait.
     assert time.monotonic() - began < 120
+
+
+def losses(output):
+    return [float(number) for number in re.findall(r"^step +\d+: loss ([\d.]+)$", output, re.MULTILINE)]
+
+
+def test_example():
+    """Two ranks, tensor parallel, have the losses of one process."""
+    script = TESTS.parent / "examples" / "distributed.py"
+    job = started(script, 2, "--way", "tensor", "--steps", "21")
+    output, _ = job.communicate(timeout=150)
+    assert job.returncode == 0, output
+    alone = subprocess.run([sys.executable, str(script), "--steps", "21"], capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    expected = losses(alone.stdout)
+    assert len(expected) == 3 and expected[-1] < 0.9 * expected[0]
+    assert losses(output) == pytest.approx(expected, rel=1e-3)
+    assert re.search(r"thresholds from -?[\d.]+ to [\d.]+; the table moved by up to 0\.[\d]+", output)

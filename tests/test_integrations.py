@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +31,7 @@ from fusedact.integrations import transformers as integration
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": 48}
@@ -336,6 +339,17 @@ def test_only_what_is_missing_is_initialized():
     assert integration.initialize(net, ["0.alpha_p", "1.weight", "2.weight"]) == ["0.alpha_p"]
     assert (net[0].alpha_n.item(), net[1].weight.item()) == (9.0, 9.0)
     assert net[0].alpha_p.item() == fusedact.XIELU().alpha_p.item()
+
+
+def test_fifty_steps_on_text():
+    script = Path(__file__).parent.parent / "examples" / "text.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, **OFFLINE})
+    assert done.returncode == 0, done.stderr
+    assert "relu_sigmoid is <class 'fusedact.modules.ReLUSigmoid'>" in done.stdout
+    found = [float(n) for n in re.findall(r"^step +\d+: loss ([\d.]+)$", done.stdout, re.MULTILINE)]
+    # From as good as guessing among 95 characters to what frequencies of characters alone do not give.
+    assert len(found) == 6 and found[0] > 4.4 and found[-1] < 3.2
+    assert "\nReturn " in done.stdout
 
 
 # ----- timm gives a class to its models as act_layer, and calls it as act_layer(inplace=...) or act_layer()
