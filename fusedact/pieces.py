@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import compat
+from . import compat, large_pages
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
@@ -163,7 +163,7 @@ def forward(
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
-        out = torch.empty_like(x)
+        out = large_pages.empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
     for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
@@ -242,7 +242,7 @@ def backward(
         if n and isinstance(p, Tensor)
     }
     operands = _Filled([*_operands(params, x, channel, dtype), *beside])
-    dx = torch.empty_like(x) if needed[0] else None
+    dx = large_pages.empty_like(x) if needed[0] else None
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]

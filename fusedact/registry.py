@@ -91,7 +91,7 @@ class ActivationSpec:
     refuses: Callable[..., str] | None = None
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters. "rowwise": in rowwise.py. "random": in randomized.py.
-    # "gated": in gating.py.
+    # "gated": in gating.py. "host": of no activation, but of a form that takes any.
     kind: str = "elementwise"
     # Its module always learns what is not fixed. It takes these arguments in place of the first parameters, which
     # `initial` makes of them and the fixed ones; and, where they are named, these by position.
