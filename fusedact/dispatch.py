@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 
-from . import compat, saving
+from . import compat, saving, sharding
 from .checks import check_input, check_names, check_parameters, owner
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
@@ -38,7 +38,7 @@ ATEN_BELOW = 2**21
 
 @dataclass(frozen=True)
 class Path:
-    """The way a call takes: `kind` is "aten", "pieces", "formula" or "triton"; `reason` says why.
+    """The way a call takes: `kind` is "aten", "pieces", "formula", "triton" or "shards"; `reason` says why.
 
     Of what `explain` returns, `keeps` says what is kept for backward and `because` why: "input", "output", "output and
     bits", "bits", or what PyTorch's operators keep.
@@ -67,6 +67,7 @@ ROWS_BELOW = 2**16
 
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
+SHARDS = Path("shards", "the input is a DTensor: every rank calls the activation with its own shard")
 FORMULA_TRACING = Path("formula", "torch.jit.trace records plain operators")
 FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced, down to plain operators")
 FORMULA_META = Path("formula", "a meta tensor holds no values")
@@ -159,8 +160,10 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     if is_compiling():
         return FORMULA_COMPILING
     forced = _backend.get()
-    # The shortest way for the cheapest operators. What else a CPU tensor may be, a subclass or sparse, ATen serves too.
+    # The shortest way for the cheapest operators. ATen also serves other subclasses, and what is sparse.
+    kind: type = type(x)
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
+    plainly = plainly and (kind is Tensor or kind is Parameter or not compat.is_distributed(x))
     # Under torch.jit.trace sizes are tensors, which warn when compared.
     if (
         plainly
@@ -172,7 +175,7 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     path = _choose_plain(spec, x, params, numbers, forced)
     if path.kind == "pieces" and spec.kind == "rowwise":
         path = PIECES_ROWS
-    if forced == "triton" and path.kind != "triton":
+    if forced == "triton" and path.kind not in ("triton", "shards"):
         why = path.reason if path.kind == "formula" else _why_no_kernel(x)
         raise RuntimeError(
             f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
@@ -212,6 +215,17 @@ def saving_path(
     return TRITON if path is ATEN_SMALL else PIECES_SAVING
 
 
+def _by_shards(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> bool:
+    """Whether every rank can make the call with its own shards: not with a prepared table of a row per channel."""
+    return (
+        spec.kind in ("elementwise", "piecewise")
+        and (spec.table is None or spec.table.channel_dim is None)
+        and sharding.among(x, *params)
+        and all(sharding.served(t) for t in (x, *params) if isinstance(t, Tensor))
+        and not (compat.transforms_active() or compat.tracing() or is_recording())
+    )
+
+
 def _is_plain(t: float | Tensor) -> bool:
     kind: type = type(t)
     return kind is float or kind is Tensor or kind is Parameter
@@ -226,10 +240,9 @@ def _choose_plain(
     spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool, forced: str
 ) -> Path:
     kind: type = type(x)
-    if kind is not Tensor and kind is not Parameter:
-        return FORMULA_SUBCLASS
-    if not numbers and not all(map(_is_plain, params)):
-        return FORMULA_SUBCLASS
+    plain = kind is Tensor or kind is Parameter
+    if not plain or (not numbers and not all(map(_is_plain, params))):
+        return SHARDS if _by_shards(spec, x, params) else FORMULA_SUBCLASS
     if compat.tracing():
         return FORMULA_TRACING
     if is_recording():
@@ -282,8 +295,9 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
 
     Returns:
         a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
-        what `keeps` says and nothing else), "formula" (plain PyTorch operators) or "triton" (the fused kernel);
-        `reason` says why. `keeps` is what backward keeps where a gradient is wanted, and `because` why.
+        what `keeps` says and nothing else), "formula" (plain PyTorch operators), "triton" (the fused kernel) or
+        "shards" (of a DTensor, each of which takes the path of a plain tensor); `reason` says why. `keeps` is what
+        backward keeps where a gradient is wanted, and `because` why.
 
     Raises:
         ValueError: for an unknown name, or a policy that the activation does not serve.
@@ -333,6 +347,8 @@ def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tenso
     plan = saving.plan(spec, x, params, numbers, policy)
     if policy != "auto":
         path = saving_path(spec, x, params, numbers, path, plan.keeps)
+    if path.kind == "shards":
+        return replace(path, keeps="what the calls with shards keep", because="they are calls with plain tensors")
     if path.kind == "formula":
         return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
     if path.kind == "aten" and policy == "auto":

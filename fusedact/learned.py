@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_exporting
 
-from . import compat, eager, execution, operators, registry, table_checks, table_rows
+from . import compat, eager, execution, operators, registry, sharding, table_checks, table_rows
 from .dispatch import Path, choose
 from .execution import Call
 from .table_grid import Grid
@@ -73,16 +73,29 @@ def apply(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: in
     """The function at x; gradients go to x and to those tables that require one.
 
     Raises:
-        TypeError: if a tensor is a DTensor, whose elements tables cannot be gathered for.
+        TypeError: if a table is a DTensor and x is not, or x is and a table that learns is not.
     """
-    for t in (x, *points):
-        if compat.is_distributed(t):
-            raise TypeError(f"{owner}: learned tables are for plain tensors, got a DTensor; use its to_local()")
+    if sharding.among(x, *points):
+        return _by_shards(owner, x, points, finder, channel_dim)
     tensors = [t for t in points if isinstance(t, Tensor)]
     path = choose(registry.get("pwl"), x, tensors, False)
     if path.kind == "formula" or compat.transforms_active():
         return formula(x, points, finder.plan, channel_dim)
     return _Learned.apply(path, finder, channel_dim, x, *points)
+
+
+def _by_shards(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: int) -> Tensor:
+    """The call with DTensors, as calls with their shards."""
+    if not all(sharding.served(t) for t in (x, *points) if isinstance(t, Tensor)):
+        raise TypeError(f"{owner}: a DTensor is placed in another way than by Shard, Replicate and Partial")
+    # Of breakpoints and values, rows; of outer slopes, entries.
+    rows = [isinstance(t, Tensor) and (t.dim() == 2 or (i > 1 and t.numel() > 1)) for i, t in enumerate(points)]
+    beside = [sharding.Beside(*given) for given in zip(Points._fields, points, rows, strict=True)]
+
+    def function(x: Tensor, *parts: Any) -> Tensor:
+        return apply(owner, x, Points(*parts), finder, channel_dim)
+
+    return sharding.locally(owner, "x", x, beside, channel_dim % x.dim() if any(rows) else None, function)
 
 
 def formula(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:

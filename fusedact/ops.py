@@ -16,9 +16,10 @@ from torch.autograd import Function
 
 from . import compat, eager, execution, operators, saved, saving
 from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
-from .dispatch import FORMULA_COMPILING, choose, is_recording, saving_path
+from .dispatch import FORMULA_COMPILING, SHARDS, choose, is_recording, saving_path
 from .execution import Call, Parameters
 from .registry import ActivationSpec
+from .sharding import Beside, locally
 
 __all__ = ["apply"]
 
@@ -50,6 +51,8 @@ def apply(
     if spec.autocast:
         x, params = _autocast(x, params)
     path = choose(spec, x, params, numbers)
+    if path is SHARDS:
+        return _by_shards(spec, x, params, inplace, channel, save)
     if save == "auto":
         save = saving.in_force()
     else:
@@ -77,6 +80,22 @@ def apply(
     if (x.requires_grad or not numbers) and _needs_grad(x, params):
         return _Numbers.apply(call, params, x) if numbers else _Fast.apply(call, x, *params)
     return _forward(call, x, params)
+
+
+def _by_shards(
+    spec: ActivationSpec, x: Tensor, params: Parameters, inplace: bool, channel: int | None, save: str
+) -> Tensor:
+    """The call with DTensors, as calls with their shards."""
+
+    def function(x: Tensor, *values: float | Tensor) -> Tensor:
+        return apply(spec, x, values, channel_dim=channel or 0, save=save)
+
+    beside = [
+        Beside(p.name, v, isinstance(v, Tensor) and v.numel() > 1) for p, v in zip(spec.parameters, params, strict=True)
+    ]
+    given = x.clone() if inplace and _needs_grad(x, params) else x
+    y = locally(owner(spec), spec.input_name, given, beside, channel, function)
+    return x.copy_(y) if inplace else y
 
 
 def _needs_grad(x: Tensor, params: Parameters) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, learned, ops, registry, table_checks, table_rows
+from . import compat, learned, ops, registry, sharding, table_checks, table_rows
 from .checks import check_input
 from .learned import Finder, Points
 from .saving import check_save
@@ -114,7 +114,7 @@ def pwl(
         compiling = is_compiling()
         y = learned.compiled(x, points, channel_dim) if compiling else learned.formula(x, points, SEARCH, channel_dim)
         return x.copy_(y) if inplace else y
-    if learns:
+    if learns or sharding.among(*points) or (channels > 1 and sharding.among(x)):
         if save == "bits":
             raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
         y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.fx import GraphModule
 
-from . import compat, fitting, learned, ops, registry, table_checks, table_rows
+from . import compat, fitting, learned, ops, registry, sharding, table_checks, table_rows
 from .checks import check_channel_dim, check_input, check_number
 from .drawing import draw_tables
 from .export import plain_module
@@ -264,7 +264,8 @@ class PWL(TableParameters):
                 f"{OWNER}: the input must be on the device of the tables, {stored[0].device}, "
                 f"got a tensor on {input.device}"
             )
-        if self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored):
+        learns = self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored)
+        if learns or sharding.among(*stored) or (self.num_parameters > 1 and sharding.among(input)):
             return learned.apply(OWNER, input, self._points(), self._finder(), self.channel_dim)
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace, save=self.save)
 

@@ -15,10 +15,13 @@ from fusedact import codegen, functional, registry
 PACKAGE = Path(fusedact.__file__).parent
 KERNELS = PACKAGE / "kernels"
 HOST = sorted(PACKAGE.glob("*.py"))
+# Each imports a library of its own, and what users import: nothing imports them.
+INTEGRATIONS = sorted((PACKAGE / "integrations").glob("*.py"))
 
 # A file may import those to its left.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving", "dispatch"),
+    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving"),
+    *("sharding", "dispatch"),
     # The engine.
     *("expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
     *("lowering", "tracing", "codegen", "sources", "lean", "engine"),
@@ -68,6 +71,19 @@ def test_the_order_names_every_file():
     assert {p.stem for p in HOST} - {"__init__", "__main__"} == set(ORDER) - {"kernels"}
 
 
+@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda p: p.stem)
+def test_integrations_stand_outside(path):
+    """They import files of the package, not each other, and the package none of them."""
+    found = {
+        (node.level, (node.module or "").split(".")[0])
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    }
+    assert {level for level, _ in found} <= {2}
+    assert {module for _, module in found} <= {"", *ORDER}
+    assert not any("integrations" in imports(other) for other in HOST)
+
+
 def test_kernels_import_no_host_file():
     assert (PACKAGE / "kernels").is_symlink() or not (PACKAGE.parent / "kernels").exists()
     assert not (KERNELS / "__init__.py").exists()
@@ -92,7 +108,9 @@ def private_names(path):
             yield from (p for p in [*node.module.split("."), *(a.name for a in node.names)] if p.startswith("_"))
 
 
-@pytest.mark.parametrize("path", [*HOST, *sorted(KERNELS.glob("*.py"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [*HOST, *INTEGRATIONS, *sorted(KERNELS.glob("*.py"))], ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_private_names_stay_in_compat(path):
     found = list(private_names(path))
     assert bool(found) == (path.name == "compat.py"), found
@@ -127,7 +145,8 @@ def test_import_is_light():
     # The processor's time, which others on the machine do not lengthen.
     code = "import torch, time, sys; t = time.process_time(); import fusedact; print(time.process_time() - t)"
     assert float(run(code)) < 0.5
-    assert run("import fusedact, sys; print([m for m in ('triton', 'matplotlib', 'rich') if m in sys.modules])") == "[]"
+    others = ("triton", "matplotlib", "rich", "transformers", "keras", "torch.distributed.tensor")
+    assert run(f"import fusedact, sys; print([m for m in {others} if m in sys.modules])") == "[]"
 
 
 @pytest.mark.parametrize("missing", ["triton", "numpy"])

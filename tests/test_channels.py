@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
-import textwrap
 
 import oracles
 import pytest
@@ -617,39 +613,3 @@ def test_prelu_is_that_of_torch(size, dtype, count):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
     (dx, _), (expected, _) = (torch.autograd.grad(y, (x, w), g) for y in (ours, theirs))
     torch.testing.assert_close(dx, expected, rtol=0, atol=0, equal_nan=True)
-
-
-# ----- data parallel training
-
-WORKER = """
-    import os, sys, torch, torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel as DDP
-    import fusedact
-
-    rank, store = int(sys.argv[1]), sys.argv[2]
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(4, 6), fusedact.PReLU(6), fusedact.Swish(learnable=True), fusedact.ReLUSigmoid(0.1, True, 6)
-    )
-    data = torch.randn(20, 4)
-    whole = torch.autograd.grad(net(data).square().mean(), list(net.parameters()))
-    parallel = DDP(net)
-    parallel(data[rank::2]).square().mean().backward()
-    torch.testing.assert_close([p.grad for p in net.parameters()], list(whole))
-    dist.barrier()
-    # Gloo's threads may outlive the interpreter and abort it.
-    os._exit(0)
-"""
-
-
-def test_averaging_over_two_processes(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(WORKER)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors.decode()

@@ -438,11 +438,7 @@ def mesh():
     torch.distributed.destroy_process_group()
 
 
-# PyTorch has no rule for these, forward or backward; and the identity gives no tensor of its own.
-UNSHARDED = ("relu6", "logsigmoid", "hardtanh", "hardsigmoid", "hardswish", "softshrink", "hardshrink", "identity")
-
-
-@pytest.mark.parametrize("name", [n for n in (*oracles.NAMES, *oracles.CHOSEN) if n not in UNSHARDED])
+@every
 def test_sharded_tensors(name, mesh):
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 
@@ -43,6 +44,27 @@ def test_what_an_activation_takes_is_what_was_written():
     assert shown.count("\n+") <= 15
     for file, lines in parts:
         assert re.sub(r"^\+", "", lines, flags=re.MULTILINE) in (benches.ROOT / file).read_text()
+
+
+ROOT = benches.ROOT
+
+
+@pytest.mark.parametrize("document", ["integrations", "scaling"])
+def test_what_tables_name_as_tests_are_tests(document):
+    table = (ROOT / "docs" / f"{document}.md").read_text()
+    rows = re.findall(r"^\| .* \| `(tests/[\w/]+\.py)(?:::(\w+))?` \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("| `tests/") >= 9
+    for file, name in rows:
+        defined = {n.name for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, ast.FunctionDef)}
+        assert not name or name in defined, f"{file}::{name}"
+
+
+@pytest.mark.parametrize("document", ["integrations", "scaling"])
+def test_links_resolve(document):
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / f"{document}.md").read_text())
+    assert links
+    for link in links:
+        assert (ROOT / "docs" / link).exists(), link
 
 
 def wrong(condition):

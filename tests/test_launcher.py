@@ -120,6 +120,45 @@ def test_second_forward_is_direct(stub, slow_launches, function, params, dtype):
     assert second.kernel_args[0] is x and second.kernel_args[1] is out and second.kernel_args[2] == 5000
 
 
+STEPS = {
+    "relu_sigmoid": lambda: fusedact.ReLUSigmoid(0.1),
+    "relu_sigmoid, per channel": lambda: fusedact.ReLUSigmoid(0.1, learnable=True, num_parameters=8),
+    "prelu": fusedact.PReLU,
+    "softmax": lambda: fusedact.Softmax(-1),
+    "swiglu": fusedact.SwiGLU,
+    "pwl": lambda: fusedact.PWL.from_function("tanh", -3.0, 3.0, 9),
+    "pwl, learned": lambda: fusedact.PWL.from_function("tanh", -3.0, 3.0, 9, learnable=True),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_graph_could_capture_the_second_step(stub, slow_launches, monkeypatch, name):
+    """It compiles nothing, launches the same kernels, and asks the device for no number."""
+    monkeypatch.setattr(compat, "kernels_serve_device", lambda device: "")
+    module, x = STEPS[name](), memory(4096).reshape(-1, 8).requires_grad_()
+    grids = []
+
+    def step():
+        began = len(stub.launches)
+        with fusedact.backend("triton"):
+            module(x).backward(torch.ones(shape))
+        grids.append([launched.grid for launched in stub.launches[began:]])
+
+    with fusedact.backend("triton"), torch.no_grad():
+        shape = module(x).shape
+    step()
+    compiled = list(slow_launches)
+
+    def refuse(self, *args):
+        raise AssertionError("a capture cannot wait for the device")
+
+    for asked in ("item", "tolist", "cpu", "nonzero", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, asked, refuse)
+    step()
+    assert slow_launches == compiled and compiled
+    assert grids[0] == grids[1] and len(grids[0]) >= 2
+
+
 @pytest.mark.parametrize("tensor", [False, True], ids=["number", "tensor"])
 def test_second_backward_is_direct(stub, slow_launches, tensor):
     params = (torch.tensor([0.5]) if tensor else 0.5,)
