@@ -6,13 +6,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["empty_like"]
+__all__ = ["LARGE", "empty", "empty_like"]
 
 # What malloc maps anew each time, and gives back when it is freed: the advice touches nobody else's memory.
 LARGE = 2**25
@@ -34,7 +34,15 @@ _advise = _advice()
 
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """torch.empty_like, in large pages if it is large."""
-    made = torch.empty_like(x, dtype=dtype)
+    return _advised(torch.empty_like(x, dtype=dtype))
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A contiguous tensor of another one's dtype and device, in large pages if it is large."""
+    return _advised(like.new_empty(shape))
+
+
+def _advised(made: Tensor) -> Tensor:
     if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
         # Whole pages alone; a refusal changes nothing.
         start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
