@@ -21,7 +21,7 @@ from .hosted import Hosted, check_tensor, record, stays_in_eager
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
-__all__ = ["apply", "autocast", "check_layer", "composed", "layer_path", "linear"]
+__all__ = ["activation_of", "apply", "autocast", "check_layer", "layer_path", "linear", "recorded"]
 
 OWNER = "fusedact.functional.linear"
 _RECORD = record("linear")
@@ -128,8 +128,8 @@ def apply(hosted: Hosted, x: Tensor, weight: Tensor, bias: Tensor | None, save: 
     path = layer_path(spec, x, [weight, *([] if bias is None else [bias]), *tensors])
     if path is None or not (torch.is_grad_enabled() and weight.requires_grad) or not _pays(path, x, weight):
         return composed(hosted, x, weight, bias, save)
-    x, weight, bias, params = autocast(spec, x, weight, bias, params)
-    return _Linear.apply((spec, path, save), x, weight, bias, *params)
+    arguments, params = autocast(spec, (x, weight, bias), params)
+    return _Linear.apply((spec, path, save), *arguments, *params)
 
 
 def layer_path(spec: ActivationSpec, x: Tensor, others: Sequence[Tensor]) -> Path | None:
@@ -156,15 +156,16 @@ def _pays(path: Path, x: Tensor, weight: Tensor) -> bool:
 
 
 def autocast(
-    spec: ActivationSpec, x: Tensor, weight: Tensor, bias: Tensor | None, params: Parameters
-) -> tuple[Tensor, Tensor, Tensor | None, Parameters]:
-    """All of them as autocast converts them for PyTorch's product, and the parameters for the activation's twin."""
-    dtype = compat.autocast_dtype(x)
+    spec: ActivationSpec, tensors: Sequence[Tensor | None], params: Parameters
+) -> tuple[Sequence[Tensor | None], Parameters]:
+    """A layer's tensors, the input first, as autocast converts them, and the parameters as for the activation's twin."""
+    assert tensors[0] is not None
+    dtype = compat.autocast_dtype(tensors[0])
     if dtype is None:
-        return x, weight, bias, params
+        return tensors, params
     if spec.autocast:
         params = tuple(p.to(dtype) if isinstance(p, Tensor) else p for p in params)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), params
+    return [None if t is None else t.to(dtype) for t in tensors], params
 
 
 def composed(hosted: Hosted, x: Tensor, weight: Tensor, bias: Tensor | None, save: str) -> Tensor:
