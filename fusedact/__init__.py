@@ -8,6 +8,7 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .initialization import gain as gain
+from .linear_modules import Linear as Linear
 from .memory import memory_report as memory_report
 from .modules import CELU as CELU
 from .modules import ELU as ELU
@@ -60,6 +61,8 @@ from .modules import Tanhshrink as Tanhshrink
 from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
+from .perceptron_modules import MLP as MLP
+from .perceptron_modules import GatedMLP as GatedMLP
 from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound
 from .regularization import second_order_total_variation as second_order_total_variation

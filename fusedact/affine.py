@@ -21,7 +21,7 @@ from .hosted import Hosted, check_tensor, record, stays_in_eager
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
-__all__ = ["activation_of", "apply", "autocast", "check_layer", "layer_path", "linear", "recorded"]
+__all__ = ["activation_of", "apply", "autocast", "check_layer", "is_plain", "layer_path", "linear", "recorded"]
 
 OWNER = "fusedact.functional.linear"
 _RECORD = record("linear")
@@ -128,12 +128,12 @@ def apply(hosted: Hosted, x: Tensor, weight: Tensor, bias: Tensor | None, save: 
     path = layer_path(spec, x, [weight, *([] if bias is None else [bias]), *tensors])
     if path is None or not (torch.is_grad_enabled() and weight.requires_grad) or not _pays(path, x, weight):
         return composed(hosted, x, weight, bias, save)
-    arguments, params = autocast(spec, (x, weight, bias), params)
-    return _Linear.apply((spec, path, save), *arguments, *params)
+    arguments, given = autocast(spec, (x, weight, bias), params)
+    return _Linear.apply((spec, path, save), *arguments, *given)
 
 
 def layer_path(spec: ActivationSpec, x: Tensor, others: Sequence[Tensor]) -> Path | None:
-    """The path of a layer that has a gradient of its own; None where PyTorch's operators must see all, or serve best."""
+    """The path of a layer that has a backward of its own; None where plain operators must be seen, or serve best."""
     if spec.always_aten or stays_in_eager(spec):
         return None
     path = choose(_RECORD, x, others, False)
@@ -155,10 +155,25 @@ def _pays(path: Path, x: Tensor, weight: Tensor) -> bool:
     return path.kind == "triton" or numel * x.element_size() > LAYER_FROM_BYTES
 
 
+# Below so many elements of the product on the CPU, modules call PyTorch's product and the activation's module: deciding
+# on more takes longer than it can save.
+PLAIN_BELOW = 2**16
+
+
+def is_plain(x: object, weight: Tensor) -> bool:
+    """Whether a layer's input is one for plain calls: small, or being compiled."""
+    if is_compiling():
+        return True
+    if type(x) is not Tensor or not x.is_cpu or x.dtype != weight.dtype or not x.dim() or compat.interpreting:
+        return False
+    shape = weight.shape
+    return len(shape) == 2 and x.shape[-1] == shape[1] and x.numel() * shape[0] < PLAIN_BELOW * shape[1]
+
+
 def autocast(
     spec: ActivationSpec, tensors: Sequence[Tensor | None], params: Parameters
 ) -> tuple[Sequence[Tensor | None], Parameters]:
-    """A layer's tensors, the input first, as autocast converts them, and the parameters as for the activation's twin."""
+    """A layer's tensors, the input first, as autocast converts them; the parameters as for the activation's twin."""
     assert tensors[0] is not None
     dtype = compat.autocast_dtype(tensors[0])
     if dtype is None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from . import compat, modules, registry
-from .affine import linear
+from . import modules, registry
+from .affine import is_plain, linear
 from .custom import CustomActivation
 from .registry import ActivationSpec
-from .saving import bounded
 
 __all__ = ["Held", "Linear", "activation_module", "arguments_of_module", "hosted"]
 
@@ -30,8 +30,8 @@ class Linear(nn.Linear):
     Args:
         in_features, out_features: the sizes of the last dimension of input and output.
         bias: whether there is one.
-        activation: the name of an activation, a function of `fusedact.functional`, what `fusedact.activation` made, or a
-            module, which is called on the product if it is none of this library's elementwise ones.
+        activation: the name of an activation, a function of `fusedact.functional`, what `fusedact.activation` made, or
+            a module, which is called on the product if it is none of this library's elementwise ones.
         learnable, num_parameters, bounds, save: of the activation's module, as for `fusedact.Activation`;
             num_parameters is 1 or out_features.
         device, dtype: of the parameters.
@@ -88,12 +88,13 @@ class Linear(nn.Linear):
             reset()
 
     def forward(self, input: Tensor) -> Tensor:
-        held = hosted(self.activation)
+        weight = self.weight
+        held = None if is_plain(input, weight) else hosted(self.activation)
         if held is None:
-            return self.activation(super().forward(input))
+            return self.activation(F.linear(input, weight, self.bias))
         activation, save, parameters, within = held
         with within:
-            return linear(input, self.weight, self.bias, activation, save=save, **parameters)
+            return linear(input, weight, self.bias, activation, save=save, **parameters)
 
     @property
     def spec(self) -> ActivationSpec | None:
@@ -155,21 +156,6 @@ Held = tuple[Any, str, dict[str, Any], AbstractContextManager[None]]
 
 
 def hosted(module: nn.Module) -> Held | None:
-    """An activation's module as hosts take it: the activation, its policy, its parameters, and what tells their bounds.
-
-    None where the module must be called.
-    """
-    elementwise = isinstance(module, modules._Elementwise) and type(module).forward is modules._Elementwise.forward
-    if not elementwise or module.inplace or compat.has_hooks(module) or _counts_otherwise(module):
-        return None
-    spec = module.spec
-    parameters = {p.name: module._within(p.name, getattr(module, p.name)) for p in spec.parameters}
-    parameters |= {o.name: getattr(module, o.name) for o in spec.options}
-    plainly = not module._bounds or torch.compiler.is_compiling()
-    activation = module.own if isinstance(module, modules._Own) else spec.name
-    return activation, module.save, parameters, nullcontext() if plainly else bounded(module._bounds)
-
-
-def _counts_otherwise(module: Any) -> bool:
-    """Whether a module of one's own making counts channels along another dimension than the last."""
-    return module.num_parameters > 1 and module.channel_dim != -1
+    """An activation's module as a layer takes it; None where the module must be called."""
+    find = getattr(module, "hosted", None)
+    return None if find is None else find()

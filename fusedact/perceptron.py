@@ -28,7 +28,7 @@ __all__ = ["Layer", "apply"]
 Layer = tuple[Tensor, Tensor | None]
 
 # From so many hidden elements on the CPU, autograd of its own. Measured: below, what it costs to call it counts.
-OWN_FROM = 2**17
+OWN_FROM = 2**18
 
 
 class _Call(NamedTuple):
@@ -59,9 +59,9 @@ def apply(
     path = layer_path(spec, x, [*layers, *tensors])
     if path is None or not torch.is_grad_enabled() or not up[0].requires_grad or not _pays(path, x, up, recompute):
         return None
-    arguments, params = autocast(spec, [x, *up, *(gate or ()), *down], params)
+    arguments, given = autocast(spec, [x, *up, *(gate or ()), *down], params)
     function = _MLP if gate is None else _GatedMLP
-    return function.apply(_Call(spec, path, save, recompute), *arguments, *params)
+    return function.apply(_Call(spec, path, save, recompute), *arguments, *given)
 
 
 def _pays(path: Path, x: Tensor, up: Layer, recompute: bool) -> bool:

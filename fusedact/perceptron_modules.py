@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import compat, perceptron
-from .affine import activation_of, check_layer
+from .affine import activation_of, check_layer, is_plain
 from .gating import gated
 from .hosted import Hosted
 from .linear_modules import Held, activation_module, arguments_of_module, hosted
@@ -22,17 +22,17 @@ class MLP(nn.Module):
 
     down_proj(activation(up_proj(x))), or with `gated` down_proj(activation(gate_proj(x)) up_proj(x))
 
-    For backward it keeps its input and one tensor of the hidden size (two if gated), where plain layers keep two (four):
-    the activated tensor is made again, or the product is overwritten by it. The layers are torch.nn.Linear modules,
-    called as such where they have hooks, parametrizations or another class, so that adapters and tensor parallelism find
-    what they expect.
+    For backward it keeps its input and one tensor of the hidden size (two if gated), where plain layers keep two
+    (four): the activated tensor is made again, or the product is overwritten by it. The layers are torch.nn.Linear
+    modules, called as such where they have hooks, parametrizations or another class, so that adapters and tensor
+    parallelism find what they expect. So they are where the hidden tensor is small, since that takes less time.
 
     Args:
         dim: the size of the last dimension of the input.
         hidden: that between the layers.
         out: that of the output; `dim` if None.
-        activation: the name of an activation, a function of `fusedact.functional`, what `fusedact.activation` made, or a
-            module.
+        activation: the name of an activation, a function of `fusedact.functional`, what `fusedact.activation` made, or
+            a module.
         gated: weigh the first product by an activated second one, whose layer is `gate_proj`.
         bias: whether the layers have one.
         recompute: keep the input alone, and compute the first products again in backward.
@@ -58,8 +58,9 @@ class MLP(nn.Module):
     Source: Vaswani et al., 2017, arXiv:1706.03762; Shazeer, 2020, arXiv:2002.05202.
     """
 
-    up_proj: nn.Module
-    down_proj: nn.Module
+    gate_proj: nn.Linear
+    up_proj: nn.Linear
+    down_proj: nn.Linear
     activation: nn.Module
 
     def __init__(
@@ -96,22 +97,30 @@ class MLP(nn.Module):
         made = activation_module(owner, activation, arguments, device, dtype)
         self.gated, self.recompute = gated, recompute
         if gated:
-            self.gate_proj: nn.Module = nn.Linear(dim, hidden, bias, device, dtype)
+            self.gate_proj = nn.Linear(dim, hidden, bias, device, dtype)
         self.up_proj = nn.Linear(dim, hidden, bias, device, dtype)
         self.down_proj = nn.Linear(hidden, dim if out is None else out, bias, device, dtype)
         self.activation = made
 
     def forward(self, input: Tensor) -> Tensor:
-        held = hosted(self.activation)
-        layers = [self.up_proj, self.down_proj, *([self.gate_proj] if self.gated else [])]
-        if held is not None and all(map(_is_plain, layers)):
+        up, down, gate = self.up_proj, self.down_proj, self.gate_proj if self.gated else None
+        plain = all(map(_is_plain, (up, down, *([] if gate is None else [gate]))))
+        small = plain and not self.recompute and is_plain(input, up.weight)
+        held = None if small else hosted(self.activation)
+        if held is not None and plain:
             activation, save, parameters, within = held
             owner = f"fusedact.{type(self).__name__}"
-            given = [(layer.weight, layer.bias) for layer in layers]
-            check_layer(owner, input, *given[0], "up_proj.")
+            check_layer(owner, input, up.weight, up.bias, "up_proj.")
+            of_gate = None if gate is None else (gate.weight, gate.bias)
             with within:
                 found = perceptron.apply(
-                    Hosted.of(owner, activation, parameters), input, *given, save=save, recompute=self.recompute
+                    Hosted.of(owner, activation, parameters),
+                    input,
+                    (up.weight, up.bias),
+                    (down.weight, down.bias),
+                    of_gate,
+                    save,
+                    self.recompute,
                 )
             if found is not None:
                 return found

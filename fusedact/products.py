@@ -57,9 +57,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def planned(
-    spec: ActivationSpec, path: Path, z: Tensor, params: Parameters, save: str
-) -> tuple[Activated, Parameters]:
+def planned(spec: ActivationSpec, path: Path, z: Tensor, params: Parameters, save: str) -> tuple[Activated, Parameters]:
     """How a product z is activated, and the parameters, checked.
 
     Raises:
@@ -125,8 +123,7 @@ def derived(
     call, plan = how
     kernels = _kernels(how, g, params)
     if kernels is not None and (plan.policy == "output") == kernels.from_value and not how.bits:
-        dz, db = _in_rows(kernels, g, kept[0], needed[0], out)
-        return [dz, db, *(None for _ in params)]
+        return [*_in_rows(kernels, g, kept[0], needed[0], out), *(None for _ in params)]
     if not plan.replaces_input or (plan.policy == "output" and call.spec.name == "relu"):
         # The slope of relu is the same at its output.
         z = kept[0]
@@ -147,6 +144,9 @@ def _in_rows(
     """The gradient of the product, and its sum over the rows, if wanted, while they are in the cache."""
     dz = large_pages.empty_like(kept) if out is None else out
     wide = torch.float32 if g.dtype in eager.HALF_DTYPES else g.dtype
+    if kept.numel() <= SUMMED:
+        kernels.backward(g, kept, kept, dz)
+        return dz, dz.sum(0) if summed else None
     total = torch.zeros(kept.shape[1], dtype=wide) if summed else None
     for part in zip(*(t.split(max(1, SUMMED // kept.shape[1])) for t in (g, kept, dz)), strict=True):
         g_rows, kept_rows, out_rows = part

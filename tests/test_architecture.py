@@ -25,11 +25,13 @@ ORDER = [
     *("large_pages", "hosted", "seeds", "cpu_kernels"),
     *("gating_pieces", "gating_operators", "biased_pieces", "biased_operators"),
     *("row_blocks", "row_operators", "rows", "catalog", "operators", "packing", "cpu_saved", "saved", "ops", "learned"),
+    "products",
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
-    *("rowwise", "randomized", "gating", "gated_modules", "biased"),
+    *("rowwise", "randomized", "gating", "gated_modules", "biased", "affine", "perceptron"),
     *("functional", "modules", "pairs", "custom", "initialization"),
+    *("linear_modules", "perceptron_modules"),
     *("regularization", "stubs", "memory", "plotting", "demo", "cli"),
 ]
 
