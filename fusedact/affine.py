@@ -21,7 +21,7 @@ from .hosted import Hosted, check_tensor, record, stays_in_eager
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
-__all__ = ["activation_of", "apply", "autocast", "check_layer", "is_plain", "layer_path", "linear", "recorded"]
+__all__ = ["activated_layer", "activation_of", "apply", "autocast", "check_layer", "is_plain", "layer_path", "linear", "recorded"]
 
 OWNER = "fusedact.functional.linear"
 _RECORD = record("linear")
@@ -52,7 +52,8 @@ def linear(
         save: what is kept for backward: "auto", "input" (the product), "output" or "bits", as far as the activation can
             serve them; see `fusedact.save_policy`.
         parameters: of the activation, and its options, by name: numbers, or tensors of shape (), (1,) or
-            (out_features,), which get gradients; the defaults otherwise.
+            (out_features,), which get gradients; the defaults otherwise. prelu, whose weight has the name of the
+            layer's, is leaky_relu with a tensor as negative_slope.
 
     Returns:
         tensor of shape (..., out_features).
@@ -73,6 +74,13 @@ def linear(
         return handle_torch_function(
             linear, tensors, x, weight, bias=bias, activation=activation, save=save, **parameters
         )
+    return activated_layer(x, weight, bias, activation, save, parameters)
+
+
+def activated_layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: Any, save: str, parameters: dict[str, Any]
+) -> Tensor:
+    """`linear`, whose arguments' names a parameter may have, as prelu's weight."""
     check_layer(OWNER, x, weight, bias)
     hosted = Hosted.of(OWNER, activation, parameters)
     if save != "auto":

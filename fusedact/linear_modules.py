@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import modules, registry
-from .affine import is_plain, linear
+from .affine import activated_layer, is_plain
 from .custom import CustomActivation
 from .registry import ActivationSpec
 
@@ -94,7 +94,7 @@ class Linear(nn.Linear):
             return self.activation(F.linear(input, weight, self.bias))
         activation, save, parameters, within = held
         with within:
-            return linear(input, weight, self.bias, activation, save=save, **parameters)
+            return activated_layer(input, weight, self.bias, activation, save, parameters)
 
     @property
     def spec(self) -> ActivationSpec | None:
