@@ -21,7 +21,17 @@ from .hosted import Hosted, check_tensor, record, stays_in_eager
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
-__all__ = ["activated_layer", "activation_of", "apply", "autocast", "check_layer", "is_plain", "layer_path", "linear", "recorded"]
+__all__ = [
+    "activated_layer",
+    "activation_of",
+    "apply",
+    "autocast",
+    "check_layer",
+    "is_plain",
+    "layer_path",
+    "linear",
+    "recorded",
+]
 
 OWNER = "fusedact.functional.linear"
 _RECORD = record("linear")

@@ -1,4 +1,4 @@
-"""What the tests of linear layers share: activations, the truth and the yardstick, small layers that go the long way."""
+"""What tests of linear layers share: activations, the truth and the yardstick, small layers that go the long way."""
 
 from __future__ import annotations
 

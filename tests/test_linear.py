@@ -8,17 +8,27 @@ import warnings
 
 import pytest
 import torch
-from linear_oracle import ACTIVATIONS, BF16, FP16, FP32, FP64, always_own, assert_as_accurate, bent, differentiated
+from linear_oracle import (
+    ACTIVATIONS,
+    BF16,
+    FP16,
+    FP32,
+    FP64,
+    always_own,
+    assert_as_accurate,
+    bent,
+    differentiated,
+    peak,
+)
 from linear_oracle import kept as kept_by
-from linear_oracle import peak
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fusedact
-from fusedact import products
 from fusedact import functional as FF
+from fusedact import products
 
 activations = pytest.mark.parametrize("name", ACTIVATIONS)
 ways = pytest.mark.parametrize("how", ["plain", "own"])
@@ -306,9 +316,10 @@ def test_one_tensor_of_the_outputs_size_is_kept(activation, save, expected, rows
     whole, bits = y.untyped_storage().nbytes(), y.numel() // 8
     of_output = storages.pop(y.untyped_storage().data_ptr(), None)
     assert of_output == (whole if expected.startswith("output") else None)
-    assert sorted(storages.values()) == {"product": [whole], "output": [], "output and bits": [bits], "bits": [bits]}[
-        expected
-    ]
+    assert (
+        sorted(storages.values())
+        == {"product": [whole], "output": [], "output and bits": [bits], "bits": [bits]}[expected]
+    )
 
 
 def test_without_a_gradient_nothing_is_kept(own):
@@ -520,7 +531,11 @@ REFUSED = {
     "integers": (lambda x, w, b: FF.linear(x.int(), w), TypeError, "x must have dtype float16, .*, got int32"),
     "dtypes": (lambda x, w, b: FF.linear(x, w.double()), TypeError, "weight must have the dtype of x, float32, got"),
     "bias's dtype": (lambda x, w, b: FF.linear(x, w, b.half()), TypeError, "bias must have the dtype of x"),
-    "dimensions": (lambda x, w, b: FF.linear(x, w[0]), ValueError, r"x must have shape \(..., in_features\) and weight"),
+    "dimensions": (
+        lambda x, w, b: FF.linear(x, w[0]),
+        ValueError,
+        r"x must have shape \(..., in_features\) and weight",
+    ),
     "features": (lambda x, w, b: FF.linear(x[:, 1:], w), ValueError, "last dimension of x must have weight's in_feat"),
     "bias": (lambda x, w, b: FF.linear(x, w, b[1:]), ValueError, r"bias must have shape \(7,\) beside a weight of"),
     "device": (lambda x, w, b: FF.linear(x, w.to("meta")), ValueError, "weight must be on the device of x, cpu"),
@@ -530,9 +545,17 @@ REFUSED = {
     "parameter": (lambda x, w, b: FF.linear(x, w, b, "elu", beta=1.0), TypeError, "elu has no parameter beta"),
     "channels": (lambda x, w, b: FF.linear(x, w, b, "swish", beta=torch.ones(5)), ValueError, "beta must be a number"),
     "save": (lambda x, w, b: FF.linear(x, w, b, "mish", save="bits"), ValueError, "save must be one of"),
-    "module's save": (lambda x, w, b: fusedact.Linear(4, 3, activation="mish", save="bits"), ValueError, "save must be"),
+    "module's save": (
+        lambda x, w, b: fusedact.Linear(4, 3, activation="mish", save="bits"),
+        ValueError,
+        "save must be",
+    ),
     "module's parameter": (lambda x, w, b: fusedact.Linear(4, 3, activation="elu", beta=1), TypeError, "beta"),
-    "module's activation": (lambda x, w, b: fusedact.Linear(4, 3, activation=F.silu), TypeError, "must be a name, a fu"),
+    "module's activation": (
+        lambda x, w, b: fusedact.Linear(4, 3, activation=F.silu),
+        TypeError,
+        "must be a name, a fu",
+    ),
     "module and more": (
         lambda x, w, b: fusedact.Linear(4, 3, activation=nn.ReLU(), learnable=True),
         TypeError,
@@ -557,5 +580,5 @@ def test_bad_input_is_named(what):
 def test_a_modules_bad_input_is_named(size):
     with pytest.raises(ValueError, match="last dimension of x must have weight's in_features"):
         fusedact.Linear(4, 3)(torch.randn(size, 5))
-    with pytest.raises(TypeError, match="x must be a torch.Tensor, got list"):
+    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor, got list"):
         fusedact.Linear(4, 3)([1.0, 2.0])
