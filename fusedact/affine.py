@@ -170,7 +170,7 @@ def _pays(path: Path, x: Tensor, weight: Tensor) -> bool:
     numel = math.prod(x.shape[:-1]) * weight.shape[0]
     if x.is_cuda:
         return numel >= ATEN_BELOW
-    return path.kind == "triton" or numel * x.element_size() > LAYER_FROM_BYTES
+    return path.kind == "triton" or numel * x.element_size() >= LAYER_FROM_BYTES
 
 
 # Below so many elements of the product on the CPU, modules call PyTorch's product and the activation's module: deciding

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import compat, eager, ops, seeds
-from .biased_operators import RECORD, Call, backward, factor, forward, result_dtype
+from .biased_operators import RECORD, Call, backward, factors_of, forward, result_dtype
 from .checks import check_accepted, check_channel_dim, check_number, check_parameter, check_parameters
 from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
 from .hosted import Hosted, check_tensor, stays_in_eager
+from .large_pages import LARGE
 
 __all__ = ["bias_act"]
 
@@ -41,8 +41,8 @@ def bias_act(
 
     One pass reads x and writes the result; backward reads x and the gradient, and gives the gradients of x, of the bias
     and of the activation's parameters. Kept for backward are x and the bias, not the residual, and of the mask a seed.
-    Halves are computed in float32 and rounded once; where the call is small and PyTorch has the activation in one
-    operator, by PyTorch's operators, each of which rounds.
+    Halves are computed in float32 and rounded once. Small calls on a CPU take plain operators, which keep and round
+    what PyTorch's do.
 
     Args:
         x: tensor of any shape and strides, float16, bfloat16, float32 or float64.
@@ -145,33 +145,56 @@ def apply(hosted: Hosted, x: Tensor, bias: Tensor | None, residual: Tensor | Non
         check_accepted("", spec, params)
     if bias is None and residual is None and p == 0.0:
         return ops.apply(spec, x, params, channel_dim=dim)
-    if result_dtype(x, bias, residual) == torch.float64:
+    if x.dtype != torch.float64 and result_dtype(x, bias, residual) == torch.float64:
         x = x.double()
     tensors = [t for t in (bias, residual, *params) if isinstance(t, Tensor)]
     path = choose(RECORD, x, tensors, False)
     call = Call(spec, path, dim, p)
-    if path.kind == "formula" or compat.transforms_active() or _plainly(call, x, params):
+    if path.kind == "formula" or compat.transforms_active() or _never_random(call, x):
         return _formula(call, x, bias, residual, params)
     seed = seeds.drawn(x.device) if p > 0.0 else None
+    if _plainly(call, x, params):
+        return _plain(call, x, bias, residual, params, seed)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors)):
         return _Biased.apply(call, seed, residual, x, bias, *params)
     return forward(call, x, bias, residual, params, seed)
 
 
-# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, and where it has one.
-PIECES_FROM, PIECES_FROM_OPERATOR = 2**18, 2**20
+def _never_random(call: Call, x: Tensor) -> bool:
+    """Whether there is nothing to draw, or nobody to: pieces draw from a generator of the CPU."""
+    return stays_in_eager(call.spec) or call.p == 1.0 or (call.p > 0.0 and call.path.kind == "pieces" and not x.is_cpu)
+
+
+# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, or parameters learn.
+# Measured, with and without dropout: at half as many they take as long as plain operators, or longer.
+PIECES_FROM = 2**21
+# And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
+PIECES_FROM_BYTES = LARGE
 
 
 def _plainly(call: Call, x: Tensor, params: Parameters) -> bool:
-    """Whether plain operators take less time, although pieces, or a kernel, could serve."""
-    spec = call.spec
-    # Of what is dropped altogether nothing is random; and pieces draw from a generator of the CPU.
-    if stays_in_eager(spec) or call.p == 1.0 or (call.p and call.path.kind == "pieces" and not x.is_cpu):
-        return True
-    if call.path != PIECES_CPU or call.p:
-        # PyTorch's dropout takes far longer than the rest.
+    """Whether plain operators take less time, although pieces could serve."""
+    if call.path != PIECES_CPU or x.nbytes >= PIECES_FROM_BYTES:
         return False
-    return x.numel() < (PIECES_FROM_OPERATOR if spec.aten is not None and eager.numeric(params) else PIECES_FROM)
+    return x.numel() < PIECES_FROM or (call.spec.aten is not None and eager.numeric(params))
+
+
+def _plain(
+    call: Call, x: Tensor, bias: Tensor | None, residual: Tensor | None, params: Parameters, seed: Tensor | None
+) -> Tensor:
+    """The sum, the activation as it is called by itself, and the factors of dropout."""
+    z = x
+    if bias is not None:
+        if bias.dtype != x.dtype:
+            z = x.to(result_dtype(x, bias, None))
+        # Along the last dimension it is found there.
+        z = z + (bias if call.dim + 1 == x.dim() else eager.operand(bias, x, call.dim, bias.dtype))
+    y = ops.apply(call.spec, z, params, channel_dim=call.dim)
+    if seed is not None:
+        y = y * factors_of(call, x, seed)
+    if residual is not None:
+        y = y + residual
+    return y if y.dtype == x.dtype else y.to(result_dtype(x, bias, residual))
 
 
 def _formula(
@@ -184,24 +207,21 @@ def _formula(
 ) -> Tensor:
     """The definition in plain operators, with these factors of dropout, or PyTorch's own dropout.
 
-    Halves as PyTorch's own operators have them, or in fp32 and rounded once.
+    Halves are computed in fp32 and rounded once.
     """
-    spec = call.spec
     dtype = result_dtype(x, bias, residual)
-    aten = spec.aten is not None and not spec.composite and eager.numeric(params) and not is_compiling()
-    wide = x.dtype if aten and factors is None else torch.float64 if dtype == torch.float64 else torch.float32
-    z = x if x.dtype == wide else x.to(wide)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    z = x.to(wide)
     if bias is not None:
-        operand = eager.operand(bias, x, call.dim, bias.dtype if wide == x.dtype else wide)
-        z = z + operand
-    y = eager.formula(spec, z, params, call.dim)
+        z = z + eager.operand(bias, x, call.dim, wide)
+    y = eager.formula(call.spec, z, params, call.dim)
     if factors is not None:
         y = y * factors
     elif call.p:
         y = F.dropout(y, call.p)
     if residual is not None:
         y = y + residual
-    return y if y.dtype == dtype else y.to(dtype)
+    return y.to(dtype)
 
 
 class _Biased(Function):
@@ -242,15 +262,19 @@ def _recorded(
     if seed is not None:
         # A constant, which no transform knows of; only g may be one's.
         with torch.no_grad(), compat.transforms_allowed():
-            factors = factor(call, arguments[0].detach(), seed)
-    with torch.enable_grad():
-        if not create_graph:
-            arguments = [
-                a.detach().requires_grad_(n) if isinstance(a, Tensor) else a
-                for a, n in zip(arguments, needed, strict=True)
-            ]
-        x, bias, *params = arguments
-        y = _formula(call, x, bias, None, params, factors)
-        wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-        grads = iter(torch.autograd.grad(y, wanted, g.to(y.dtype), create_graph=create_graph))
+            factors = factors_of(call, arguments[0].detach(), seed)
+
+    def value(*wanted: Tensor) -> Tensor:
+        rest = iter(wanted)
+        x, bias, *params = (next(rest) if n else a for a, n in zip(arguments, needed, strict=True))
+        return _formula(call, x, bias, None, params, factors)
+
+    wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
+    dtype = result_dtype(arguments[0], arguments[1], None)
+    if compat.transforms_active() and not create_graph:
+        grads = iter(torch.func.vjp(value, *wanted)[1](g.to(dtype)))
+    else:
+        with torch.enable_grad():
+            wanted = wanted if create_graph else [a.detach().requires_grad_() for a in wanted]
+            grads = iter(torch.autograd.grad(value(*wanted), wanted, g.to(dtype), create_graph=create_graph))
     return [next(grads) if n else None for n in needed]

@@ -13,7 +13,7 @@ from .dispatch import Path, choose
 from .execution import Parameters, _in_memory, _sums, on_device
 from .registry import ActivationSpec
 
-__all__ = ["RECORD", "Call", "backward", "factor", "forward", "result_dtype"]
+__all__ = ["RECORD", "Call", "backward", "factors_of", "forward", "result_dtype"]
 
 RECORD = hosted.record("bias_act")
 
@@ -34,7 +34,7 @@ def result_dtype(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> tor
     dtype = x.dtype
     for t in (bias, residual):
         # A tensor without dimensions changes no other's dtype.
-        if t is not None and (t.dim() or not x.dim()):
+        if t is not None and t.dtype != dtype and (t.dim() or not x.dim()):
             dtype = torch.promote_types(dtype, t.dtype)
     return dtype
 
@@ -75,10 +75,13 @@ def backward(
     return _run_backward(call, g, x, bias, params, seed, needed, out)
 
 
-def factor(call: Call, x: Tensor, seed: Tensor) -> Tensor:
+def factors_of(call: Call, x: Tensor, seed: Tensor) -> Tensor:
     """What dropout multiplies x's elements with: 0, or what keeps the mean; in float32, or float64 as x."""
-    ones = torch.ones(x.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
-    return _run_forward(call._replace(spec=registry.get("identity")), ones, None, None, (), seed, ones)
+    made = torch.empty(x.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
+    if call.path.kind != "triton" and not compat.dispatch_mode_active():
+        biased_pieces.factors(call.p, seed, made)
+        return made
+    return forward(call._replace(spec=registry.get("identity")), made.fill_(1.0), None, None, (), seed)
 
 
 def _run_forward(

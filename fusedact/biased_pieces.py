@@ -13,12 +13,12 @@ from .pieces import Memory, _differentiated, _Filled, _operands, _Total, piece_l
 from .registry import ActivationSpec
 from .seeds import Numbers
 
-__all__ = ["backward", "forward", "scale_of"]
+__all__ = ["backward", "factors", "forward", "scale_of"]
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 # Numbers of buffers beyond those of lean functions.
-_Z, _G, _VALUE, _MADE, _FACTOR, _DRAWN = range(100, 106)
+_Z, _G, _VALUE, _MADE, _FACTOR = range(100, 105)
 
 
 def scale_of(p: float) -> float:
@@ -42,11 +42,22 @@ class _Factors:
         self._dtype = dtype
 
     def __call__(self, memory: Memory) -> Tensor:
-        piece = memory.piece
-        drawn = memory(_DRAWN, self._dtype).copy_(self._numbers(piece.numel()).view(piece.shape))
-        out = memory(_FACTOR, self._dtype)
+        """Those of a piece, in memory that the next one gets."""
+        return self.write(memory(_FACTOR, self._dtype))
+
+    def write(self, out: Tensor) -> Tensor:
+        """Those of a piece, written to a tensor in row-major order."""
+        out.copy_(self._numbers(out.numel()).view(out.shape))
         # Without branches, which nothing could foresee.
-        return _threshold_backward(self._scale.expand(piece.shape), drawn, self._threshold, grad_input=out)
+        return _threshold_backward(self._scale.expand(out.shape), out, self._threshold, grad_input=out)
+
+
+def factors(p: float, seed: Tensor, out: Tensor) -> None:
+    """Write what dropout multiplies with to a contiguous tensor in float32 or float64."""
+    limit = piece_limit(out)
+    made = _Factors(seed, p, min(limit, out.numel()), out.dtype)
+    for piece in out.view(-1).split(limit):
+        made.write(piece)
 
 
 def _shifted(x: Tensor, bias: Parameter | None, dtype: torch.dtype, out: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _advised(made: Tensor) -> Tensor:
-    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
+    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes >= LARGE:
         # Whole pages alone; a refusal changes nothing.
         start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (made.data_ptr() + made.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE

@@ -47,7 +47,7 @@ def rows(t: Tensor) -> Tensor:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x weight^T + bias by PyTorch's operator, in memory of its own; what is large, in large pages."""
     shape = (*x.shape[:-1], weight.shape[0])
-    if not x.is_cpu or math.prod(shape) * x.element_size() <= large_pages.LARGE or compat.dispatch_mode_active():
+    if not x.is_cpu or math.prod(shape) * x.element_size() < large_pages.LARGE or compat.dispatch_mode_active():
         return F.linear(x, weight, bias)
     out = large_pages.empty(shape, x)
     if bias is None:

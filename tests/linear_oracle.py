@@ -40,7 +40,7 @@ ACTIVATIONS = {
 def always_own(monkeypatch):
     """Layers of any size have a backward of their own, as large ones do."""
     monkeypatch.setattr(affine, "PLAIN_BELOW", 0)
-    monkeypatch.setattr(affine, "LAYER_FROM_BYTES", -1)
+    monkeypatch.setattr(affine, "LAYER_FROM_BYTES", 0)
     monkeypatch.setattr(perceptron, "OWN_FROM", 0)
 
 

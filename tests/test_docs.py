@@ -83,3 +83,21 @@ def test_what_has_no_twin_gives_its_limit(place, elements):
     y = getattr(FF, name)(x)
     y.sum().backward()
     assert bool(y.isnan().any() or x.grad.isnan().any()) == (name == "snake")
+
+
+def test_the_tables_of_biased_activations_are_what_was_measured_and_counted():
+    times, ledger, rows_ledger = map(benches.load, ("biased_times", "biased_ledger", "rows_ledger"))
+    text = times.PAGE.read_text()
+    assert times.page() == text
+    kept = {
+        (r.kernel, r.direction): r.instructions
+        for r in rows_ledger.load(benches.ROOT / ledger.FIGURES)
+        if (r.dtype, r.target) == ("bf16", "sm_90")
+    }
+    shown = re.findall(r"^\| ([a-z, ]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(shown) == 6
+    for name, *figures in shown:
+        # Backward nothing is known of a residual.
+        names = name, name.removesuffix(", residual")
+        for figure, kernel, direction in zip(figures, names, ("forward", "backward"), strict=True):
+            assert abs(float(figure) - kept[kernel, direction]) <= 0.051
