@@ -1,9 +1,9 @@
 """A small transformer whose MLPs are fusedact's by a change of one line: time and memory of a step, and what it learns.
 
 It reads Python's own documentation, which the standard library holds, letter by letter. The same weights train in plain
-PyTorch, with fusedact.MLP, with recompute=True, and both the first two under torch.compile. Memory is what forward keeps
-for backward beside the parameters. A step's time is the median over steps that take turns, after the first ones.
-`--json` names a file for the figures.
+PyTorch, with fusedact.MLP, with recompute=True, and the first two under torch.compile. Memory is what forward keeps for
+backward beside the parameters. A step's time is the median over steps that take turns, after the first ones. `--json`
+names a file for the figures.
 """
 
 from __future__ import annotations
