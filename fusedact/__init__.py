@@ -10,6 +10,7 @@ from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
 from .initialization import gain as gain
+from .linear_modules import Linear as Linear
 from .logs import log_activation as log_activation
 from .logs import log_to_console as log_to_console
 from .memory import memory_report as memory_report
@@ -65,6 +66,8 @@ from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
 from .monitoring import monitor as monitor
+from .perceptron_modules import MLP as MLP
+from .perceptron_modules import GatedMLP as GatedMLP
 from .plotting import plot as plot
 from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound

@@ -29,6 +29,7 @@ __all__ = [
     "functionalizing",
     "fused_step",
     "gradients",
+    "has_hooks",
     "holds_numbers",
     "in_backward",
     "inner_module",
@@ -228,6 +229,14 @@ class DispatchMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         # Else the first operator imports Dynamo, which takes more than a second.
         return False
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether a call of the module does more than its `forward`. Without the names, always."""
+    return any(getattr(module, name, True) for name in _HOOKS)
 
 
 def schema(operator: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
+from .affine import linear
 from .biased import bias_act
 from .checks import check_names
 from .gating import gated, glu, packed_glu
@@ -26,6 +27,7 @@ __all__ = [
     "bias_act",
     "gated",
     "glu",
+    "linear",
     "log_softmax",
     "packed_glu",
     "pwl",

@@ -2,6 +2,7 @@
 from torch import Tensor
 
 from .piecewise import pwl as pwl
+from .affine import linear as linear
 from .biased import bias_act as bias_act
 from .gating import gated as gated
 from .gating import glu as glu

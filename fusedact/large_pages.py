@@ -6,13 +6,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["LARGE", "advised", "empty_like"]
+__all__ = ["LARGE", "advised", "empty", "empty_like"]
 
 # From so many bytes on malloc maps memory anew, and gives it back when it is freed: nobody else's is touched.
 LARGE = 2**25
@@ -35,6 +35,11 @@ _advise = _advice()
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """torch.empty_like, in large pages if it is large and on a CPU."""
     return advised(torch.empty_like(x, dtype=dtype))
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A contiguous tensor of another one's dtype and device, in large pages if it is large and on a CPU."""
+    return advised(like.new_empty(shape))
 
 
 def advised(made: Tensor) -> Tensor:

@@ -200,6 +200,9 @@ def memory_report(model: nn.Module, example: Any) -> MemoryReport:
         for name, module in model.named_modules()
         if isinstance(getattr(module, "spec", None), ActivationSpec)
     }
+    # What a layer holds is a part of it.
+    held = {id(child) for module in activations.values() for child in module.children()}
+    activations = {name: module for name, module in activations.items() if id(module) not in held}
     parameters = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
     runs: dict[str, _Run] = {}
     for policy in POLICIES:

@@ -6,13 +6,13 @@ Each class is made from its record; modules.pyi shows it to editors.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import describe, functional, registry
+from . import compat, describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
 from .gated_modules import GEGLU, GLU, ReGLU, SwiGLU
 from .piecewise_module import PWL
@@ -40,6 +40,7 @@ __all__ = [
 
 Bound = float | None
 Bounds = tuple[Bound, Bound]
+Held = tuple[Any, str, dict[str, Any], AbstractContextManager[None]]
 
 
 class _Elementwise(nn.Module):
@@ -123,6 +124,25 @@ class _Elementwise(nn.Module):
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
         """The activation's function."""
         return getattr(functional, self.spec.name)(*args, **keywords, save=self.save)
+
+    @property
+    def _function(self) -> Any:
+        """The activation as functions take one."""
+        return self.spec.name
+
+    def hosted(self) -> Held | None:
+        """What a layer needs to do what a call of this module does: the activation, its policy, its parameters by name,
+        and what tells their bounds; channels counted along the last dimension.
+
+        None where the module must be called: it has hooks, or a class of somebody's own.
+        """
+        elsewhere = self.num_parameters > 1 and self.channel_dim != -1
+        if self.inplace or elsewhere or type(self).forward is not _Elementwise.forward or compat.has_hooks(self):
+            return None
+        parameters = {p.name: self._within(p.name, getattr(self, p.name)) for p in self.spec.parameters}
+        parameters |= {o.name: getattr(self, o.name) for o in self.spec.options}
+        plainly = not self._bounds or torch.compiler.is_compiling()
+        return self._function, self.save, parameters, nullcontext() if plainly else bounded(self._bounds)
 
     def _within(self, name: str, value: Any) -> Any:
         """A parameter inside its bounds: changed in place, so that an optimizer goes on from there.
@@ -312,6 +332,10 @@ class _Own(_Elementwise):
 
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
         return self.own(*args, **keywords)
+
+    @property
+    def _function(self) -> Any:
+        return self.own
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _restored, (self.own,), self.__getstate__()

@@ -21,7 +21,7 @@ from .execution import Call, Parameters
 from .packing import pack, packed_size, unpack
 from .saving import Plan
 
-__all__ = ["apply"]
+__all__ = ["apply", "backward", "forward"]
 
 Grads = list[Tensor | None]
 Strides = tuple[int, ...]
@@ -85,7 +85,9 @@ def _value(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None)
         return spec.aten(x, *params)
     if out is x and spec.aten_inplace is not None:
         return spec.aten_inplace(x, *params)
-    return out.copy_(spec.aten(x, *params))
+    for x_piece, out_piece in pieces.pieces_of(x, out, limit=pieces.piece_limit(x)):
+        out_piece.copy_(spec.aten(x_piece, *params))
+    return out
 
 
 def _uniform(params: Parameters, x: Tensor, owed: Sequence[bool] = ()) -> list[float | Tensor] | None:
@@ -226,10 +228,10 @@ def _backward_plainly(
 # ----- on the path of the call
 
 
-def _forward(
+def forward(
     call: Call, plan: Plan, x: Tensor, params: Parameters, out: Tensor | None, order: Strides
 ) -> tuple[Tensor, Tensor | None]:
-    """The value, into `out` if given, which may be x, and the bits or None."""
+    """The value, into `out` if given, which may be x, and the bits or None; `order` has the strides of their memory."""
     if compat.dispatch_mode_active():
         bits = _packed_plainly(call, plan, x, params, order) if plan.packed else None
         y = operators.forward(call, x, params)
@@ -245,7 +247,7 @@ def _forward(
     return _forward_pieces(call, plan, x, params, out, order)
 
 
-def _backward(
+def backward(
     call: Call,
     plan: Plan,
     g: Tensor,
@@ -255,6 +257,7 @@ def _backward(
     needed: Sequence[bool],
     order: Strides,
 ) -> Grads:
+    """Gradients of x and of each parameter, those that are needed, from the output and the bits that are kept."""
     if compat.transforms_active() or compat.is_legacy_batched(g) or compat.dispatch_mode_active():
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
     if call.path.kind == "triton" and bits is None and y is not None:
@@ -312,7 +315,7 @@ class _Saved(Function):
     def forward(ctx: Any, context: _Context, x: Tensor, *params: float | Tensor) -> Tensor:
         call, plan, order = context.call, context.plan, _order(x)
         dense = compat.is_dense(x) and not x.is_neg()
-        y, bits = _forward(call, plan, x, params, x if context.inplace and dense else None, order)
+        y, bits = forward(call, plan, x, params, x if context.inplace and dense else None, order)
         if context.inplace:
             y = y if dense else x.copy_(y)
             ctx.mark_dirty(x)
@@ -336,7 +339,7 @@ class _Saved(Function):
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             return None, *_with_graph(context, g, y, bits, params, needed, ctx.order)
-        return None, *_backward(call, plan, g, y, bits, params, needed, ctx.order)
+        return None, *backward(call, plan, g, y, bits, params, needed, ctx.order)
 
 
 def _with_graph(

@@ -32,12 +32,13 @@ ORDER = [
     *("hosted", "seeds", "cpu_kernels", "gating_limits", "gating_pieces", "gating_operators"),
     *("biased_pieces", "biased_operators"),
     *("row_blocks", "row_operators", "rows", "cpu_gates", "cpu_curves", "catalog"),
-    *("operators", "packing", "cpu_saved", "saved", "ops", "learned"),
+    *("operators", "packing", "cpu_saved", "saved", "ops", "learned", "products"),
     *("describe", "piecewise", "table_parameters"),
     # What PWL can do beside.
     *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
-    *("rowwise", "randomized", "gating", "gated_modules", "biased"),
-    *("functional", "modules", "pairs", "custom", "initialization", "regularization", "stubs", "memory"),
+    *("rowwise", "randomized", "gating", "gated_modules", "biased", "affine", "perceptron"),
+    *("functional", "modules", "pairs", "custom", "initialization"),
+    *("linear_modules", "perceptron_modules", "regularization", "stubs", "memory"),
     # convert, and what it is made of.
     *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
     *("conversion_report", "parameter_groups", "verification", "conversion"),

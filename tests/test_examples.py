@@ -252,3 +252,40 @@ def test_the_figures_of_choosing():
     assert_shown(figures)
     relu, silu = (list(figures["dying"][name].values())[-1] for name in ("relu", "silu"))
     assert relu["accuracy"] < 0.75 and silu["accuracy"] > 0.95
+
+
+def assert_trained_alike(figures, way, kept):
+    """As good as plain layers, and with so much of what these keep."""
+    plain, ours = figures["ways"]["eager"], figures["ways"][way]
+    assert ours["first loss"] == pytest.approx(plain["first loss"], rel=1e-5)
+    assert ours["loss"] == pytest.approx(plain["loss"], rel=2e-3)
+    assert ours["loss"] < ours["first loss"] - 0.2
+    assert ours["kept"] <= kept * plain["kept"]
+
+
+def test_transformer_mlp(tmp_path):
+    small = {"width": 32, "layers": 1, "heads": 2, "length": 16, "batch": 8, "steps": 12}
+    done = subprocess.run(
+        [
+            *(sys.executable, str(benches.ROOT / "examples" / "transformer_mlp.py")),
+            *(str(word) for name, value in small.items() for word in (f"--{name}", value)),
+            *("--ways", "eager", "fusedact", "fusedact, recompute", "--json", str(tmp_path / "figures.json")),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    # So small, the layers are plain ones but for what computes again.
+    assert_trained_alike(figures, "fusedact", 1.0)
+    assert_trained_alike(figures, "fusedact, recompute", 0.75)
+    assert re.search(r"fusedact, recompute +[\d.]+ +[\d.]+x", done.stdout)
+
+
+def test_what_the_transformers_took():
+    figures = json.loads((FIGURES / "transformer_mlp.json").read_text())
+    assert_trained_alike(figures, "fusedact", 0.8)
+    assert_trained_alike(figures, "fusedact, recompute", 0.6)
+    assert_trained_alike(figures, "torch.compile", 1.0)
+    assert_trained_alike(figures, "fusedact, torch.compile", 1.0)
