@@ -23,17 +23,27 @@ from fusedact.kernels import launch_gated
 FIGURES = Path("bench/results/gated_ledger.csv")
 DTYPES, TARGETS = rows_ledger.DTYPES, rows_ledger.TARGETS
 # The activation, what learns, and where x and the gate lie.
-KERNELS = {
+KERNELS: dict[str, tuple[Any, ...]] = {
     **{f"{name}, two tensors": (name, False, "") for name in ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")},
     "swish, two tensors, learned": ("swish", True, ""),
     "silu, gate_value": ("silu", False, "gate_value"),
     "silu, interleaved": ("silu", False, "interleaved"),
+    # As gpt-oss and DeepSeek-V4 have it.
+    "swish, interleaved, limit and offset": ("swish", False, "interleaved", (7.0, 1.0)),
+    "silu, gate_value, limit": ("silu", False, "gate_value", (10.0, 0.0)),
+    "silu, two tensors, limit": ("silu", False, "", (10.0, 0.0)),
 }
 ROWS, COLUMNS = 4096, 4096
 
 
 def compiled(
-    name: str, learned: bool, layout: str, direction: str, dtype: torch.dtype, target: str
+    name: str,
+    learned: bool,
+    layout: str,
+    direction: str,
+    dtype: torch.dtype,
+    target: str,
+    limits: tuple[float | None, float] = (None, 0.0),
 ) -> tuple[Any, tuple[int, ...]]:
     """The kernel that the launcher uses, and its grid."""
     spec = registry.get(name)
@@ -49,9 +59,9 @@ def compiled(
 
     with aot.stub_driver(aot.TARGETS[target]) as stub:
         if direction == "forward":
-            launch_gated.forward(spec.device, *pair(), out, params, None)
+            launch_gated.forward(spec.device, *pair(), out, params, None, limits)
         else:
-            launch_gated.backward(spec.device, out, *pair(), *pair(), params, (learned,) * len(params), None)
+            launch_gated.backward(spec.device, out, *pair(), *pair(), params, (learned,) * len(params), None, limits)
         (kernel,) = aot._kernels_of(stub.device)
         (launched,) = stub.launches
     return kernel, launched.grid
@@ -71,7 +81,8 @@ def way_of(kernel: Any, direction: str, dtype: str, target: str, grid: tuple[int
 
 def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
     """Compile a kernel as the launcher does, and count."""
-    made, grid = compiled(*KERNELS[kernel], direction, DTYPES[dtype], target)
+    name, learned, layout, *limits = KERNELS[kernel]
+    made, grid = compiled(name, learned, layout, direction, DTYPES[dtype], target, *limits)
     code, registers, spills = ledger._read(made)
     issued: float = len(code)
     if "strided" not in made.name:

@@ -25,7 +25,7 @@ import torch
 import triton
 
 from bench import aot, disassembly, own
-from fusedact import engine, registry, tables
+from fusedact import engine, registry, table_rows
 from fusedact.kernels import launch
 from fusedact.registry import ActivationSpec
 
@@ -196,8 +196,8 @@ def kernels() -> dict[str, Kernel]:
                 )
     breakpoints = torch.linspace(-4, 4, BREAKPOINTS)
     for kind in ("uniform", "bucket", "search"):
-        plan = tables.Plan(kind, CELLS, steep=False)
-        rows = tables.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
+        plan = table_rows.Plan(kind, CELLS, steep=False)
+        rows = table_rows.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
         table = launch.Table(rows, ENTRIES, False)
         found[f"pwl_{kind}"] = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
     for name in EVERYTHING:

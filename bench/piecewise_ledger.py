@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench import aot, disassembly, kept, ledger
-from fusedact import tables
+from fusedact import table_rows
 from fusedact.kernels import launch, launch_piecewise
 
 FIGURES = Path("bench/results/piecewise_ledger.csv")
@@ -66,13 +66,13 @@ class Row:
         return self.count, self.spacing, self.layout, self.wanted, self.dtype
 
 
-def table(case: Case, channels: int) -> tuple[launch.Table, tables.Plan]:
+def table(case: Case, channels: int) -> tuple[launch.Table, table_rows.Plan]:
     """Breakpoints on [-4, 4], and how they are found."""
     b = torch.linspace(-4, 4, case.count)
     if case.spacing == "uneven":
         b = b + 3.0 / case.count * torch.sin(2.5 * torch.arange(case.count))
-    how = tables.plan(b, b.sin())
-    rows = tables.prepare(b.expand(channels, -1), b.sin(), 0.0, 0.5, how, torch.float32)
+    how = table_rows.plan(b, b.sin())
+    rows = table_rows.prepare(b.expand(channels, -1), b.sin(), 0.0, 0.5, how, torch.float32)
     return launch.Table(rows, 1 << case.count.bit_length(), how.steep, how.even), how
 
 

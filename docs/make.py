@@ -1,6 +1,7 @@
-"""Writes documents from the library's tables, and parts of docs/pwl.md and README.md.
+"""Writes documents from the library's tables and measurements, and parts of docs/pwl.md and README.md.
 
-Run `python docs/make.py`; with `--pictures`, and matplotlib, also docs/pwl_fit.png.
+Run `python docs/make.py`; with `--pictures`, and matplotlib, also docs/pwl_fit.png and the pictures of the gallery.
+What measurements give, the gallery and docs/choosing.md, is in looking.py.
 """
 
 from __future__ import annotations
@@ -314,10 +315,21 @@ def picture() -> None:
     figure.savefig(FOLDER / "pwl_fit.png", dpi=110)
 
 
+def _looking() -> Any:
+    """docs/looking.py, beside this file."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
+    import looking
+
+    return looking
+
+
 FILES = {
     FOLDER / "operators.md": operators,
     FOLDER / "catalogue.md": catalogue,
     FOLDER / "saving.md": saving,
+    FOLDER / "gallery.md": lambda: _looking().gallery(),
+    FOLDER / "choosing.md": lambda: _looking().choosing(),
     PWL: pwl,
     README: readme,
 }
@@ -325,5 +337,6 @@ FILES = {
 if __name__ == "__main__":
     if "--pictures" in sys.argv[1:]:
         picture()
+        _looking().pictures()
     for file, text in FILES.items():
         file.write_text(text())

@@ -61,6 +61,7 @@ from .modules import Tanhshrink as Tanhshrink
 from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
+from .plotting import plot as plot
 from .registry import names as names
 from .regularization import lipschitz_bound as lipschitz_bound
 from .regularization import second_order_total_variation as second_order_total_variation

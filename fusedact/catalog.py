@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import cpu_forms, eager, engine, rows, tables
+from . import cpu_curves, cpu_gates, eager, engine, rows, tables
 from .registry import ActivationSpec, Argument, OptionSpec, ParameterSpec, register
 
 # Of all gates, where PyTorch has one of its own.
@@ -43,8 +43,9 @@ add(
         ),
         parameters=(ParameterSpec("threshold", 0.0, "where the function leaves zero"),),
         eager=eager.relu_sigmoid,
-        lean_forward=cpu_forms.relu_sigmoid_lean,
-        lean_backward=cpu_forms.relu_sigmoid_backward_lean,
+        lean_forward=cpu_gates.relu_sigmoid_lean,
+        lean_backward=cpu_gates.relu_sigmoid_backward_lean,
+        lean_halves=lambda threshold: threshold == 0.0,
         device="relu_sigmoid",
     )
 )
@@ -60,7 +61,7 @@ add(
         reference="Clevert et al., 2015, arXiv:1511.07289.",
         parameters=(ParameterSpec("alpha", 1.0, "the negative of the limit at -inf"),),
         eager=eager.elu,
-        lean_backward=cpu_forms.elu_backward_lean,
+        lean_backward=cpu_curves.elu_backward_lean,
         twin="torch.nn.functional.elu",
         aten=F.elu,
         aten_inplace=F.elu_,
@@ -101,8 +102,8 @@ add(
         reference="He et al., 2015, arXiv:1502.01852.",
         parameters=(ParameterSpec("weight", 0.25, "the slope below 0", required=True),),
         eager=eager.leaky_relu,
-        lean_forward=cpu_forms.prelu_lean,
-        lean_backward=cpu_forms.prelu_backward_lean,
+        lean_forward=cpu_curves.prelu_lean,
+        lean_backward=cpu_curves.prelu_backward_lean,
         twin="torch.nn.functional.prelu",
         aten=F.leaky_relu,
         aten_inplace=F.leaky_relu_,
@@ -129,8 +130,8 @@ add(
         reference="Ramachandran et al., 2017, arXiv:1710.05941.",
         parameters=(ParameterSpec("beta", 1.0, "how sharply the sigmoid turns"),),
         eager=eager.swish,
-        lean_forward=cpu_forms.swish_lean,
-        lean_backward=cpu_forms.swish_backward_lean,
+        lean_forward=cpu_gates.swish_lean,
+        lean_backward=cpu_gates.swish_backward_lean,
         device="swish",
     )
 )
@@ -178,8 +179,8 @@ add(
         reference="Maas, Hannun, Ng, 2013.",
         parameters=(ParameterSpec("negative_slope", 0.01, "the slope below 0"),),
         eager=eager.leaky_relu,
-        lean_forward=cpu_forms.prelu_lean,
-        lean_backward=cpu_forms.prelu_backward_lean,
+        lean_forward=cpu_curves.prelu_lean,
+        lean_backward=cpu_curves.prelu_backward_lean,
         twin="torch.nn.functional.leaky_relu",
         aten=F.leaky_relu,
         aten_inplace=F.leaky_relu_,
@@ -272,8 +273,8 @@ add(
         reference="Misra, 2019, arXiv:1908.08681.",
         eager=eager.mish,
         device="mish",
-        lean_forward=cpu_forms.mish_lean,
-        lean_backward=cpu_forms.mish_backward_lean,
+        lean_forward=cpu_gates.mish_lean,
+        lean_backward=cpu_gates.mish_backward_lean,
         twin="torch.nn.functional.mish",
         aten=F.mish,
         pieces_from=2**14,
@@ -422,8 +423,8 @@ add(
         reference="",
         eager=eager.softsign,
         device="softsign",
-        lean_forward=cpu_forms.softsign_lean,
-        lean_backward=cpu_forms.softsign_backward_lean,
+        lean_forward=cpu_curves.softsign_lean,
+        lean_backward=cpu_curves.softsign_backward_lean,
         twin="torch.nn.functional.softsign",
         aten=F.softsign,
         composite=True,
@@ -566,8 +567,8 @@ add(
         example=">>> FF.quick_gelu(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.1542,  0.3504,  1.9357])",
         reference="Hendrycks, Gimpel, 2016, arXiv:1606.08415.",
         eager=eager.quick_gelu,
-        lean_forward=cpu_forms.quick_gelu_lean,
-        lean_backward=cpu_forms.quick_gelu_backward_lean,
+        lean_forward=cpu_gates.quick_gelu_lean,
+        lean_backward=cpu_gates.quick_gelu_backward_lean,
     )
 )
 
@@ -590,8 +591,8 @@ add(
         ),
         eager=eager.clipped_gelu,
         device="clipped_gelu",
-        lean_forward=cpu_forms.clipped_gelu_lean,
-        lean_backward=cpu_forms.clipped_gelu_backward_lean,
+        lean_forward=cpu_gates.clipped_gelu_lean,
+        lean_backward=cpu_gates.clipped_gelu_backward_lean,
     )
 )
 
@@ -643,8 +644,8 @@ add(
         ),
         initial=eager.xielu_parameters,
         eager=eager.xielu,
-        lean_forward=cpu_forms.xielu_lean,
-        lean_backward=cpu_forms.xielu_backward_lean,
+        lean_forward=cpu_curves.xielu_lean,
+        lean_backward=cpu_curves.xielu_backward_lean,
     )
 )
 
@@ -661,8 +662,8 @@ add(
         refuses=lambda alpha: "alpha must not be 0" if alpha == 0.0 else "",
         eager=eager.snake,
         device="snake",
-        lean_forward=cpu_forms.snake_lean,
-        lean_backward=cpu_forms.snake_backward_lean,
+        lean_forward=cpu_curves.snake_lean,
+        lean_backward=cpu_curves.snake_backward_lean,
     )
 )
 
@@ -679,8 +680,8 @@ add(
         refuses=lambda b: "" if b > 0.0 else f"b must be positive, got {b}",
         eager=eager.squareplus,
         device="squareplus",
-        lean_forward=cpu_forms.squareplus_lean,
-        lean_backward=cpu_forms.squareplus_backward_lean,
+        lean_forward=cpu_curves.squareplus_lean,
+        lean_backward=cpu_curves.squareplus_backward_lean,
     )
 )
 
@@ -694,8 +695,8 @@ add(
         example=">>> FF.hard_mish(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.5000,  0.5000,  2.0000])",
         reference="timm; hardswish with other constants.",
         eager=eager.hard_mish,
-        lean_forward=cpu_forms.hard_mish_lean,
-        lean_backward=cpu_forms.hard_mish_backward_lean,
+        lean_forward=cpu_gates.hard_mish_lean,
+        lean_backward=cpu_gates.hard_mish_backward_lean,
     )
 )
 
@@ -710,8 +711,8 @@ add(
         reference="transformers.",
         eager=eager.sqrtsoftplus,
         device="sqrtsoftplus",
-        lean_forward=cpu_forms.sqrtsoftplus_lean,
-        lean_backward=cpu_forms.sqrtsoftplus_backward_lean,
+        lean_forward=cpu_curves.sqrtsoftplus_lean,
+        lean_backward=cpu_curves.sqrtsoftplus_backward_lean,
     )
 )
 
@@ -726,8 +727,8 @@ add(
         reference="Fernandez, Mali, 2024, arXiv:2412.20269.",
         eager=eager.telu,
         device="telu",
-        lean_forward=cpu_forms.telu_lean,
-        lean_backward=cpu_forms.telu_backward_lean,
+        lean_forward=cpu_gates.telu_lean,
+        lean_backward=cpu_gates.telu_backward_lean,
     )
 )
 
@@ -742,8 +743,8 @@ add(
         reference="Nag, Bhattacharyya, 2021, arXiv:2108.09598.",
         eager=eager.serf,
         device="serf",
-        lean_forward=cpu_forms.serf_lean,
-        lean_backward=cpu_forms.serf_backward_lean,
+        lean_forward=cpu_gates.serf_lean,
+        lean_backward=cpu_gates.serf_backward_lean,
     )
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Rows", "draw_tables", "empty_figure", "style"]
+__all__ = ["Rows", "bundle", "draw_tables", "empty_figure", "mark", "style"]
 
 # Breakpoints, values, left and right slopes.
 Rows = Sequence[Tensor]
@@ -38,7 +40,21 @@ def empty_figure(owner: str, width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"{owner} needs matplotlib: pip install 'fusedact[plot]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    # For notebooks, whose own way knows the figures of pyplot.
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=100)
+    return data.getvalue()
+
+
+def bundle(count: int) -> dict[str, Any]:
+    """How the curves of so many channels look."""
+    return {"linewidth": 0.7, "alpha": max(0.05, min(0.5, 8.0 / count))}
 
 
 def style(axes: Axes, title: str) -> None:
@@ -87,13 +103,13 @@ def draw_tables(
         style(axes, title)
     y = torch.stack([tables.reference(x, *row) for row in _rows(current)])
     if len(y) > 1:
-        thin: dict[str, Any] = {"color": "C0", "linewidth": 0.7, "alpha": max(0.05, min(0.5, 8.0 / len(y)))}
+        thin: dict[str, Any] = {"color": "C0", **bundle(len(y))}
         _draw(panels, x, y, **thin)
     label = f"mean of {len(y)} channels" if len(y) > 1 else "learned" if initial is not None else None
     _draw(panels, x, y.mean(0, keepdim=True), color="C0", linewidth=2.0, label=label)
     if initial is not None:
         _draw(panels, x, _mean(x, drawn[0])[None], color="0.15", linestyle="--", linewidth=1.2, label="initial")
-    _mark(panels[0], current, low, high)
+    mark(panels[0], current[0], current[1], low, high)
     if label:
         panels[0].legend(loc="best", frameon=False)
     if path is not None:
@@ -123,12 +139,12 @@ def _draw(panels: Sequence[Axes], x: Tensor, y: Tensor, label: str | None = None
         panels[1].plot(x[:-1].numpy(), steps, drawstyle="steps-post", **look)
 
 
-def _mark(axes: Axes, parts: Rows, low: float, high: float) -> None:
+def mark(axes: Axes, breakpoints: Tensor, values: Tensor, low: float, high: float, colour: Any = "C0") -> None:
     """Dots at the breakpoints: of one table on its curve, of several that share theirs on the mean."""
-    b, v = (t.reshape(-1, t.shape[-1]) for t in parts[:2])
+    b, v = (t.reshape(-1, t.shape[-1]) for t in (breakpoints, values))
     if len(b) == 1:
         v = v.mean(0, keepdim=True)
     b, v = b.reshape(-1), v.expand(len(b), -1).reshape(-1)
     shown = (b >= low) & (b <= high)
     if int(shown.sum()) <= MARKED:
-        axes.plot(b[shown].numpy(), v[shown].numpy(), "o", color="C0", markersize=3.0, zorder=3)
+        axes.plot(b[shown].numpy(), v[shown].numpy(), "o", color=colour, markersize=3.0, zorder=3)

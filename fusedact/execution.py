@@ -12,7 +12,8 @@ from torch import Tensor
 from . import compat, pieces, saving, table_sums
 from .dispatch import Path
 from .registry import ActivationSpec
-from .tables import Plan, Table
+from .table_rows import Plan
+from .tables import Table
 
 __all__ = [
     "Call",
@@ -85,7 +86,7 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
 def table_rows(
     breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor, how: Plan
 ) -> Tensor:
-    """The rows of `tables.prepare` in float32, by a kernel."""
+    """The rows of `table_rows.prepare` in float32, by a kernel."""
     from .kernels import launch_piecewise
 
     left, right = (compat.materialized(t) if isinstance(t, Tensor) else t for t in (left_slope, right_slope))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from . import tables
+from . import table_rows
 
 __all__ = ["METHODS", "plain_module"]
 
@@ -35,9 +35,9 @@ def plain_module(
     b, v, left, right = (t.detach() for t in (breakpoints, values, left_slope, right_slope))
     count = b.shape[-1]
     wide = torch.float64 if b.dtype == torch.float64 else torch.float32
-    data = tables.prepare(b, v, left, right, tables.SEARCH, wide)
+    data = table_rows.prepare(b, v, left, right, table_rows.SEARCH, wide)
     size, channels = 1 << count.bit_length(), data.shape[0]
-    parts = data[:, tables.HEADER : tables.HEADER + 4 * size].reshape(channels, 4, size)
+    parts = data[:, table_rows.HEADER : table_rows.HEADER + 4 * size].reshape(channels, 4, size)
     entries = {name: parts[:, i, : count + bool(i)] for i, name in enumerate(("turns", "slopes", "starts", "anchors"))}
     # Finite where an outer slope is 0: they keep 0 * inf out.
     entries |= {n: data[:, i] for n, i in (("low", 3), ("high", 4)) if bool(data[:, i].isfinite().any())}

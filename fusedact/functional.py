@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
+from .biased import bias_act
 from .checks import check_names
 from .gating import gated, glu, packed_glu
 from .piecewise import pwl
@@ -22,6 +23,7 @@ from .rowwise import log_softmax, softmax, softmax2d, softmin
 
 __all__ = [
     "activate",
+    "bias_act",
     "gated",
     "glu",
     "log_softmax",

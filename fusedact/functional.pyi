@@ -2,6 +2,7 @@
 from torch import Tensor
 
 from .piecewise import pwl as pwl
+from .biased import bias_act as bias_act
 from .gating import gated as gated
 from .gating import glu as glu
 from .gating import packed_glu as packed_glu

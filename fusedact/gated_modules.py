@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import registry
 from .checks import check_number
 from .gating import check_layout, glu, packed_glu
+from .gating_limits import check
 
 __all__ = ["GEGLU", "GLU", "ReGLU", "SwiGLU"]
 
@@ -55,12 +56,18 @@ class GLU(nn.Module):
 class SwiGLU(nn.Module):
     """Values weighted by swish of gates: gate * sigmoid(beta * gate) * value.
 
+    With a limit and an offset, gates are cut off above the limit and values on both sides of 0 first, and the offset is
+    added to the value. gpt-oss has `SwiGLU(layout="interleaved", beta=1.702, limit=7.0, offset=1.0)`; docs/gated.md
+    names more.
+
     Args:
         dim: the dimension that holds both.
         layout: "gate_value", as in Hugging Face's fused gate_up_proj, vLLM's SiluAndMul and DINOv2; "interleaved", as
             in gpt-oss; or "value_gate".
-        beta: how sharply the sigmoid turns: 1 is SiLU.
+        beta: how sharply the sigmoid turns: 1 is SiLU. Some call it alpha.
         learnable: make beta a parameter, of one element.
+        limit: of gates and values, or None.
+        offset: what is added to values.
         device, dtype: of that parameter.
 
     Shape:
@@ -68,12 +75,12 @@ class SwiGLU(nn.Module):
 
     Raises:
         TypeError: if an argument has another type.
-        ValueError: for another layout.
+        ValueError: for another layout, or a limit that is not above 0.
 
     >>> fusedact.SwiGLU()(torch.tensor([0.0, 3.0, 1.0, 2.0]))
     tensor([0.0000, 5.7154])
 
-    Source: Shazeer, 2020, arXiv:2002.05202.
+    Source: Shazeer, 2020, arXiv:2002.05202; the limit and the offset, gpt-oss (gpt_oss/torch/model.py).
     """
 
     def __init__(
@@ -83,6 +90,8 @@ class SwiGLU(nn.Module):
         layout: str = "gate_value",
         beta: float = 1.0,
         learnable: bool = False,
+        limit: float | None = None,
+        offset: float = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -92,6 +101,7 @@ class SwiGLU(nn.Module):
         self._initial = check_number("fusedact.SwiGLU", "beta", beta)
         if not isinstance(learnable, bool):
             raise TypeError(f"fusedact.SwiGLU: learnable must be a bool, got {type(learnable).__name__}")
+        self.limit, self.offset = check("fusedact.SwiGLU", limit, offset)
         self.beta: float | nn.Parameter = self._initial
         if learnable:
             self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
@@ -103,15 +113,20 @@ class SwiGLU(nn.Module):
             nn.init.constant_(self.beta, self._initial)
 
     def forward(self, input: Tensor) -> Tensor:
+        keywords: dict[str, Any] = {"layout": self.layout, "limit": self.limit, "offset": self.offset}
         if isinstance(self.beta, float) and self.beta == 1.0:
-            return packed_glu(input, "silu", self.dim, layout=self.layout)
-        return packed_glu(input, "swish", self.dim, layout=self.layout, beta=self.beta)
+            return packed_glu(input, "silu", self.dim, **keywords)
+        return packed_glu(input, "swish", self.dim, **keywords, beta=self.beta)
 
     def extra_repr(self) -> str:
         shown = f"dim={self.dim}, layout={self.layout!r}"
         if isinstance(self.beta, nn.Parameter):
-            return f"{shown}, beta=learnable"
-        return shown if self.beta == 1.0 else f"{shown}, beta={self.beta:g}"
+            shown += ", beta=learnable"
+        elif self.beta != 1.0:
+            shown += f", beta={self.beta:g}"
+        if self.limit is not None:
+            shown += f", limit={self.limit:g}"
+        return f"{shown}, offset={self.offset:g}" if self.offset else shown
 
 
 class GEGLU(nn.Module):

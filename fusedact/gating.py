@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +13,22 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from . import compat, eager, registry
-from .checks import check_channel_dim, check_dtype, check_names, check_parameters
-from .dispatch import PIECES_CPU, choose, is_recording
+from .checks import check_channel_dim, check_parameters
+from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
+from .gating_limits import NONE, Limits, check, limited
 from .gating_operators import LAYOUTS, Call, backward, forward, halves
+from .gating_pieces import by_hand
+from .hosted import Hosted, check_tensor, stays_in_eager
 from .large_pages import LARGE
-from .registry import ActivationSpec
 
-__all__ = ["Gate", "check_layout", "gated", "glu", "packed_glu"]
+__all__ = ["check_layout", "gated", "glu", "packed_glu"]
 
 _RECORD = registry.get("glu")
 _ARGUMENTS = """
+    limit: gates are cut off above it, and values on both sides of 0, before all else; gradients are 0 beyond it. None
+        is no limit.
+    offset: added to the value after that. docs/gated.md says which models have these, and what numbers.
     activation: what the gate goes through: the name of an elementwise activation, a function of this module, or what
         `fusedact.activation` made.
     channel_dim: the gate's dimension that a parameter with several entries counts.
@@ -31,26 +36,32 @@ _ARGUMENTS = """
         gradients; the defaults otherwise."""
 _RAISES = """
     TypeError: if an argument has another type or dtype, or the activation has no such parameter.
-    ValueError: for an unknown name, or an activation that is not elementwise; """
+    ValueError: for an unknown name, or an activation that is not elementwise; for a limit that is not above 0; """
 
 
 def gated(
-    x: Tensor, gate: Tensor, activation: Any = "silu", *, channel_dim: int = 1, **parameters: float | Tensor | str
+    x: Tensor,
+    gate: Tensor,
+    activation: Any = "silu",
+    *,
+    limit: float | None = None,
+    offset: float = 0.0,
+    channel_dim: int = 1,
+    **parameters: float | Tensor | str,
 ) -> Tensor:
     # Documented below.
     if has_torch_function_variadic(x, gate):
-        return handle_torch_function(
-            gated, (x, gate), x, gate, activation=activation, channel_dim=channel_dim, **parameters
-        )
+        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
+        return handle_torch_function(gated, (x, gate), x, gate, activation, **keywords)
     owner = "fusedact.functional.gated"
-    _check_tensor(owner, "x", x)
-    _check_tensor(owner, "gate", gate)
+    check_tensor(owner, "x", x)
+    check_tensor(owner, "gate", gate)
     # Under torch.jit.trace sizes are tensors, which warn when compared.
     if not compat.tracing() and x.shape != gate.shape:
         raise ValueError(f"{owner}: x and gate must have one shape, got {tuple(x.shape)} and {tuple(gate.shape)}")
     if x.device != gate.device:
         raise ValueError(f"{owner}: x and gate must be on one device, got {x.device} and {gate.device}")
-    return apply(Gate.of(owner, activation, parameters), (x, gate), channel_dim)
+    return apply(Hosted.of(owner, activation, parameters), (x, gate), channel_dim, limits=check(owner, limit, offset))
 
 
 def packed_glu(
@@ -59,17 +70,21 @@ def packed_glu(
     dim: int = -1,
     *,
     layout: str,
+    limit: float | None = None,
+    offset: float = 0.0,
     channel_dim: int = 1,
     **parameters: float | Tensor | str,
 ) -> Tensor:
     # Documented below.
     if has_torch_function_unary(x):
-        keywords: dict[str, Any] = {"layout": layout, "channel_dim": channel_dim, **parameters}
-        return handle_torch_function(packed_glu, (x,), x, activation, dim, **keywords)
+        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
+        return handle_torch_function(packed_glu, (x,), x, activation, dim, layout=layout, **keywords)
     owner = "fusedact.functional.packed_glu"
-    _check_tensor(owner, "x", x)
+    check_tensor(owner, "x", x)
     check_layout(owner, layout)
-    return apply(Gate.of(owner, activation, parameters), (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout)
+    gate = Hosted.of(owner, activation, parameters)
+    limits = check(owner, limit, offset)
+    return apply(gate, (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout, limits)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -99,16 +114,16 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if has_torch_function_unary(input):
         return handle_torch_function(glu, (input,), input, dim)
     owner = "fusedact.functional.glu"
-    _check_tensor(owner, "input", input)
+    check_tensor(owner, "input", input)
     at = _checked_dim(owner, "input", input, dim)
     if choose(_RECORD, input, (), True).kind in ("aten", "formula"):
         return F.glu(input, dim)
-    return apply(Gate(registry.get("sigmoid"), ()), (input,), 1, at, "value_gate")
+    return apply(Hosted(registry.get("sigmoid"), ()), (input,), 1, at, "value_gate")
 
 
 gated.__doc__ = f"""A value weighted by an activated gate.
 
-activation(gate) * x
+activation(gate) * x; with a limit and an offset, of min(gate, limit) and clamp(x, -limit, limit) + offset
 
 One pass reads both and writes the result; backward reads them and the gradient, and writes both gradients. Halves are
 computed in float32 and rounded once. x and the gate are kept for backward, nothing else.
@@ -130,7 +145,7 @@ Source: Shazeer, 2020, arXiv:2002.05202.
 
 packed_glu.__doc__ = f"""A value weighted by an activated gate, where one tensor holds both.
 
-activation(gate) * value
+activation(gate) * value; with a limit and an offset, of min(gate, limit) and clamp(value, -limit, limit) + offset
 
 Nothing is cut or copied; the gradient is written as one tensor. The world disagrees on which half is the gate, so that
 `layout` has no default: "gate_value" (gate first, as in Llama's descendants), "value_gate" (as in
@@ -141,7 +156,7 @@ Args:
     activation: what the gate goes through, as for `gated`.
     dim: the dimension that holds both, of even size.
     layout: "gate_value", "value_gate" or "interleaved".
-    channel_dim, parameters: as for `gated`.
+    limit, offset, channel_dim, parameters: as for `gated`.
 
 Returns:
     tensor of x's shape and dtype, with half the size in `dim`.
@@ -158,12 +173,6 @@ Source: Shazeer, 2020, arXiv:2002.05202.
 
 
 # ----- checks
-
-
-def _check_tensor(owner: str, name: str, x: object) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(x).__name__}")
-    check_dtype(owner, name, x)
 
 
 def check_layout(owner: str, layout: object) -> str:
@@ -191,56 +200,17 @@ def _checked_dim(owner: str, name: str, x: Tensor, dim: object) -> int:
     return dim % count
 
 
-class Gate(NamedTuple):
-    """What the gate goes through: an elementwise activation, and its parameters."""
-
-    spec: ActivationSpec
-    params: tuple[Any, ...]
-
-    @staticmethod
-    def of(owner: str, activation: object, parameters: dict[str, Any]) -> Gate:
-        """An activation as it is given, with parameters by name.
-
-        Raises:
-            TypeError: if it is no activation, or has no such parameter, or one without a default is missing.
-            ValueError: for an unknown name, or one that is not elementwise.
-        """
-        spec = _spec(owner, activation)
-        if not parameters and not spec.parameters and not spec.options:
-            return Gate(spec, ())
-        check_names(owner, spec, parameters)
-        values = dict(parameters)
-        spec = registry.chosen(owner, spec, *(values.pop(o.name, o.default) for o in spec.options))
-        missing = [p.name for p in spec.parameters if p.required and p.name not in values]
-        if missing:
-            raise TypeError(f"{owner}: {spec.name} needs {' and '.join(missing)}")
-        return Gate(spec, tuple(values.get(p.name, p.default) for p in spec.parameters))
-
-
-def _spec(owner: str, activation: object) -> ActivationSpec:
-    if isinstance(activation, str):
-        spec = registry.get(activation, owner)
-    elif hasattr(activation, "described") and (is_compiling() or is_recording()):
-        # Nothing is traced inside another trace.
-        return activation.described
-    else:
-        found = getattr(activation, "spec", None)
-        if not isinstance(found, ActivationSpec) or isinstance(activation, torch.nn.Module | type):
-            kind = type(activation)
-            raise TypeError(
-                f"{owner}: activation must be a name, a function of fusedact.functional, or what fusedact.activation "
-                f"made, got {kind.__module__}.{kind.__qualname__}"
-            )
-        spec = found
-    if spec.kind != "elementwise":
-        raise ValueError(f"{owner}: activation must be elementwise and take numbers, and {spec.name} does not")
-    return spec
-
-
 # ----- a call
 
 
-def apply(gate: Gate, given: tuple[Tensor, ...], channel_dim: int, dim: int = 0, layout: str = "") -> Tensor:
+def apply(
+    gate: Hosted,
+    given: tuple[Tensor, ...],
+    channel_dim: int,
+    dim: int = 0,
+    layout: str = "",
+    limits: Limits = NONE,
+) -> Tensor:
     """The gated activation of x and a gate, or of one tensor that holds both, on the path that fits."""
     spec, params = gate
     check_channel_dim("fusedact.functional.packed_glu" if layout else "fusedact.functional.gated", channel_dim)
@@ -255,7 +225,7 @@ def apply(gate: Gate, given: tuple[Tensor, ...], channel_dim: int, dim: int = 0,
         given = given[0].to(common), given[1].to(common)
     tensors = [p for p in params if isinstance(p, Tensor)]
     path = choose(_RECORD, given[0], [*given[1:], *tensors], False)
-    call = Call(spec, path, channel, dim, layout)
+    call = Call(spec, path, channel, dim, layout, limits)
     if path.kind == "formula" or compat.transforms_active() or _plainly(call, given, params):
         return _formula(call, given, params)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *tensors)):
@@ -263,9 +233,10 @@ def apply(gate: Gate, given: tuple[Tensor, ...], channel_dim: int, dim: int = 0,
     return forward(call, given, params)
 
 
-# From so many elements on the CPU's pieces pay where PyTorch has no operator for the activation, or parameters learn;
-# and where x and the gate lie in turn. Measured: at half as many they take as long as plain operators, or longer.
-PIECES_FROM, PIECES_FROM_IN_TURN = 2**21, 2**19
+# From so many elements on the CPU's pieces pay where PyTorch has no operator for all of it: with forms written by hand,
+# or by the engine; and with an operator, where x and the gate lie in turn. Measured: with a quarter as many they take
+# as long as plain operators, or longer.
+PIECES_FROM, PIECES_FROM_BY_ENGINE, PIECES_FROM_IN_TURN = 2**18, 2**20, 2**19
 # And from so many bytes of a tensor on everywhere: each one that autograd keeps is then new memory from the system.
 PIECES_FROM_BYTES = LARGE
 
@@ -273,26 +244,28 @@ PIECES_FROM_BYTES = LARGE
 def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
     """Whether plain operators take less time, although pieces, or a kernel, could serve."""
     spec = call.spec
-    if spec.key is not None and spec.build is None:
-        # One that stays in eager has nothing to work in pieces or to launch.
+    if stays_in_eager(spec):
         return True
     if call.path != PIECES_CPU:
         return False
     if given[0].nbytes >= PIECES_FROM_BYTES:
         return False
     numel = given[0].numel() // (2 if call.layout else 1)
-    if call.layout == "interleaved":
-        return numel < PIECES_FROM_IN_TURN
-    return numel < PIECES_FROM or (spec.aten is not None and eager.numeric(params))
+    if spec.aten is not None and eager.numeric(params) and call.limits == NONE:
+        return call.layout != "interleaved" or numel < PIECES_FROM_IN_TURN
+    return numel < (PIECES_FROM if by_hand(spec) else PIECES_FROM_BY_ENGINE)
 
 
 def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:
     """The definition in plain operators; halves as PyTorch's own operator has them, or in fp32 and rounded once."""
     x, gate = halves(given[0], call.dim, call.layout) if call.layout else given
+    dtype = x.dtype
     aten = call.spec.aten is not None and not call.spec.composite and eager.numeric(params) and not is_compiling()
-    if x.dtype in eager.HALF_DTYPES and not aten:
-        return (x.float() * eager.formula(call.spec, gate.float(), params, call.channel)).to(x.dtype)
-    return x * eager.formula(call.spec, gate, params, call.channel)
+    if dtype in eager.HALF_DTYPES and not (aten and call.limits == NONE):
+        x, gate = x.float(), gate.float()
+    if call.limits != NONE:
+        x, gate = limited(x, gate, call.limits)
+    return (x * eager.formula(call.spec, gate, params, call.channel)).to(dtype)
 
 
 class _Gated(Function):

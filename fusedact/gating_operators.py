@@ -11,6 +11,7 @@ from torch import Tensor
 from . import compat, gating_pieces, large_pages, registry
 from .dispatch import Path, choose
 from .execution import Parameters, _in_memory, _sums, on_device
+from .gating_limits import NONE, Limits
 from .registry import ActivationSpec
 
 __all__ = ["LAYOUTS", "Call", "backward", "forward", "halves"]
@@ -21,7 +22,7 @@ LAYOUTS = ("gate_value", "value_gate", "interleaved")
 class Call(NamedTuple):
     """What of a call is not a tensor: the gate's activation, the path, and the dimension that counts channels.
 
-    One tensor holds x and the gate along `dim` if `layout` is named, else there are two.
+    One tensor holds x and the gate along `dim` if `layout` is named, else there are two. Limits come first.
     """
 
     spec: ActivationSpec
@@ -29,15 +30,16 @@ class Call(NamedTuple):
     channel: int | None = None
     dim: int = 0
     layout: str = ""
+    limits: Limits = NONE
 
 
 def halves(packed: Tensor, dim: int, layout: str) -> tuple[Tensor, Tensor]:
     """x and the gate, as views."""
-    size = packed.shape[dim] // 2
     if layout == "interleaved":
-        gate, x = packed.unflatten(dim, (size, 2)).unbind(dim + 1)
+        gate, x = packed.unflatten(dim, (packed.shape[dim] // 2, 2)).unbind(dim + 1)
         return x, gate
-    first, second = packed.narrow(dim, 0, size), packed.narrow(dim, size, size)
+    # One operator, whose gradient joins both in one pass.
+    first, second = packed.chunk(2, dim)
     return (second, first) if layout == "gate_value" else (first, second)
 
 
@@ -69,17 +71,16 @@ def _run_forward(call: Call, given: Sequence[Tensor], params: Parameters) -> Ten
     spec, path, channel, *_ = call
     given = [compat.materialized(t) for t in given]
     x, gate = _parts(call, given)
+    out = large_pages.empty_like(x)
     if path.kind != "triton":
-        out = large_pages.empty_like(x)
-        gating_pieces.forward(spec, x, gate, params, out, channel)
+        gating_pieces.forward(spec, x, gate, params, out, channel, call.limits)
         return out
     from .kernels import launch_gated
 
-    out = torch.empty_like(x)
     if spec.build is not None:
         spec.build(x.device)
     with on_device(x):
-        launch_gated.forward(spec.device, x, gate, out, _in_memory(params), channel)
+        launch_gated.forward(spec.device, x, gate, out, _in_memory(params), channel, call.limits)
     return out
 
 
@@ -90,24 +91,25 @@ def _run_backward(
     g, given = compat.materialized(g), [compat.materialized(t) for t in given]
     x, gate = _parts(call, given)
     wanted, owed = needed[: len(given)], tuple(needed[len(given) :])
-    empty_like = torch.empty_like if path.kind == "triton" else large_pages.empty_like
-    grads = [empty_like(t) if n else None for t, n in zip(given, wanted, strict=True)]
+    grads = [large_pages.empty_like(t) if n else None for t, n in zip(given, wanted, strict=True)]
     dx, dgate = grads if not call.layout else (None, None) if grads[0] is None else _parts(call, [grads[0]])
     if path.kind != "triton":
-        return [*grads, *gating_pieces.backward(spec, g, x, gate, dx, dgate, params, owed, channel)]
+        return [*grads, *gating_pieces.backward(spec, g, x, gate, dx, dgate, params, owed, channel, call.limits)]
     from .kernels import launch_gated
 
     if spec.build is not None:
         spec.build(x.device)
     with on_device(x):
-        partials = launch_gated.backward(spec.device, g, x, gate, dx, dgate, _in_memory(params), owed, channel)
+        partials = launch_gated.backward(
+            spec.device, g, x, gate, dx, dgate, _in_memory(params), owed, channel, call.limits
+        )
     return [*grads, *_sums(partials, params, owed)]
 
 
 # ----- operators
 
 _library = torch.library.Library("fusedact", "FRAGMENT")
-_REST = "Tensor?[] tensors, float[] numbers, str activation, int? channel"
+_REST = "Tensor?[] tensors, float[] numbers, str activation, int? channel, float? limit, float offset"
 _PACKED = f"Tensor packed, {_REST}, int dim, str layout"
 _library.define(f"gated(Tensor x, Tensor gate, {_REST}) -> Tensor")
 _library.define(f"gated_backward(Tensor grad, Tensor x, Tensor gate, {_REST}, bool[] needed) -> Tensor[]")
@@ -120,16 +122,19 @@ def _described(call: Call, params: Parameters) -> tuple[Any, ...]:
     tensors = [p if isinstance(p, Tensor) else None for p in params]
     numbers = [0.0 if isinstance(p, Tensor) else p for p in params]
     rest = (call.dim, call.layout) if call.layout else ()
-    return tensors, numbers, call.spec.key or call.spec.name, call.channel, *rest
+    return tensors, numbers, call.spec.key or call.spec.name, call.channel, *call.limits, *rest
 
 
 def _call(given: Sequence[Tensor], arguments: Sequence[Any]) -> tuple[Call, Parameters]:
     """The call behind an operator."""
-    tensors, numbers, name, channel, *rest = arguments
+    tensors, numbers, name, channel, limit, offset, *rest = arguments
     spec = registry.get_own(name) if ":" in name else registry.get(name)
     params = [n if t is None else t for t, n in zip(tensors, numbers, strict=True)]
     path = choose(registry.get("glu"), given[0], [*given[1:], *(t for t in tensors if t is not None)], False)
-    return Call(spec, path if path.kind == "triton" else Path("pieces", path.reason), channel, *rest), params
+    if path.kind != "triton":
+        path = Path("pieces", path.reason)
+    dim, layout = rest or (0, "")
+    return Call(spec, path, channel, dim, layout, Limits(limit, offset)), params
 
 
 def _implement(name: str, count: int) -> None:

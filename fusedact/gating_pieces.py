@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .cpu_kernels import Kernels, kernels_of
 from .eager import HALF_DTYPES, Parameter, numeric
+from .gating_limits import NONE, Limits, limited_piece, stop_gate, stop_value
 from .pieces import Memory, _Filled, _operands, _Total, piece_limit, pieces_of
 from .registry import ActivationSpec
 
-__all__ = ["backward", "forward"]
-
-_aten = torch.ops.aten
-# PyTorch's own kernels by the activation: into memory that is given, the value of the gate; and the gate's gradient
-# from the value's, the gate and the value.
-_Into = tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor, Tensor], Any]]
+__all__ = ["backward", "by_hand", "forward"]
 
 
-def _gelu(how: str) -> _Into:
-    def backward(g: Tensor, gate: Tensor, a: Tensor, out: Tensor) -> Any:
-        return _aten.gelu_backward.grad_input(g, gate, approximate=how, grad_input=out)
+def by_hand(spec: ActivationSpec) -> bool:
+    """Whether pieces have PyTorch's own kernels for it, or forms that the engine did not write."""
+    return kernels_of(spec) is not None or (
+        spec.key is None and spec.lean_backward is not None and not spec.lean_by_engine
+    )
 
-    return partial(_aten.gelu.out, approximate=how), backward
-
-
-_INTO: dict[str, _Into] = {
-    "silu": (_aten.silu.out, lambda g, gate, a, out: _aten.silu_backward.grad_input(g, gate, grad_input=out)),
-    "sigmoid": (torch.sigmoid, lambda g, gate, a, out: _aten.sigmoid_backward.grad_input(g, a, grad_input=out)),
-    "tanh": (torch.tanh, lambda g, gate, a, out: _aten.tanh_backward.grad_input(g, a, grad_input=out)),
-    "relu": (
-        partial(torch.clamp_min, min=0.0),
-        lambda g, gate, a, out: _aten.threshold_backward.grad_input(g, gate, 0.0, grad_input=out),
-    ),
-    "gelu": _gelu("none"),
-    "gelu_tanh": _gelu("tanh"),
-}
 
 # Numbers of buffers beyond those of lean functions.
 _X, _GATE, _G, _VALUE, _PRODUCT, _MADE = range(100, 106)
@@ -52,12 +36,12 @@ def _near(t: Tensor, dtype: torch.dtype, memory: Memory, number: int) -> Tensor:
 
 
 def _value(
-    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: _Into | None
+    spec: ActivationSpec, gate: Tensor, values: Sequence[Parameter], memory: Memory, into: Kernels | None
 ) -> Tensor:
     """The activated gate."""
     if into is not None:
         a = memory(_VALUE, gate.dtype)
-        into[0](gate, out=a)
+        into.forward(gate, out=a)
         return a
     if spec.lean_forward is not None:
         if gate.dtype == torch.float64:
@@ -67,26 +51,33 @@ def _value(
     return (spec.aten if spec.aten is not None and numeric(values) else spec.eager)(gate, *values)
 
 
-def _dtype(x: Tensor, into: _Into | None) -> torch.dtype:
-    """What pieces are computed in: halves in fp32, unless PyTorch has a kernel that takes them."""
-    return torch.float32 if x.dtype in HALF_DTYPES and into is None else x.dtype
+def _dtype(x: Tensor, into: Kernels | None, limits: Limits) -> torch.dtype:
+    """What pieces are computed in: halves in fp32, unless PyTorch has a kernel that takes them and all is in it."""
+    return torch.float32 if x.dtype in HALF_DTYPES and (into is None or limits != NONE) else x.dtype
 
 
 def forward(
-    spec: ActivationSpec, x: Tensor, gate: Tensor, params: Sequence[Parameter], out: Tensor, channel: int | None
+    spec: ActivationSpec,
+    x: Tensor,
+    gate: Tensor,
+    params: Sequence[Parameter],
+    out: Tensor,
+    channel: int | None,
+    limits: Limits = NONE,
 ) -> None:
-    """out = activation(gate) x."""
+    """out = activation(gate) x, of what the limits leave of both."""
     if out.numel() == 0:
         return
-    into = _INTO.get(spec.name) if spec.key is None else None
-    dtype = _dtype(out, into)
+    into = kernels_of(spec)
+    dtype = _dtype(out, into, limits)
     operands = _Filled(_operands(params, gate, channel, dtype))
     memory = Memory(out)
     for x_piece, gate_piece, *cut, out_piece in pieces_of(x, gate, *operands.cut, out, limit=piece_limit(out)):
         memory.piece = out_piece
-        gate_near = _near(gate_piece, dtype, memory, _GATE)
+        x_near, gate_near = _near(x_piece, dtype, memory, _X), _near(gate_piece, dtype, memory, _GATE)
+        if limits != NONE:
+            x_near, gate_near = limited_piece(x_near, gate_near, limits, memory)
         a = _value(spec, gate_near, operands(cut), memory, into)
-        x_near = _near(x_piece, dtype, memory, _X)
         if out.dtype == dtype:
             torch.mul(a, x_near, out=out_piece)
         else:
@@ -103,10 +94,11 @@ def backward(
     params: Sequence[Parameter],
     needed: Sequence[bool],
     channel: int | None,
+    limits: Limits = NONE,
 ) -> list[Tensor | None]:
     """Write dx and dgate, those that are not None; the gradients of the parameters, those that are needed."""
-    into = _INTO.get(spec.name) if spec.key is None else None
-    dtype = _dtype(x, into)
+    into = kernels_of(spec)
+    dtype = _dtype(x, into, limits)
     totals = {
         i: _Total(p, x, channel, dtype)
         for i, (p, n) in enumerate(zip(params, needed, strict=True))
@@ -126,7 +118,8 @@ def backward(
             cut = iter(rest)
             values = operands([next(cut) for _ in operands.cut])
             into_these = None if dx is None else dx_piece, None if dgate is None else dgate_piece
-            parts = _piece(spec, g_piece, x_piece, gate_piece, *into_these, values, needed, memory, into, dtype)
+            given_pieces = g_piece, x_piece, gate_piece
+            parts = _piece(spec, *given_pieces, *into_these, values, needed, memory, into, dtype, limits)
             for i, total in totals.items():
                 part = parts[i]
                 target = [next(cut) for _ in total.cut]
@@ -145,35 +138,45 @@ def _piece(
     values: Sequence[Parameter],
     needed: Sequence[bool],
     memory: Memory,
-    into: _Into | None,
+    into: Kernels | None,
     dtype: torch.dtype,
+    limits: Limits,
 ) -> Sequence[Tensor | None]:
     """A piece's gradients; those of the parameters elementwise, as a number's is the sum."""
     g, gate = _near(g, dtype, memory, _G), _near(gate, dtype, memory, _GATE)
     inner = dgate is not None or any(needed)
-    product = torch.mul(g, _near(x, dtype, memory, _X), out=memory(_PRODUCT, dtype)) if inner else None
+    x = _near(x, dtype, memory, _X) if inner or limits != NONE else x
+    given_x, given_gate = x, gate
+    if limits != NONE:
+        x, gate = limited_piece(x, gate, limits, memory)
+    product = torch.mul(g, x, out=memory(_PRODUCT, dtype)) if inner else None
     if into is None and spec.lean_backward is None:
-        return _differentiated(spec, g, product, gate, dx, dgate, values, needed)
+        a, found, parts = _differentiated(spec, product, gate, values, needed)
+        if dx is not None:
+            _write(torch.mul(g, a), dx, given_x, limits, memory, stop_value)
+        if dgate is not None and found is not None:
+            _write(found.contiguous(), dgate, given_gate, limits, memory, stop_gate)
+        return parts
     if dx is not None or into is not None:
         a = _value(spec, gate, values, memory, into)
     if dx is not None:
-        _multiplied(g, a, dx, memory)
+        made = dx if _writable(dx, dtype) else memory(_MADE, dtype)
+        _write(torch.mul(g, a, out=made), dx, given_x, limits, memory, stop_value)
     if product is None:
         return [None] * len(values)
     if into is not None:
         # It has no parameters, so that this is what is owed.
         assert dgate is not None
         made = dgate if _writable(dgate, dtype) else memory(_MADE, dtype)
-        into[1](product, gate, a, made)
-        if made is not dgate:
-            dgate.copy_(made)
+        into.backward(product, gate, a, made)
+        _write(made, dgate, given_gate, limits, memory, stop_gate)
         return [None] * len(values)
     owed = (dgate is not None, *needed)
     spare: dict[str, Any] = {} if dtype == torch.float64 else {"out": memory(_MADE), "spare": memory}
     assert spec.lean_backward is not None
     found, *parts = spec.lean_backward(product, gate, *values, needed=owed if any(needed) else None, **spare)
     if dgate is not None and found is not None:
-        dgate.copy_(found)
+        _write(found, dgate, given_gate, limits, memory, stop_gate)
     return [*parts, *[None] * (len(values) - len(parts))]
 
 
@@ -181,25 +184,25 @@ def _writable(t: Tensor, dtype: torch.dtype) -> bool:
     return t.dtype == dtype and (t.dim() == 0 or 1 in t.stride())
 
 
-def _multiplied(g: Tensor, a: Tensor, out: Tensor, memory: Memory) -> None:
-    """out = g a."""
-    if _writable(out, g.dtype):
-        torch.mul(g, a, out=out)
-    else:
-        out.copy_(torch.mul(g, a, out=memory(_MADE, g.dtype)))
+def _write(
+    grad: Tensor,
+    out: Tensor,
+    at: Tensor,
+    limits: Limits,
+    memory: Memory,
+    stop: Callable[[Tensor, Tensor, Limits, Memory], None],
+) -> None:
+    """The gradient into its place, if it is not there; 0 where `at` is beyond the limit."""
+    if limits != NONE:
+        stop(grad, at, limits, memory)
+    if grad is not out:
+        out.copy_(grad)
 
 
 def _differentiated(
-    spec: ActivationSpec,
-    g: Tensor,
-    product: Tensor | None,
-    gate: Tensor,
-    dx: Tensor | None,
-    dgate: Tensor | None,
-    values: Sequence[Parameter],
-    needed: Sequence[bool],
-) -> Sequence[Tensor | None]:
-    """`_piece` by the definition, which gives the value and its derivative at once."""
+    spec: ActivationSpec, product: Tensor | None, gate: Tensor, values: Sequence[Parameter], needed: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """The activated gate, and gradients of the gate and of each parameter from that product, by the definition."""
     # What is a number by now counts as a tensor of one element, whose gradient is the sum.
     active = {
         i: v if isinstance(v, Tensor) else torch.tensor(v, dtype=gate.dtype, device=gate.device)
@@ -215,17 +218,9 @@ def _differentiated(
 
     with torch.no_grad():
         if product is None:
-            a = function(gate)
-        else:
-            # Indexed: the function has no auxiliary output, which its declared type allows for.
-            result = torch.func.vjp(function, gate, *active.values())
-            a = result[0]
-            found, *grads = result[1](product)
-    if dx is not None:
-        dx.copy_(g * a)
-    if product is None:
-        return [None] * len(values)
-    if dgate is not None:
-        dgate.copy_(found)
+            return function(gate), None, [None] * len(values)
+        # Indexed: the function has no auxiliary output, which its declared type allows for.
+        result = torch.func.vjp(function, gate, *active.values())
+        found, *grads = result[1](product)
     rest = iter(grads)
-    return [next(rest) if i in active else None for i in range(len(values))]
+    return result[0], found, [next(rest) if i in active else None for i in range(len(values))]

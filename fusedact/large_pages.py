@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["empty_like"]
+__all__ = ["LARGE", "advised", "empty_like"]
 
-# What malloc maps anew each time, and gives back when it is freed: the advice touches nobody else's memory.
+# From so many bytes on malloc maps memory anew, and gives it back when it is freed: nobody else's is touched.
 LARGE = 2**25
 
 
@@ -32,10 +32,14 @@ def _advice() -> Callable[[int, int, int], Any] | None:
 _advise = _advice()
 
 
-def empty_like(x: Tensor) -> Tensor:
-    """torch.empty_like, in large pages if it is large."""
-    made = torch.empty_like(x)
-    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes > LARGE:
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """torch.empty_like, in large pages if it is large and on a CPU."""
+    return advised(torch.empty_like(x, dtype=dtype))
+
+
+def advised(made: Tensor) -> Tensor:
+    """A tensor that was just made and has not been written to, in large pages if it is large and on a CPU."""
+    if _advise is not None and made.is_cpu and type(made) is Tensor and made.nbytes >= LARGE:
         # Whole pages alone; a refusal changes nothing.
         start = -(-made.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (made.data_ptr() + made.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE

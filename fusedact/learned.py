@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_exporting
 
-from . import compat, eager, execution, operators, registry, table_checks, tables
+from . import compat, eager, execution, operators, registry, table_checks, table_rows
 from .dispatch import Path, choose
 from .execution import Call
 from .table_grid import Grid
-from .tables import Plan, Table
+from .table_rows import Plan
+from .tables import Table
 
 __all__ = ["SEARCHING", "Finder", "Points", "apply", "compiled", "formula"]
 
@@ -35,7 +36,7 @@ class Points(NamedTuple):
     def table(self, x: Tensor, plan: Plan, channel_dim: int) -> Table:
         """What an evaluation at x needs, differentiable."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return Table(tables.prepare(*self, plan, dtype), self.breakpoints.shape[-1], plan, channel_dim)
+        return Table(table_rows.prepare(*self, plan, dtype), self.breakpoints.shape[-1], plan, channel_dim)
 
 
 class Finder:
@@ -65,7 +66,7 @@ class Finder:
 
 
 # For breakpoints that learn, or cannot be asked.
-SEARCHING = Finder(tables.SEARCH, fixed=False)
+SEARCHING = Finder(table_rows.SEARCH, fixed=False)
 
 
 def apply(owner: str, x: Tensor, points: Points, finder: Finder, channel_dim: int) -> Tensor:
@@ -100,7 +101,7 @@ def compiled(x: Tensor, points: Points, channel_dim: int) -> Tensor:
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
     if not learns or x.device.type not in OPERATOR_DEVICES or is_exporting() or compat.transforms_active():
         # A search is right for tables that were changed since they were planned for.
-        return formula(x, points, tables.SEARCH, channel_dim)
+        return formula(x, points, table_rows.SEARCH, channel_dim)
     return _Compiled.apply(channel_dim, x, *points)
 
 
@@ -109,7 +110,7 @@ class _Compiled(Function):
 
     @staticmethod
     def forward(ctx: Any, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
-        constants = Points(*points).table(x, tables.SEARCH, channel_dim).constants
+        constants = Points(*points).table(x, table_rows.SEARCH, channel_dim).constants
         ctx.constants = constants[1:]
         ctx.numbers = [None if isinstance(p, Tensor) else p for p in points]
         ctx.save_for_backward(x, constants[0], *(p for p in points if isinstance(p, Tensor)))

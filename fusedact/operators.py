@@ -16,7 +16,8 @@ from . import compat, eager, execution, registry
 from .dispatch import Path, choose
 from .execution import Call, Parameters
 from .registry import ActivationSpec
-from .tables import Plan, Table
+from .table_rows import Plan
+from .tables import Table
 
 __all__ = ["backward", "forward", "learned_backward"]
 
@@ -87,10 +88,11 @@ def _define_for_tables() -> None:
 
     Where tables learn, pwl_learned_backward returns the sums of their gradients too.
     """
-    constants = "Tensor table, int count, str kind, int cells, bool steep, int? channel_dim"
+    constants = "Tensor table, int count, str kind, int cells, bool steep, bool even, int? channel_dim"
 
-    def spec_of(data: Tensor, count: int, kind: str, cells: int, steep: bool, channel_dim: int | None) -> Any:
-        return Table(data, count, Plan(kind, cells, steep), 0 if channel_dim is None else channel_dim).spec
+    def spec_of(data: Tensor, count: int, *rest: Any) -> Any:
+        *plan, channel_dim = rest
+        return Table(data, count, Plan(*plan), 0 if channel_dim is None else channel_dim).spec
 
     def forward(x: Tensor, *args: Any) -> Tensor:
         return execution.forward(_physical(spec_of(*args), x, ()), x, ())

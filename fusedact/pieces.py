@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import compat
+from . import compat, large_pages
 from .cpu_forms import Gradients
 from .eager import HALF_DTYPES, Parameter, numeric, operand
 from .registry import ActivationSpec
@@ -94,6 +94,13 @@ class Memory:
         return self(number).copy_(t)
 
 
+def _widened(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> bool:
+    """Whether a half is computed in float32 here, since its lean forms would round at each step."""
+    if x.dtype not in HALF_DTYPES:
+        return False
+    return spec.lean_halves is None or not numeric(params) or not spec.lean_halves(*params)
+
+
 def _narrowed(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if t is None else _narrow[dtype](t)
 
@@ -138,7 +145,7 @@ def forward(
     """The value, in pieces; into `out`, a dense tensor of x's shape or x itself, if given."""
     lean = spec.lean_forward
     function = lean or spec.eager
-    half = x.dtype in HALF_DTYPES
+    half = _widened(spec, x, params)
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
         twin = spec.aten_tensors
@@ -156,7 +163,7 @@ def forward(
             if half:
                 return _narrow[x.dtype](function(x.float(), *params, *beside))
             return function(x, *params, *beside)
-        out = torch.empty_like(x)
+        out = large_pages.empty_like(x)
     memory = Memory(out)
     operands = _Filled([*params, *beside])
     for x_piece, *cut, out_piece in pieces_of(x, *operands.cut, out, limit=limit):
@@ -215,7 +222,7 @@ def backward(
     channel: int | None = None,
 ) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed."""
-    half = x.dtype in HALF_DTYPES
+    half = _widened(spec, x, params)
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
@@ -235,7 +242,7 @@ def backward(
         if n and isinstance(p, Tensor)
     }
     operands = _Filled([*_operands(params, x, channel, dtype), *beside])
-    dx = torch.empty_like(x) if needed[0] else None
+    dx = large_pages.empty_like(x) if needed[0] else None
     owed = needed if totals else None
     memory = Memory(x)
     sums = [cut for total in totals.values() for cut in total.cut]

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, learned, ops, registry, table_checks, tables
+from . import compat, learned, ops, registry, table_checks, table_rows
 from .checks import check_input
 from .learned import Finder, Points
 from .saving import check_save
-from .tables import SEARCH, Table
+from .table_rows import SEARCH
+from .tables import Table
 
 __all__ = ["Numbers", "check_channels", "pwl"]
 
@@ -118,7 +119,7 @@ def pwl(
             raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
         y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
         return x.copy_(y) if inplace else y
-    how = tables.plan(b, v) if known else SEARCH
+    how = table_rows.plan(b, v) if known else SEARCH
     table = points.table(x, how, channel_dim)
     if key is not None and compat.holds_numbers(table.data):
         references = [weakref.ref(s) if isinstance(s, Tensor) else None for s in sources]
@@ -152,7 +153,7 @@ def _finder(source: Numbers, breakpoints: Tensor) -> Finder:
     key = _finder_key(source)
     found = _finders.get(key) if key is not None else None
     if found is None or (found[0] is not None and found[0]() is not source):
-        found = weakref.ref(source) if isinstance(source, Tensor) else None, Finder(tables.plan(breakpoints))
+        found = weakref.ref(source) if isinstance(source, Tensor) else None, Finder(table_rows.plan(breakpoints))
         if key is not None:
             with _lock:
                 if len(_finders) >= _CACHED:

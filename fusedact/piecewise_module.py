@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.fx import GraphModule
 
-from . import compat, fitting, learned, ops, registry, table_checks, tables
+from . import compat, fitting, learned, ops, registry, table_checks, table_rows
 from .checks import check_channel_dim, check_input, check_number
 from .drawing import draw_tables
 from .export import plain_module
@@ -283,7 +283,7 @@ class PWL(TableParameters):
         version, found = compat.version(self.breakpoints), self._planned
         if found is None or found[1] is not self.breakpoints or found[0] != version:
             table_checks.check_breakpoints(OWNER, self.breakpoints)
-            self._planned = found = version, self.breakpoints, Finder(tables.plan(self.breakpoints))
+            self._planned = found = version, self.breakpoints, Finder(table_rows.plan(self.breakpoints))
         return found[2]
 
     def _table(self, dtype: torch.dtype) -> Table:
@@ -294,10 +294,10 @@ class PWL(TableParameters):
         if found is None or found[0] != key or any(a is not b for a, b in zip(found[1], stored, strict=True)):
             with torch.no_grad():
                 points = self._points()
-                how = tables.SEARCH
+                how = table_rows.SEARCH
                 if not points.breakpoints.is_meta:
                     table_checks.check_tables(OWNER, points.breakpoints, points.values, points[2:])
-                    how = tables.plan(points.breakpoints, points.values)
+                    how = table_rows.plan(points.breakpoints, points.values)
                 table = points.table(torch.empty(0, dtype=dtype), how, self.channel_dim)
             if compat.transforms_active():
                 # What is made under a transform belongs to it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["adaptive", "chord_errors"]
+__all__ = ["Kink", "adaptive", "chord_errors", "kinks_of"]
 
 # Samples of the range, and inside each chord.
 SAMPLES, INSIDE = 4096, 32
@@ -37,7 +37,7 @@ def adaptive(function: Exact, low: float, high: float, count: int) -> Tensor:
 
     That equal distance makes the largest one least (de Boor, 1973). Where a function jumps, two breakpoints are close.
     """
-    kinks = sorted(_kinks(function, low, high), key=lambda kink: -kink[1])
+    kinks = sorted(kinks_of(function, low, high), key=lambda kink: -kink[1])
     # Where breakpoints are few, the smaller kinks are not worth one.
     fewer = range(len(kinks) + 1) if count <= SCARCE * len(kinks) else [len(kinks)]
     return min((_with_kinks(function, low, high, count, kinks[:n]) for n in fewer), key=lambda found: found[0])[1]
@@ -165,8 +165,8 @@ def _edges(low: float, high: float, count: int, kinks: list[Kink]) -> tuple[list
     return [*edges, high], [*climbs, False]
 
 
-def _kinks(function: Exact, low: float, high: float) -> list[Kink]:
-    """Where the slope changes at once."""
+def kinks_of(function: Exact, low: float, high: float) -> list[Kink]:
+    """Where the slope changes at once, and where the function jumps."""
     x = torch.linspace(low, high, SAMPLES + 1, dtype=torch.float64)
     y = function(x)
     step = (high - low) / SAMPLES

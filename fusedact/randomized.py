@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, ops, registry
+from . import compat, eager, large_pages, ops, registry, seeds
 from .checks import check_input, check_number
 from .dispatch import choose
 from .eager import HALF_DTYPES
@@ -26,7 +26,7 @@ __all__ = ["RReLU", "rrelu"]
 _SPEC = registry.get("rrelu")
 OWNER = "fusedact.functional.rrelu"
 
-# Elements of a piece on the CPU; even, as a random number of 64 bits makes two slopes.
+# Elements of a piece on the CPU.
 PIECE = 2**17
 
 
@@ -98,7 +98,7 @@ def _drawn(x: Tensor, low: float, high: float, inplace: bool = False) -> Tensor:
         y = eager.rrelu(x, low, high)
         return x.copy_(y) if inplace else y
     kernel = path.kind == "triton"
-    seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=x.device)
+    seed = seeds.drawn(x.device)
     if torch.is_grad_enabled() and x.requires_grad:
         return _RReLU.apply(kernel, low, high, seed, x)
     if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
@@ -130,7 +130,7 @@ def _run(
     same = value is x
     x = compat.materialized(x)
     value = x if same else compat.materialized(value)
-    out = torch.empty_like(x) if out is None else out
+    out = large_pages.empty_like(x) if out is None else out
     if not kernel:
         _in_pieces(value, x, seed, low, high, out)
         return out
@@ -149,19 +149,17 @@ def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, 
         _in_pieces(dense if value is x else value.contiguous(), dense, seed, low, high, made)
         out.copy_(made)
         return
-    generator = torch.Generator().manual_seed(int(seed.item()))
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
     size = min(PIECE, x.numel())
-    bits = torch.empty((size + 1) // 2, dtype=torch.int64)
+    numbers = seeds.Numbers(seed, size)
     slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
     ones = None if value is x or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
     flat = [t.view(-1) for t in (value, x, out)]
     pieces = [flat] if x.numel() <= PIECE else zip(*(t.split(PIECE) for t in flat), strict=True)
     for value_piece, x_piece, out_piece in pieces:
         count = x_piece.numel()
-        drawn = bits[: (count + 1) // 2].random_(-(2**63), None, generator=generator).view(torch.int32)[:count]
         slope, product = slopes[:count], scaled[:count]
-        slope.copy_(drawn).mul_((high - low) * 2.0**-32).add_((low + high) / 2).clamp_(low, high)
+        slope.copy_(numbers(count)).mul_((high - low) * 2.0**-32).add_((low + high) / 2).clamp_(low, high)
         if value is x:
             # A half becomes an fp32 first.
             torch.clamp_max(product.copy_(x_piece), 0.0, out=product).mul_(slope)

@@ -91,7 +91,7 @@ class ActivationSpec:
     refuses: Callable[..., str] | None = None
     # "elementwise": function and module are made from this record. "piecewise": they are written out in piecewise.py,
     # and each table has a record of its own, without parameters. "rowwise": in rowwise.py. "random": in randomized.py.
-    # "gated": in gating.py.
+    # "gated": in gating.py. "host": of no activation, but of a form that takes any.
     kind: str = "elementwise"
     # Its module always learns what is not fixed. It takes these arguments in place of the first parameters, which
     # `initial` makes of them and the fixed ones; and, where they are named, these by position.
@@ -109,6 +109,8 @@ class ActivationSpec:
     # cpu_forms.Gradients.
     lean_forward: Callable[..., Tensor] | None = None
     lean_backward: Callable[..., tuple[Tensor | None, ...]] | None = None
+    # lean_halves(*parameters): whether, for these numbers, both take halves as they are and round once in all.
+    lean_halves: Callable[..., bool] | None = None
     # PyTorch's function of which this is the twin, by name; and the function itself, for numeric parameters:
     # aten(input, *parameters), and the same in place.
     twin: str = ""

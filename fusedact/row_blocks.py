@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import large_pages
 from .eager import HALF_DTYPES
 
 __all__ = ["Call", "Number", "backward", "forward", "wide_of"]
@@ -99,7 +100,7 @@ def forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> 
     scale = (-1.0 if call.negated else 1.0) / t
     out_of = torch.tensor(-torch.inf, dtype=wide, device=x.device)
     addend = _addend(mask, wide)
-    y = torch.empty_like(x)
+    y = large_pages.empty_like(x)
     for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, addend, y):
         assert x_block is not None and y_block is not None
         z = buffers(0, x_block)
@@ -159,7 +160,7 @@ def backward(
     scale = (-1.0 if call.negated else 1.0) / t
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
     kept = mask if mask is not None and mask.dtype == torch.bool else None
-    dx = torch.empty_like(y)
+    dx = large_pages.empty_like(y)
     total = torch.zeros((), dtype=torch.float64, device=y.device) if learned else None
     for g_block, y_block, x_block, kept_block, dx_block in _blocks(call.dim, g, y, x, kept, dx):
         assert g_block is not None and y_block is not None and x_block is not None and dx_block is not None

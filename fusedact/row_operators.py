@@ -120,17 +120,24 @@ def _physical(x: Tensor, tensors: Sequence[Tensor | None]) -> Path:
     return path if path.kind == "triton" else Path("pieces", path.reason)
 
 
-def _operator(x: Tensor, *arguments: Any) -> Tensor:
-    log, negated, dim, dtype, number, given, mask = arguments
+def _call(
+    log: bool, negated: bool, dim: int, dtype: torch.dtype, number: float, given: Tensor | None
+) -> tuple[Call, Number]:
+    """The call behind an operator, and its temperature."""
     call = Call(log, negated, dim, dtype, number if given is None else None)
-    return _run_forward(_physical(x, (given, mask)), call, x, number if given is None else given, mask)
+    return call, number if given is None else given
+
+
+def _operator(x: Tensor, *arguments: Any) -> Tensor:
+    *described, mask = arguments
+    call, temperature = _call(*described)
+    return _run_forward(_physical(x, (described[-1], mask)), call, x, temperature, mask)
 
 
 def _backward_operator(g: Tensor, y: Tensor, x: Tensor, *arguments: Any) -> list[Tensor]:
-    log, negated, dim, dtype, number, given, mask, needed = arguments
-    call = Call(log, negated, dim, dtype, number if given is None else None)
-    t = number if given is None else given
-    grads = _run_backward(_physical(x, (given, mask)), call, g, y, x, t, mask, needed)
+    *described, mask, needed = arguments
+    call, temperature = _call(*described)
+    grads = _run_backward(_physical(x, (described[-1], mask)), call, g, y, x, temperature, mask, needed)
     return [y.new_empty(0) if grad is None else grad for grad in grads]
 
 

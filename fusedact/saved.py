@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import compat, execution, operators, pieces
+from . import compat, execution, large_pages, operators, pieces
 from .cpu_saved import AT_ONCE, GRADIENTS, sloped
 from .eager import HALF_DTYPES, numeric, operand
 from .execution import Call, Parameters
@@ -172,7 +172,9 @@ def _backward_pieces(
         return _backward_plainly(call, plan, g, y, bits, params, needed, order)
     g_flat = _flat(g, order)
     y_flat = None if y is None else _flat(y, order)
-    dx = torch.empty_strided(g.shape, order, dtype=g.dtype, device=g.device) if needed[0] else None
+    dx = None
+    if needed[0]:
+        dx = large_pages.advised(torch.empty_strided(g.shape, order, dtype=g.dtype, device=g.device))
     dx_flat = None if dx is None else dx.as_strided((g.numel(),), (1,))
     sums = [
         torch.zeros((), dtype=torch.float64 if g.is_cpu else torch.float32, device=g.device)

@@ -16,6 +16,7 @@ from . import describe, functional, modules, registry
 FUNCTIONS = "".join(
     f"from .{module} import {name} as {name}\n"
     for module, names in {
+        "biased": ("bias_act",),
         "gating": ("gated", "glu", "packed_glu"),
         "randomized": ("rrelu",),
         "rowwise": ("log_softmax", "softmax", "softmax2d", "softmin"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tables import FAR, FARTHEST_ROOT, HEADER, SECTIONS, Plan, Table, prepare
+from .table_rows import FAR, FARTHEST_ROOT, HEADER, SECTIONS, Plan, prepare
+from .tables import Table
 
 __all__ = ["Grid"]
 
@@ -73,7 +74,7 @@ class Grid:
         magnitudes = slopes.abs()
         torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], self._early, self._late, out=turns)
 
-        # Where lines are written from: see _anchors of tables.py.
+        # Where lines are written from: see _anchors of table_rows.py.
         root = self._at - start / s
         near = self._at.clone()
         crosses = torch.empty_like(near, dtype=torch.bool)

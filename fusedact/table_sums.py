@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from . import large_pages
 from .cpu_forms import Spare, no_spare
 from .eager import HALF_DTYPES
 from .pieces import TABLE_PIECE, Memory, piece_limit, pieces_of
@@ -207,7 +208,7 @@ def backward(
     distance of x from the breakpoint where the segment begins; the first segment's ends at it.
     """
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
-    dx = torch.empty_like(x) if dx_needed else None
+    dx = large_pages.empty_like(x) if dx_needed else None
     beside = table.beside(x)
     places = _Places(table, x)
     sums = _Sums(places.count, x)

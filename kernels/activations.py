@@ -126,10 +126,19 @@ def swish(x, params, precise: tl.constexpr):
 @triton.jit
 def swish_backward(g, x, params, precise: tl.constexpr):
     """d/dx = s + z s (1 - s), d/dbeta = x^2 s (1 - s), where z = beta x and s = sigmoid(z)."""
+    _, dx, parts = swish_both(g, x, params, precise)
+    return dx, parts
+
+
+@triton.jit
+def swish_both(g, x, params, precise: tl.constexpr):
+    """The value, and what swish_backward gives: they share the sigmoid."""
     factor = _swish_input(x, params[0])
     z = params[0] * factor
+    negative = z < 0
+    # As in swish.
+    weighted = tl.where(negative, _bounded(x, LARGEST), x)
     if precise:
-        negative = z < 0
         # Beside the slope's root, what the product loses in rounding is all there is.
         z_low = tl.fma(factor, params[0], -z)
         mantissa, scale, rest = exp_scaled(z, z_low)
@@ -146,14 +155,16 @@ def swish_backward(g, x, params, precise: tl.constexpr):
         # Fused, 1 + z (1 - s) keeps its last bits where it is near zero.
         rise = tl.fma(z, complement, 1.0) + z_low * complement
         slope = tl.fma(s, rise, s_low * rise) * scale * rest
+        value = weighted * scale * s * rest
         s = s * scale * rest
         p = s * complement
     else:
         s, complement = _sigmoid_halves(z)
         p = s * complement
         slope = tl.fma(z, p, s)
+        value = weighted * s
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
-    return g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
+    return value, g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
 
 
 @triton.jit

@@ -2,9 +2,10 @@
 
 A template gets the activation's device function as the compile-time argument ACTIVATION and never sees a formula.
 PARAMETER_KINDS says of each entry of `parameters` whether it is a "number", a "pointer" to one element, a "channel", a
-pointer to one element per channel, or a "table", a pointer to a row or to rows per channel; TABLE is the size of its
-parts, and the length of a row. CHANNEL says which side of a tile counts channels: "cols", "rows", or "none". No
-argument of a kernel may be named `params`, `specialization` or `options`: Triton's generated binder uses these names.
+pointer to one element per channel, a "seed", a pointer to one int64, or a "table", a pointer to a row or to rows per
+channel; TABLE is the size of its parts, and the length of a row. CHANNEL says which side of a tile counts channels:
+"cols", "rows", or "none". No argument of a kernel may be named `params`, `specialization` or `options`: Triton's
+generated binder uses these names.
 """
 
 import math
@@ -46,6 +47,8 @@ def _load_parameters(parameters, channel, inside, PARAMETER_KINDS: tl.constexpr,
             values = values + (tl.load(parameters[i]).to(tl.float32),)
         elif PARAMETER_KINDS[i] == "channel":
             values = values + (tl.load(parameters[i] + channel, mask=inside, other=0.0).to(tl.float32),)
+        elif PARAMETER_KINDS[i] == "seed":
+            values = values + (tl.load(parameters[i]),)
         elif PARAMETER_KINDS[i] == "table":
             if inside is not None:
                 channel = tl.where(inside, channel, 0)

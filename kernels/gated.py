@@ -7,6 +7,7 @@ a template for gates and values in turn, which as two strided tensors would take
 import triton
 import triton.language as tl
 
+from .activations import swish_both
 from .device_math import LOG2_E, reciprocal_positive
 from .elementwise import _load_parameters, _store_partial_sums
 from .gates import silu, silu_backward
@@ -30,6 +31,47 @@ def gated_backward(values, params, precise: tl.constexpr):
     g, x, gate = values
     value, dgate, parts = activation_both(g * x, gate, params, precise)
     return (g * value, dgate), parts
+
+
+@triton.jit
+def gated_offset(values, params, precise: tl.constexpr):
+    """activation(gate) (x + offset); the last parameter is the offset."""
+    x, gate = values
+    return (activation(gate, params[:-1], precise) * (x + params[-1]),), ()
+
+
+@triton.jit
+def gated_offset_backward(values, params, precise: tl.constexpr):
+    """Gradients of x and of the gate, and the parts of the activation's parameters."""
+    g, x, gate = values
+    value, dgate, parts = activation_both(g * (x + params[-1]), gate, params[:-1], precise)
+    return (g * value, dgate), parts
+
+
+@triton.jit
+def gated_limited(values, params, precise: tl.constexpr):
+    """activation(min(gate, limit)) (clamp(x, -limit, limit) + offset); the last parameters are limit and offset."""
+    x, gate = values
+    x, gate = _limited(x, gate, params[-2])
+    return (activation(gate, params[:-2], precise) * (x + params[-1]),), ()
+
+
+@triton.jit
+def gated_limited_backward(values, params, precise: tl.constexpr):
+    """Gradients of x and of the gate, 0 beyond the limit and at NaN, and the parts of the activation's parameters."""
+    g, given_x, given_gate = values
+    limit = params[-2]
+    x, gate = _limited(given_x, given_gate, limit)
+    value, dgate, parts = activation_both(g * (x + params[-1]), gate, params[:-2], precise)
+    return (tl.where(tl.abs(given_x) <= limit, g * value, 0.0), tl.where(given_gate <= limit, dgate, 0.0)), parts
+
+
+@triton.jit
+def _limited(x, gate, limit):
+    """x and the gate within the limit; a NaN stays one."""
+    x = tl.minimum(x, limit, propagate_nan=tl.PropagateNan.ALL)
+    x = tl.maximum(x, -limit, propagate_nan=tl.PropagateNan.ALL)
+    return x, tl.minimum(gate, limit, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -58,7 +100,7 @@ def silu_both(g, x, params, precise: tl.constexpr):
 
 
 # Where sharing takes a function of its own.
-BOTH = {"silu": silu_both}
+BOTH = {"silu": silu_both, "swish": swish_both}
 
 
 def launch_metadata(grid, kernel, args):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from functools import cache
 from typing import Any
 
@@ -11,24 +10,30 @@ import triton
 from torch import Tensor
 
 from . import gated, launch
-from .launch_pointwise import _dense, pointwise
+from .launch_pointwise import _dense, around, pointwise
 
-
-def _around(function: Any, **functions: Any) -> Any:
-    """A device function in which these others are known by these names."""
-    plain = function.fn
-    return triton.jit(types.FunctionType(plain.__code__, {**plain.__globals__, **functions}, plain.__name__))
+# The limit of gates and values, None without one, and the offset of values.
+Limits = tuple[float | None, float]
 
 
 @cache
-def _functions(device: str) -> tuple[Any, Any]:
-    """The gated function of an activation's device functions, and its backward."""
+def _functions(device: str, kind: str = "gated") -> tuple[Any, Any]:
+    """The gated function of an activation's device functions, and its backward; `kind` names those of gated.py."""
     pair = {
         "activation": launch._device_function(device),
         "activation_backward": launch._device_function(f"{device}_backward"),
     }
-    both = gated.BOTH.get(device) or _around(gated.both, **pair)
-    return _around(gated.gated, **pair), _around(gated.gated_backward, activation_both=both)
+    both = gated.BOTH.get(device) or around(gated.both, **pair)
+    backward = getattr(gated, f"{kind}_backward")
+    return around(getattr(gated, kind), **pair), around(backward, activation_both=both)
+
+
+def _limited(params: launch.Parameters, limits: Limits) -> tuple[str, launch.Parameters]:
+    """The kind of function, and its parameters: the activation's, then the limits."""
+    limit, offset = limits
+    if limit is not None:
+        return "gated_limited", (*params, limit, offset)
+    return ("gated_offset", (*params, offset)) if offset else ("gated", params)
 
 
 def _in_turn(x: Tensor, gate: Tensor, of: Tensor) -> bool:
@@ -68,10 +73,17 @@ def _interleaved(
 
 
 def forward(
-    device: str, x: Tensor, gate: Tensor, out: Tensor, params: launch.Parameters, channel_dim: int | None
+    device: str,
+    x: Tensor,
+    gate: Tensor,
+    out: Tensor,
+    params: launch.Parameters,
+    channel_dim: int | None,
+    limits: Limits = (None, 0.0),
 ) -> None:
     """out = activation(gate) x, for tensors of one shape and any strides; `device` names the device functions."""
-    function, name = _functions(device)[0], f"gated {device}"
+    kind, params = _limited(params, limits)
+    function, name = _functions(device, kind)[0], f"{kind} {device}"
     if x.numel() and launch._counted(params, x, channel_dim) is None and _in_turn(x, gate, out):
         _interleaved(function, name, gate, gate, out, params, (), False)
         return
@@ -88,9 +100,12 @@ def backward(
     params: launch.Parameters,
     needed: tuple[bool, ...],
     channel_dim: int | None,
+    limits: Limits = (None, 0.0),
 ) -> Tensor | None:
     """Write dx and dgate, those that are not None; return partial sums as `launch.backward` does."""
-    function, name = _functions(device)[1], f"gated {device}_backward"
+    kind, params = _limited(params, limits)
+    needed = (*needed, *[False] * (len(params) - len(needed)))
+    function, name = _functions(device, kind)[1], f"{kind} {device}_backward"
 
     def run(counted: int | None) -> Tensor | None:
         assert dgate is not None

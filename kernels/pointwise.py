@@ -4,7 +4,10 @@
 
 `values` is a tuple of n fp32 blocks, `outputs` a tuple of m; `params` and the parts are those of elementwise.py, whose
 pieces these templates are made of. An output or a part may also be a number, or a block that broadcasts. WRITTEN says
-of each output whether it is stored: the pointer of one that is not is never used.
+of each output whether it is stored: the pointer of one that is not is never used. RANDOM is "none", or the last of
+the parameters is a seed, and the last of `values` a block of 32 random bits for each element, by its place in row-major
+order, whose strides come behind those of the inputs: "each" by itself, or, where they lie side by side along the tile's
+columns, by "fours".
 """
 
 import math
@@ -27,6 +30,7 @@ from .elementwise import (
     _tile_parameters,
     _zero_sums,
 )
+from .random_bits import bits_of, bits_of_fours
 
 
 def launch_metadata(grid, kernel, args):
@@ -76,15 +80,36 @@ def _other_pointers(pointers, other, other_sizes, strides, COLS: tl.constexpr):
 
 
 @triton.jit
-def _apply(inputs, outputs, mask, params, FUNCTION: tl.constexpr, WRITTEN: tl.constexpr, PRECISE: tl.constexpr):
-    """Load, evaluate and store at blocks of pointers; the parts of the parameters. Without a mask, it is None."""
+def _some(start, BLOCK: tl.constexpr, RANDOM: tl.constexpr):
+    """The indices of a block for which random numbers are made: of each element, or of every fourth."""
+    if RANDOM == "fours":
+        return start + 4 * tl.arange(0, BLOCK // 4)
+    else:
+        return start + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def _bits(seed, number, RANDOM: tl.constexpr):
+    """Random bits of a tile, whose elements have these numbers, or every fourth has."""
+    if RANDOM == "fours":
+        return bits_of_fours(seed, number >> 2)
+    else:
+        return bits_of(seed, number)
+
+
+@triton.jit
+def _apply(inputs, outputs, mask, params, bits, FUNCTION: tl.constexpr, WRITTEN: tl.constexpr, PRECISE: tl.constexpr):
+    """Load, evaluate and store at blocks of pointers; the parts of the parameters.
+
+    Without a mask, it is None; `bits` are a tuple, without any of them an empty one.
+    """
     values = ()
     for i in tl.static_range(len(inputs)):
         if mask is None:
             values = values + (tl.load(inputs[i]).to(tl.float32),)
         else:
             values = values + (tl.load(inputs[i], mask=mask, other=0.0).to(tl.float32),)
-    results, parts = FUNCTION(values, params, PRECISE)
+    results, parts = FUNCTION(values + bits, params, PRECISE)
     for i in tl.static_range(len(WRITTEN)):
         if WRITTEN[i]:
             tl.store(outputs[i], tl.cast(results[i], outputs[i].dtype.element_ty), mask=mask)
@@ -104,6 +129,7 @@ def pointwise_kernel(
     WRITTEN: tl.constexpr,
     NEEDED: tl.constexpr,
     PRECISE: tl.constexpr,
+    RANDOM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The outputs and the parameters' partial sums, on n contiguous elements."""
@@ -111,6 +137,10 @@ def pointwise_kernel(
     start = pid * BLOCK
     values = _load_parameters(parameters, 0, None, PARAMETER_KINDS, TABLE)
     offs = tl.arange(0, BLOCK)
+    bits = ()
+    if RANDOM != "none":
+        quarter = pid * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+        bits = (bits_of_fours(values[len(PARAMETER_KINDS) - 1], quarter),)
     # A scalar base and 32-bit offsets.
     sources = _moved(_moved(inputs, start), offs)
     targets = _moved(_moved(outputs, start), offs)
@@ -118,13 +148,13 @@ def pointwise_kernel(
     # The parts get no name: both branches would have to yield it, and an empty tuple cannot be yielded.
     if start + BLOCK <= n:
         _store_partial_sums(
-            *(partial_ptr, _apply(sources, targets, None, values, FUNCTION, WRITTEN, PRECISE), offs < BLOCK),
+            *(partial_ptr, _apply(sources, targets, None, values, bits, FUNCTION, WRITTEN, PRECISE), offs < BLOCK),
             *(pid, NEEDED),
         )
     else:
         mask = offs < n - start
         _store_partial_sums(
-            *(partial_ptr, _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE), mask),
+            *(partial_ptr, _apply(sources, targets, mask, values, bits, FUNCTION, WRITTEN, PRECISE), mask),
             *(pid, NEEDED),
         )
 
@@ -148,6 +178,7 @@ def pointwise_strided_kernel(
     WRITTEN: tl.constexpr,
     NEEDED: tl.constexpr,
     PRECISE: tl.constexpr,
+    RANDOM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -159,7 +190,12 @@ def pointwise_strided_kernel(
     )
     sources = _tile_pointers(inputs, row, col, outer_sizes, in_strides)
     targets = _tile_pointers(outputs, row, col, outer_sizes, out_strides)
-    parts = _apply(sources, targets, mask, values, FUNCTION, WRITTEN, PRECISE)
+    bits = ()
+    if RANDOM != "none":
+        at = _some((tl.program_id(0) % tl.cdiv(cols, BLOCK_COLS)) * BLOCK_COLS, BLOCK_COLS, RANDOM)
+        number = _offsets(row, at, outer_sizes, in_strides[len(inputs)])
+        bits = (_bits(values[len(PARAMETER_KINDS) - 1], number, RANDOM),)
+    parts = _apply(sources, targets, mask, values, bits, FUNCTION, WRITTEN, PRECISE)
     _store_partial_sums(partial_ptr, parts, mask, tl.program_id(0).to(tl.int64), NEEDED)
 
 
@@ -181,6 +217,7 @@ def pointwise_channel_kernel(
     WRITTEN: tl.constexpr,
     NEEDED: tl.constexpr,
     PRECISE: tl.constexpr,
+    RANDOM: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_OTHERS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -202,10 +239,21 @@ def pointwise_channel_kernel(
     while tile < end:
         other = _others(tile, BLOCK_OTHERS, WIDE)
         mask = inside & _side(other < others, not COLS)
+        bits = ()
+        if RANDOM != "none":
+            strides = in_strides[len(inputs)]
+            if COLS:
+                start = (tl.program_id(0) % tl.cdiv(channels, BLOCK_CHANNELS)) * BLOCK_CHANNELS
+                number = _side(_some(start, BLOCK_CHANNELS, RANDOM), True).to(tl.int64) * strides[0]
+                number += _side(_row_offsets(other, other_sizes, strides), False)
+            else:
+                some = _some((tile.to(tl.int64) if WIDE else tile) * BLOCK_OTHERS, BLOCK_OTHERS, RANDOM)
+                number = at * strides[0] + _side(_row_offsets(some, other_sizes, strides), True)
+            bits = (_bits(values[len(PARAMETER_KINDS) - 1], number, RANDOM),)
         parts = _apply(
             _other_pointers(sources, other, other_sizes, in_strides, COLS),
             _other_pointers(targets, other, other_sizes, out_strides, COLS),
-            *(mask, values, FUNCTION, WRITTEN, PRECISE),
+            *(mask, values, bits, FUNCTION, WRITTEN, PRECISE),
         )
         sums = _grown(sums, parts, mask, NEEDED)
         tile += 1

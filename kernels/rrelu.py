@@ -6,9 +6,7 @@ import triton
 import triton.language as tl
 
 from .elementwise import _offsets, _tile
-
-# Of Philox; the fewest with which its authors found nothing wrong. Triton's default is 10.
-ROUNDS = tl.constexpr(7)
+from .random_bits import bits_of, bits_of_fours, uniform
 
 
 def launch_metadata(grid, kernel, args):
@@ -19,20 +17,9 @@ def launch_metadata(grid, kernel, args):
 
 
 @triton.jit
-def _uniform(bits):
-    """A number from 0 to below 1, by the upper 24 of 32 random bits: a float has no more."""
-    return (bits >> 8).to(tl.float32) * 5.9604644775390625e-08
-
-
-@triton.jit
-def _slopes(seed_ptr, quarter, low, high, BLOCK: tl.constexpr):
-    """Slopes of a block of elements, four for each of these 64-bit numbers, which count quadruples of the tensor."""
-    seed = tl.load(seed_ptr)
-    zero = quarter.to(tl.uint32) * 0
-    a, b, c, d = tl.philox(seed, quarter.to(tl.uint32), (quarter >> 32).to(tl.uint32), zero, zero, ROUNDS)
-    # In order: the four of one number lie side by side.
-    u = tl.interleave(tl.interleave(_uniform(a), _uniform(c)), tl.interleave(_uniform(b), _uniform(d)))
-    return tl.minimum(tl.fma(u, high - low, low), high)
+def _slopes(bits, low, high):
+    """Slopes between these numbers."""
+    return tl.minimum(tl.fma(uniform(bits), high - low, low), high)
 
 
 @triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)
@@ -49,7 +36,8 @@ def rrelu_kernel(
 ):
     """out = value where x > 0, else value times a slope; value is x in forward, and its gradient in backward."""
     pid = tl.program_id(0).to(tl.int64)
-    slopes = _slopes(seed_ptr, pid * (BLOCK // 4) + tl.arange(0, BLOCK // 4), low, high, BLOCK)
+    quarter = pid * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+    slopes = _slopes(bits_of_fours(tl.load(seed_ptr), quarter), low, high)
     start = pid * BLOCK
     offs = tl.arange(0, BLOCK)
     value_ptr += start
@@ -90,12 +78,7 @@ def rrelu_strided_kernel(
     """The same for any strides; those of the elements' numbers make the slopes those of the contiguous tensor."""
     row, col, mask = _tile(rows, cols, BLOCK_ROWS, BLOCK_COLS, WIDE)
     number = _offsets(row, col, outer_sizes, number_strides)
-    zero = number.to(tl.uint32) * 0
-    quarter = number >> 2
-    a, b, c, d = tl.philox(tl.load(seed_ptr), quarter.to(tl.uint32), (quarter >> 32).to(tl.uint32), zero, zero, ROUNDS)
-    which = number & 3
-    u = _uniform(tl.where(which == 0, a, tl.where(which == 1, b, tl.where(which == 2, c, d))))
-    slopes = tl.minimum(tl.fma(u, high - low, low), high)
+    slopes = _slopes(bits_of(tl.load(seed_ptr), number), low, high)
     value = tl.load(value_ptr + _offsets(row, col, outer_sizes, value_strides), mask=mask, other=0.0).to(tl.float32)
     x = value
     if BACKWARD:

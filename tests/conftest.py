@@ -9,7 +9,7 @@ import torch
 
 from fusedact import compat
 
-# test_interpreter.py runs this folder in a process of its own, where the kernels are interpreted: Triton decides on
+# test_beside.py runs this folder in a process of its own, where the kernels are interpreted: Triton decides on
 # import whether it compiles or interprets.
 collect_ignore = [] if compat.interpreting or torch.cuda.is_available() else ["kernels"]
 
@@ -25,17 +25,24 @@ def pytest_report_header() -> str:
 _started: list[Any] = []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is marked so comes last."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked so comes last; and in a session with the tests in the interpreter, what compiles goes beside.
+
+    Together they take as long as all the others, and so they begin at once.
+    """
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the tests in the interpreter at once, if they are asked for: they take as long as all the others."""
-    asked = [item for item in session.items if item.name == "test_kernels_in_the_interpreter"]
+    asked = [item for item in items if item.name == "test_what_runs_beside"]
     skipped = [mark for item in asked for mark in item.iter_markers("skipif") if mark.args[0]]
-    if asked and not skipped and not session.config.option.collectonly:
-        _started.append(asked[0].module.Beside())
+    if not asked or skipped or config.option.collectonly:
+        return
+    beside = []
+    # A choice of tests runs where it was made.
+    if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword and not config.option.markexpr:
+        beside = [item for item in items if item.get_closest_marker("compiles")]
+        config.hook.pytest_deselected(items=beside)
+        items[:] = [item for item in items if not item.get_closest_marker("compiles")]
+    _started.append(asked[0].module.Beside(sorted({item.path.name for item in beside})))
 
 
 def pytest_sessionfinish() -> None:

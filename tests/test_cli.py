@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import cli, demo, describe, plotting, registry
+from fusedact import cli, demo, describe, registry
 
 
 def listed(capsys):
@@ -158,52 +158,3 @@ def test_a_missing_library_is_named(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
     assert cli.main(["list"]) == 1
     assert "pip install 'fusedact[demo]'" in capsys.readouterr().err
-
-
-def test_plot_draws_value_and_derivative():
-    figure = plotting.plot("relu_sigmoid", fusedact.ELU(0.5), low=-2, high=2)
-    values, slopes = (axes.get_lines() for axes in figure.axes)
-    drawn = [line for line in values if len(line.get_xdata()) > 2]
-    x = torch.from_numpy(drawn[1].get_xdata())
-    np.testing.assert_allclose(drawn[1].get_ydata(), torch.nn.functional.elu(x, 0.5).numpy())
-    slope = [line for line in slopes if len(line.get_xdata()) > 2][1]
-    np.testing.assert_allclose(slope.get_ydata(), torch.where(x > 0, 1.0, 0.5 * x.exp()).numpy())
-
-
-def curves(axes):
-    return [line for line in axes.get_lines() if len(line.get_xdata()) > 2]
-
-
-def test_plot_draws_pairs_on_axes_of_their_own():
-    before, after = (fusedact.ELU(alpha, learnable=True) for alpha in (1.0, 0.5))
-    figure = plotting.plot("selu", (before, after))
-    assert [len(curves(axes)) for axes in figure.axes] == [1, 1, 2, 2]
-    for axes in figure.axes[2:]:
-        solid, dashed = curves(axes)
-        assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
-        assert solid.get_color() == dashed.get_color()
-    ends = [line.get_ydata()[0] for line in curves(figure.axes[2])]
-    np.testing.assert_allclose(ends, [-0.5, -1.0], rtol=0.01)
-    assert len(plotting.plot((before, after)).axes) == 2
-
-
-@pytest.mark.parametrize("channel_dim", [0, 1, 2, -1, -3])
-def test_plot_draws_the_mean_and_the_range_of_channels(channel_dim):
-    act = fusedact.Swish(learnable=True, num_parameters=3, channel_dim=channel_dim)
-    with torch.no_grad():
-        act.beta.copy_(torch.tensor([0.5, 1.0, 2.0]))
-    x, values, slopes = plotting.curves(act, -2.0, 2.0, points=5)
-    assert values.shape == slopes.shape == (5, 3)
-    torch.testing.assert_close(values, x[:, None] * torch.sigmoid(x[:, None] * act.beta.detach().double()))
-    figure = plotting.plot(act)
-    (line,) = curves(figure.axes[0])
-    np.testing.assert_allclose(line.get_ydata(), plotting.curves(act, -5.0, 5.0)[1].mean(1).numpy())
-    assert all(len(axes.collections) == 1 for axes in figure.axes)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"), [(((), {}), "name at least one"), ((("elu",), {"low": 3.0, "high": 1.0}), "low must be")]
-)
-def test_plot_errors(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        plotting.plot(*arguments[0], **arguments[1])

@@ -22,7 +22,7 @@ from fusedact.kernels import device_math, error_function, hyperbolic, logarithms
 
 aot = benches.load("aot")
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
 UNARY = {
     device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"],

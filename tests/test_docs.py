@@ -83,3 +83,49 @@ def test_what_has_no_twin_gives_its_limit(place, elements):
     y = getattr(FF, name)(x)
     y.sum().backward()
     assert bool(y.isnan().any() or x.grad.isnan().any()) == (name == "snake")
+
+
+def test_the_tables_of_biased_activations_are_what_was_measured_and_counted():
+    times, ledger, rows_ledger = map(benches.load, ("biased_times", "biased_ledger", "rows_ledger"))
+    text = times.PAGE.read_text()
+    assert times.page() == text
+    kept = {
+        (r.kernel, r.direction): r.instructions
+        for r in rows_ledger.load(benches.ROOT / ledger.FIGURES)
+        if (r.dtype, r.target) == ("bf16", "sm_90")
+    }
+    shown = re.findall(r"^\| ([a-z, ]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(shown) == 6
+    for name, *figures in shown:
+        # Backward nothing is known of a residual.
+        names = name, name.removesuffix(", residual")
+        for figure, kernel, direction in zip(figures, names, ("forward", "backward"), strict=True):
+            assert abs(float(figure) - kept[kernel, direction]) <= 0.051
+
+
+def test_the_gallery_shows_everything_and_is_small():
+    text = (benches.ROOT / "docs" / "gallery.md").read_text()
+    pictures = {file.stem: file for file in (benches.ROOT / "docs" / "gallery").iterdir()}
+    assert set(pictures) == set(fusedact.names())
+    for name, file in pictures.items():
+        assert text.count(f"![{name}](gallery/{name}.png)<br>[`{name}`](catalogue.md#{name})") == 1
+        assert file.read_bytes().startswith(b"\x89PNG")
+    assert sum(file.stat().st_size for file in pictures.values()) < 1e6
+
+
+def test_pictures_are_drawn(tmp_path, monkeypatch):
+    """Of some, into another folder."""
+    looking = make._looking()
+    names = ("relu6", "softmax2d", "glu", "pwl", "rrelu")
+    monkeypatch.setattr(looking, "PICTURES", tmp_path)
+    monkeypatch.setattr(looking.registry, "names", lambda *_: names)
+    looking.pictures()
+    assert {file.stem for file in tmp_path.iterdir()} == set(names)
+
+
+def test_choosing_tells_of_every_activation():
+    text = (benches.ROOT / "docs" / "choosing.md").read_text()
+    for name in fusedact.names("elementwise"):
+        assert text.count(f"\n| `{name}` | [") + text.count(f"\n| `{name}` | (") == 1
+    for file in re.findall(r"\]\((\S+?)\)", text):
+        assert (benches.ROOT / "docs" / file).exists()

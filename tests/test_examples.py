@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -190,3 +191,45 @@ def test_what_training_gave_under_each_policy():
     figures = json.loads((FIGURES / "saving.json").read_text())
     assert_alike(figures)
     assert {len(seeds) for policies in figures["losses"].values() for seeds in policies.values()} == {5}
+
+
+def assert_shown(figures):
+    """What docs/choosing.md says of the experiments."""
+    died = {name: list(by_rate.values()) for name, by_rate in figures["dying"].items()}
+    # At the largest rate most of the units of what is flat below 0 die, and none of what has a slope there.
+    assert min(died[name][-1]["dead"] for name in ("relu", "relu_sigmoid")) > 0.5
+    assert max(died[name][-1]["dead"] for name in ("leaky_relu", "prelu", "softplus", "silu")) == 0.0
+    assert all(rates[-1]["dead"] < 0.3 for name, rates in died.items() if name not in ("relu", "relu_sigmoid"))
+    through = figures["gradients"]
+    assert through["sigmoid"]["measured"] < 1e-11 and 0.3 < through["relu"]["measured"] < 3.0
+    for name, r in through.items():
+        # Where values keep their scale, so does the factor.
+        if abs(math.log(r["scale"])) < 0.2:
+            assert 0.5 < r["measured"] / r["predicted"] < 2.0, name
+    selu = figures["selu"]
+    for name in ("all three conditions", "no dropout"):
+        assert abs(selu[name]["mean 50"]) < 0.1 and abs(selu[name]["std 50"] - 1.0) < 0.1
+    off = {name: abs(math.log(r["std 50"])) + abs(r["mean 50"]) for name, r in selu.items()}
+    kept = ("all three conditions", "no dropout", "inputs from 0 to 1")
+    assert min(off[name] for name in off if name not in kept) > 0.15
+    assert max(off[name] for name in kept) < 0.1 and abs(selu[kept[2]]["std 1"] - 1.0) > 0.2
+
+
+def test_choosing(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(benches.ROOT / "examples" / "choosing.py"), "--seeds", "0", "--steps", "60"]
+    done = subprocess.run(
+        [*command, "--json", str(figures)], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    made = json.loads(figures.read_text())
+    assert_shown(made)
+    assert f"{made['dying']['relu']['0.1']['dead']:>13.1%}" in done.stdout
+
+
+def test_the_figures_of_choosing():
+    figures = json.loads((FIGURES / "choosing.json").read_text())
+    assert (len(figures["seeds"]), figures["steps"]) == (5, 300)
+    assert_shown(figures)
+    relu, silu = (list(figures["dying"][name].values())[-1] for name in ("relu", "silu"))
+    assert relu["accuracy"] < 0.75 and silu["accuracy"] > 0.95

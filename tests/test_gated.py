@@ -349,7 +349,7 @@ def test_a_dispatch_mode_sees_operators(name, in_pieces):
 def test_operators_are_right_for_fake_tensors(in_pieces):
     x, gate, packed = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 6)
     beta = torch.ones(1)
-    rest = [beta], [0.0], "swish", None
+    rest = [beta], [0.0], "swish", None, 7.0, 1.0
     ops = torch.ops.fusedact
     for test in ("test_schema", "test_faketensor"):
         torch.library.opcheck(ops.gated.default, (x, gate, *rest), test_utils=test)

@@ -26,7 +26,7 @@ KEPT = rows_ledger.load(benches.ROOT / gated_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 directions = pytest.mark.parametrize("direction", ledger.DIRECTIONS)
 
 # In bf16 on sm_90, in instructions per element, those before the first one included; what leaves the memory the bound
@@ -40,6 +40,10 @@ LIMITS = {
     ("silu, interleaved", "backward"): 26,
     ("relu, two tensors", "forward"): 8,
     ("relu, two tensors", "backward"): 14,
+    ("silu, two tensors, limit", "forward"): 19,
+    ("silu, two tensors, limit", "backward"): 34,
+    ("swish, interleaved, limit and offset", "forward"): 33,
+    ("swish, interleaved, limit and offset", "backward"): 46,
 }
 # And without them, of two tensors and silu.
 EACH = {"forward": 14, "backward": 21}
@@ -74,6 +78,19 @@ def test_accesses_take_16_bytes(layout, target, dtype, direction):
     kernel, _ = gated_ledger.compiled("silu", False, layout, direction, DTYPES[dtype], target)
     assert ("strided" in kernel.name) == bool(layout)
     assert_wide(kernel, target, 3 if direction == "forward" else 5)
+
+
+@directions
+@pytest.mark.parametrize("layout", ["", "interleaved"])
+@pytest.mark.parametrize("limits", [(7.0, 1.0), (None, 1.0)], ids=str)
+def test_limits(limits, layout, direction):
+    """They are numbers that the kernel is given: another limit compiles nothing."""
+    compiled = [
+        gated_ledger.compiled("silu", False, layout, direction, torch.bfloat16, "sm_90", one)[0]
+        for one in (limits, (limits[0] and 10.0, 0.5))
+    ]
+    assert_wide(compiled[0], "sm_90", 3 if direction == "forward" else 5)
+    assert compiled[0].hash == compiled[1].hash
 
 
 @directions

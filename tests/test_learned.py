@@ -21,8 +21,8 @@ from torch.func import functional_call, grad, jacfwd, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fusedact
+from fusedact import execution, learned, table_rows
 from fusedact import functional as FF
-from fusedact import learned, tables
 
 COUNTS = (2, 3, 8, 16, 17, 64, 256, 1024)
 ALL = ("values", "slopes", "breakpoints")
@@ -260,10 +260,23 @@ def test_dispatch_modes_see_operators():
 @pytest.mark.parametrize("wanted", ["values", "lines"])
 def test_operators(wanted):
     b, v, left, right = (t.float() for t in made(5, "even", 3))
-    table = learned.Points(b, v, left, right).table(torch.empty(0), tables.SEARCH, 1)
+    table = learned.Points(b, v, left, right).table(torch.empty(0), table_rows.SEARCH, 1)
     args = (torch.randn(4, 3), torch.randn(4, 3), *table.constants)
     for dx_needed in (True, False):
         torch.library.opcheck(torch.ops.fusedact.pwl_learned_backward.default, (*args, dx_needed, wanted, True))
+
+
+def test_operators_know_the_whole_plan(monkeypatch):
+    """Else kernels would sum in another way under a dispatch mode than without."""
+    points = torch.linspace(-1, 1, 5), torch.rand(5)
+    how = table_rows.plan(*points)
+    seen, run = [], execution.learned_backward
+    monkeypatch.setattr(
+        execution, "learned_backward", lambda call, *a: seen.append(call.spec.table.how) or run(call, *a)
+    )
+    table = learned.Points(*points, 0.0, 1.0).table(torch.empty(0), how, 1)
+    torch.ops.fusedact.pwl_learned_backward(torch.ones(3), torch.randn(3), *table.constants, True, "values", False)
+    assert how.even and seen == [how]
 
 
 # ----- modules

@@ -23,6 +23,8 @@ import triton.language as tl
 
 from fusedact.kernels import activations, elementwise, launch
 
+pytestmark = pytest.mark.compiles
+
 aot, disassembly, ledger = (benches.load(name) for name in ("aot", "disassembly", "ledger"))
 
 KERNELS = ledger.kernels()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import fusedact
-from fusedact import dispatch, functional, modules, registry, stubs
+from fusedact import dispatch, functional, modules, properties, registry, stubs
 from fusedact import functional as FF
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
@@ -390,6 +390,8 @@ DOCUMENTED = [
     dispatch.explain,
     fusedact.convert,
     fusedact.gain,
+    fusedact.plot,
+    properties.measure,
     fusedact.second_order_total_variation,
     fusedact.lipschitz_bound,
     fusedact.PWL.from_function,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import piecewise, tables
+from fusedact import piecewise, table_rows, tables
 
 cases = pytest.mark.parametrize("case", oracle.CASES)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -44,7 +44,7 @@ def assert_value(y, x, arguments):
 @cases
 def test_how_segments_are_found(case):
     kind, (b, v, _, _) = oracle.CASES[case]
-    assert tables.plan(torch.tensor(b), torch.tensor(v)).kind == kind
+    assert table_rows.plan(torch.tensor(b), torch.tensor(v)).kind == kind
 
 
 @cases
@@ -81,8 +81,8 @@ def test_every_way_to_find_a_segment_agrees(case):
     x = oracle.inputs32(arguments)
     b, v = (torch.tensor(t) for t in arguments[:2])
     results = []
-    for how in (tables.plan(b, v), tables.SEARCH):
-        table = tables.Table(tables.prepare(b, v, *arguments[2:], how, torch.float32), len(b), how, 1)
+    for how in (table_rows.plan(b, v), table_rows.SEARCH):
+        table = tables.Table(table_rows.prepare(b, v, *arguments[2:], how, torch.float32), len(b), how, 1)
         results.append((table.value(x), table.gradient(torch.ones_like(x), x)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0, equal_nan=True)
 
@@ -97,9 +97,9 @@ def test_random_tables_are_indexed_exactly():
         b = torch.linspace(0, 1, count) if i % 2 else torch.rand(count, generator=generator).sort()[0].unique()
         b = ((b + 10 * offset) * 10 ** (3 * scale)).unique()
         v = torch.randn(len(b), generator=generator)
-        how = tables.plan(b, v)
+        how = table_rows.plan(b, v)
         kinds.add(how.kind)
-        table = tables.Table(tables.prepare(b, v, 0.5, -0.5, how, torch.float32), len(b), how, 1)
+        table = tables.Table(table_rows.prepare(b, v, 0.5, -0.5, how, torch.float32), len(b), how, 1)
         infinity = torch.tensor(torch.inf)
         x = torch.cat([b, torch.nextafter(b, infinity), torch.nextafter(b, -infinity), (b[1:] + b[:-1]) / 2])
         expected = oracle.slope(x, (b.tolist(), v.tolist(), 0.5, -0.5)).float()

@@ -18,6 +18,8 @@ if compat.interpreting:
 import benches
 import triton
 
+pytestmark = pytest.mark.compiles
+
 piecewise_ledger, ledger = benches.load("piecewise_ledger"), benches.load("ledger")
 KEPT = piecewise_ledger.load(benches.ROOT / piecewise_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]

@@ -21,7 +21,7 @@ from fusedact.kernels import launch_piecewise
 
 aot, ledger = benches.load("aot"), benches.load("piecewise_ledger")
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
 
 def assert_in_registers(kernel, target, accesses):

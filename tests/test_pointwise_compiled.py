@@ -24,7 +24,7 @@ aot = benches.load("aot")
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 targets = pytest.mark.parametrize("target", aot.TARGETS)
 dtypes = pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
 

@@ -18,6 +18,8 @@ if compat.interpreting:
 import benches
 import triton
 
+pytestmark = pytest.mark.compiles
+
 rows_ledger, ledger = benches.load("rows_ledger"), benches.load("ledger")
 KEPT = rows_ledger.load(benches.ROOT / rows_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]

@@ -20,6 +20,8 @@ import triton
 
 from fusedact.saved_forms import SAVED
 
+pytestmark = pytest.mark.compiles
+
 saving_ledger, ledger = benches.load("saving_ledger"), benches.load("ledger")
 KEPT = saving_ledger.load(benches.ROOT / saving_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]

@@ -23,7 +23,7 @@ aot = benches.load("aot")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DIRECTIONS = ("forward", "backward")
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 directions = pytest.mark.parametrize("direction", DIRECTIONS)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusedact import tables
+from fusedact import table_rows, tables
 from fusedact.table_grid import Grid
 
 
 def assert_same(breakpoints, values, left, right, dtype, channels):
-    how = tables.plan(breakpoints, values)
+    how = table_rows.plan(breakpoints, values)
     made = Grid(breakpoints, how, dtype, channels).table(values, left, right)
-    expected = tables.Table(tables.prepare(breakpoints, values, left, right, how, dtype), breakpoints.shape[-1], how, 1)
+    expected = tables.Table(
+        table_rows.prepare(breakpoints, values, left, right, how, dtype), breakpoints.shape[-1], how, 1
+    )
     torch.testing.assert_close(made.data, expected.data, rtol=0, atol=0, equal_nan=True)
     assert made.constants[1:] == expected.constants[1:]
     assert (made.even is None) == (expected.even is None)
@@ -52,7 +54,7 @@ def test_breakpoints_per_channel_and_halves():
 
 def test_nothing_is_shared():
     """A table stays as it was when another is made, and values may require a gradient."""
-    grid = Grid(torch.linspace(-1, 1, 5), tables.plan(torch.linspace(-1, 1, 5), torch.zeros(5)), torch.float32)
+    grid = Grid(torch.linspace(-1, 1, 5), table_rows.plan(torch.linspace(-1, 1, 5), torch.zeros(5)), torch.float32)
     first = grid.table(torch.ones(5, requires_grad=True), 0.0, 0.0)
     before = first.data.clone()
     assert not first.data.requires_grad

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fusedact import pieces, table_sums, tables
+from fusedact import pieces, table_rows, table_sums, tables
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 COUNTS = [2, 3, 8, 16, 17, 64, 256, 1024]
@@ -32,9 +32,9 @@ def drawn(count, even, channels=1):
 
 
 def prepared(b, v, left, right, dtype, channel_dim=1):
-    how = tables.plan(b, v)
+    how = table_rows.plan(b, v)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return tables.Table(tables.prepare(b, v, left, right, how, wide), b.shape[1], how, channel_dim)
+    return tables.Table(table_rows.prepare(b, v, left, right, how, wide), b.shape[1], how, channel_dim)
 
 
 def beside(b, count, dtype):

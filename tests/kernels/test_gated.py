@@ -193,6 +193,86 @@ def test_in_turn_with_any_strides(launches, device):
     torch.testing.assert_close(leaf.grad, expected)
 
 
+LIMITS = {"limit and offset": (1.5, 1.0), "limit": (1.0, 0.0), "offset": (None, -0.5)}
+
+
+def limited(plain, limit, offset):
+    """Gates and values cut off as torch.clamp does."""
+
+    def composition(x, gate, *p):
+        if limit is not None:
+            x, gate = x.clamp(-limit, limit), gate.clamp(max=limit)
+        return plain(gate, *p) * (x + offset)
+
+    return composition
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("which", LIMITS)
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_limits(name, which, dtype, launches, device):
+    activation, plain = GATES[name]
+    limit, offset = LIMITS[which]
+    x, gate = (2 * torch.randn(1009, device=device).to(dtype) for _ in range(2))
+
+    def ours(x, gate):
+        return FF.gated(x, gate, activation, limit=limit, offset=offset)
+
+    assert_right(ours, limited(plain, limit, offset), (x, gate), (), [FLAT] * 2, launches)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["number", "pointer", "channel"])
+def test_limits_of_one_tensor(layout, kind, launches, device):
+    """gpt-oss's, with a beta that learns: it comes before the limits among the kernel's parameters."""
+    packed = 2 * torch.randn(5, 66, device=device)
+    params = () if kind == "number" else (torch.rand(33 if kind == "channel" else 1, device=device) + 0.5,)
+
+    def ours(t, beta=1.702):
+        return FF.packed_glu(t, "swish", layout=layout, beta=beta, limit=1.5, offset=1.0)
+
+    def composition(t, beta=1.702):
+        value, gate = halves(t, 1, layout)
+        gate, value = gate.clamp(max=1.5), value.clamp(-1.5, 1.5)
+        return gate * torch.sigmoid(beta * gate) * (value + 1)
+
+    usual = IN_TURN if layout == "interleaved" else STRIDED
+    kernels = (STRIDED, CHANNEL) if kind == "channel" else [usual] * 2
+    assert_right(ours, composition, (packed,), params, kernels, launches)
+
+
+@pytest.mark.parametrize("which", LIMITS)
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_limits_at_edges(which, dtype, device):
+    """At the limit gradients pass, beyond it and at NaN they are 0."""
+    limit, offset = LIMITS[which]
+    edge = [0.0, -0.0, 1.0, 1.5, -1.0, -1.5, 1.5000001, -1.5000001, 40.0, -40.0, math.inf, -math.inf, math.nan]
+    edge = torch.tensor(edge, device=device).to(dtype)
+    x, gate = (t.flatten().requires_grad_() for t in torch.meshgrid(edge, edge, indexing="ij"))
+    y = FF.gated(x, gate, "relu", limit=limit, offset=offset)
+    got = torch.autograd.grad(y, (x, gate), torch.ones_like(y))
+    wide = [t.detach().float().requires_grad_() for t in (x, gate)]
+    true = limited(F.relu, limit, offset)(*wide)
+    true_grads = torch.autograd.grad(true, wide, torch.ones_like(true))
+    for one, other in zip((y, *got), (true, *true_grads), strict=True):
+        torch.testing.assert_close(one, other.to(dtype), equal_nan=True)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_limited_gradients_alone(which, launches, device):
+    tensors = [torch.randn(5, 40, device=device), torch.randn(5, 40, device=device), torch.tensor([0.7], device=device)]
+
+    def run(*wanted):
+        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(tensors)]
+        FF.gated(leaves[0], leaves[1], "swish", beta=leaves[2], limit=0.5, offset=1.0).backward(tensors[0])
+        return [leaf.grad for leaf in leaves]
+
+    alone, together = run(which), run(0, 1, 2)
+    assert [grad is not None for grad in alone] == [i == which for i in range(3)]
+    assert torch.equal(alone[which], together[which])
+    assert set(launches) == {FLAT}
+
+
 @pytest.mark.parametrize("which", range(3))
 def test_each_gradient_alone(which, launches, device):
     tensors = [torch.randn(5, 40, device=device), torch.randn(5, 40, device=device), torch.tensor([0.7], device=device)]
@@ -229,13 +309,14 @@ def test_extremes(device):
         torch.testing.assert_close(FF.gated(x, gate, name), expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["silu", "swish"])
 @pytest.mark.parametrize("dtype", [BF16, FP16], ids=str)
-def test_silu_of_every_half(dtype, device):
+def test_silu_of_every_half(name, dtype, device):
     """What shares the quotient, in both tails and at infinities."""
     gate = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
     gate = gate[~gate.isnan()].to(device).requires_grad_()
     one = torch.ones_like(gate).requires_grad_()
-    value, slope = torch.autograd.grad(FF.gated(one, gate), (one, gate), torch.ones_like(gate))
+    value, slope = torch.autograd.grad(FF.gated(one, gate, name), (one, gate), torch.ones_like(gate))
     z = gate.detach().cpu().double()
     s = torch.sigmoid(z)
     finite = z.isfinite()
@@ -244,6 +325,23 @@ def test_silu_of_every_half(dtype, device):
     for got, expected, atol in zip((value, slope), true, (0.0, 2**-21), strict=True):
         got, expected = got.cpu().double(), expected.to(dtype).double()
         torch.testing.assert_close(got, expected, rtol=1.01 * eps, atol=atol + 1.01 * least)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1.702, -0.5])
+def test_the_swish_that_backward_shares(beta, device):
+    """In fp32 it is made of what the slope is made of, in both tails."""
+    gate = torch.cat([torch.linspace(-110, 110, 4001), torch.tensor([math.inf, -math.inf, 1e30, -1e30])]).to(device)
+    one = torch.ones_like(gate).requires_grad_()
+    y = FF.gated(one, gate, "swish", beta=beta)
+    (shared,) = torch.autograd.grad(y, one, torch.ones_like(gate))
+    z = gate.cpu().double()
+    finite = z.clamp(-1e30, 1e30)
+    weight = torch.sigmoid(torch.tensor(beta).double() * finite)
+    true = torch.where(weight == 0, 0.0, z * weight)
+    torch.testing.assert_close(
+        shared.cpu().double(), true, rtol=3 * torch.finfo(FP32).eps, atol=2**-147, check_dtype=False
+    )
+    assert torch.equal(shared.isfinite(), y.isfinite())
 
 
 def test_hardly_any_elements(launches, device):

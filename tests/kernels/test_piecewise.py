@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fusedact import functional as FF
-from fusedact import tables
+from fusedact import table_rows, tables
 from fusedact.kernels import launch
 
 cases = pytest.mark.parametrize("case", oracle.CASES)
@@ -47,8 +47,8 @@ def test_a_search_finds_the_same_segments(case, device):
     arguments = oracle.CASES[case][1]
     b, v = (torch.tensor(t) for t in arguments[:2])
     x = oracle.inputs32(arguments).to(device)
-    data = tables.prepare(b, v, *arguments[2:], tables.SEARCH, torch.float32).to(device)
-    table = tables.Table(data, len(b), tables.SEARCH, 1)
+    data = table_rows.prepare(b, v, *arguments[2:], table_rows.SEARCH, torch.float32).to(device)
+    table = tables.Table(data, len(b), table_rows.SEARCH, 1)
     expected = evaluate(x, arguments, torch.ones_like(x))
     for function, result in (("forward", expected[0]), ("backward", expected[1])):
         out = torch.empty_like(x)
@@ -109,7 +109,12 @@ def test_many_channels(device, launches):
     for shape, dim in (((3, 1100), 1), ((2, 1100, 3), 1)):
         x = torch.randn(shape, device=device)
         y, dx = evaluate(x, on_device, torch.ones_like(x), channel_dim=dim, check=True)
-        with_formula = tables.Table(tables.prepare(*arguments, tables.SEARCH, torch.float32), 5, tables.SEARCH, dim)
+        with_formula = tables.Table(
+            table_rows.prepare(*arguments, table_rows.SEARCH, torch.float32),
+            5,
+            table_rows.SEARCH,
+            dim,
+        )
         beside = with_formula.beside(x.cpu())
         torch.testing.assert_close(y, with_formula.value(x.cpu(), *beside))
         torch.testing.assert_close(dx, with_formula.gradient(torch.ones(shape), x.cpu(), *beside)[0], rtol=0, atol=0)

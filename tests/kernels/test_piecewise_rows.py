@@ -1,4 +1,4 @@
-"""The kernel that prepares a table's rows gives what `tables.prepare` does."""
+"""The kernel that prepares a table's rows gives what `table_rows.prepare` does."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import pwl_oracle as oracle
 import pytest
 import torch
 
-from fusedact import tables
+from fusedact import table_rows
 from fusedact.kernels import launch_piecewise
 
 
 def assert_same_rows(b, v, left, right, how, device):
-    expected = tables.prepare(b, v, left, right, how, torch.float32)
+    expected = table_rows.prepare(b, v, left, right, how, torch.float32)
     args = (t.to(device) if isinstance(t, torch.Tensor) else t for t in (b, v, left, right))
     rows = launch_piecewise.prepare(*args, how.kind, how.cells).cpu()
     # Turns and first segments decide, and are exact; a fused operation may round another way, once.
     size = 1 << b.shape[-1].bit_length()
-    ends = tables.HEADER, tables.HEADER + size, tables.HEADER + 7 * size
+    ends = table_rows.HEADER, table_rows.HEADER + size, table_rows.HEADER + 7 * size
     for exact in (slice(ends[0], ends[1]), slice(ends[2], None)):
         torch.testing.assert_close(rows[:, exact], expected[:, exact], rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(rows, expected, rtol=2.0**-23, atol=1e-30, equal_nan=True)
@@ -26,7 +26,7 @@ def assert_same_rows(b, v, left, right, how, device):
 def test_one_row(case, device):
     kind, (b, v, left, right) = oracle.CASES[case]
     b, v = torch.tensor(b), torch.tensor(v)
-    how = tables.plan(b, v)
+    how = table_rows.plan(b, v)
     assert how.kind == kind
     assert_same_rows(b, v, left, right, how, device)
 
@@ -39,7 +39,7 @@ def test_rows_per_channel(spacing, dtype, device):
     v = torch.randn(3, 9, generator=generator)
     left = torch.tensor([0.0, 0.5, -0.25], dtype=dtype)
     b, v = b.to(dtype), v.to(dtype)
-    how = tables.plan(b, v)
+    how = table_rows.plan(b, v)
     assert_same_rows(b, v, left, torch.tensor(0.5), how, device)
     assert_same_rows(b.expand(3, 9), v[0], 0.0, left, how, device)
     assert_same_rows(b, v.t().contiguous().t(), 0.0, 1.0, how, device)

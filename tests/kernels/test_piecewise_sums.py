@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedact import tables
+from fusedact import table_rows, tables
 from fusedact.kernels import launch, launch_piecewise
 
 # Relative to the sum of absolute terms; and how wrong an element's place between two breakpoints may be, in steps.
@@ -28,8 +28,8 @@ def breakpoints(count: int, spacing: str) -> Tensor:
 def prepared(b: Tensor) -> tuple[tables.Table, launch.Table]:
     """A table, and what the kernels take of it."""
     v = torch.sin(2 * b) + 0.3 * b
-    how = tables.plan(b, v)
-    table = tables.Table(tables.prepare(b, v, 0.25, -0.5, how, torch.float32), b.shape[-1], how, 1)
+    how = table_rows.plan(b, v)
+    table = tables.Table(table_rows.prepare(b, v, 0.25, -0.5, how, torch.float32), b.shape[-1], how, 1)
     return table, launch.Table(table.data, table.size, how.steep, how.even)
 
 
@@ -45,7 +45,7 @@ def inputs(b: Tensor, dtype: torch.dtype, n: int = 3000) -> tuple[Tensor, Tensor
 
 def segments(x: Tensor, b: Tensor, table: tables.Table) -> Tensor:
     """The segment of each element, by the turns of the table; a NaN is in the first."""
-    turns = table.data[0, tables.HEADER : tables.HEADER + len(b)].double()
+    turns = table.data[0, table_rows.HEADER : table_rows.HEADER + len(b)].double()
     return torch.where(x.isnan(), 0, torch.searchsorted(turns, x.double(), right=True))
 
 
