@@ -344,7 +344,8 @@ class _Conversion:
             return
         self.report._undo.append(set_class(module, made))
         for f, count in _counted(changed):
-            self.report.changes.append(Change(_joined(place, f.method), f"{f.text}{count}", f.becomes))
+            note = "where both are of one shape" if f.becomes == "FF.gated" else ""
+            self.report.changes.append(Change(_joined(place, f.method), f"{f.text}{count}", f.becomes, note))
         self.only_twins = self.only_twins and all(t is None for _, t in plan.functions)
         if self.asked and any(registry.get(f.record).learnable for f in changed):
             self.report.warnings.append(f"{_joined(place, 'forward')}: a call has no place for parameters that learn")

@@ -59,6 +59,7 @@ _TRANSFORMERS: dict[str, str] = {
     "QuickGELUActivation": "quick_gelu",
     "ReLUSquaredActivation": "relu_squared",
     "SiLUActivation": "silu",
+    "SqrtSoftplusActivation": "sqrtsoftplus",
 }
 _TIMM: dict[str, str] = {
     "GELU": "gelu",
@@ -90,6 +91,10 @@ _NAMED: dict[str, str] = {
         )
         for name, record in _TIMM.items()
     },
+}
+_OTHERWISE: dict[str, str] = {
+    "transformers.activations.XIELUActivation": "its checkpoints hold beta and eps, which are numbers in the twin's: "
+    "name it in the mapping",
 }
 _ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {"transformers.activations.ClippedGELUActivation": _clip}
 
@@ -206,6 +211,8 @@ def why_not(module: nn.Module) -> str:
         return "a layer of Keras, which keeps its own: give the layer activation=fusedact.functional.relu, or another"
     if name.startswith("torch.nn.modules.") and cls.__name__ in _INSIDE:
         return _INSIDE[cls.__name__]
+    if name in _OTHERWISE:
+        return _OTHERWISE[name]
     spec = record_of(module)
     if (never := why_never(module)) and (spec is not None or _seems_one(cls)):
         return never

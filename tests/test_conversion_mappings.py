@@ -321,6 +321,11 @@ REFUSALS = {
     ),
     "not served": (lambda: nn.CELU(0.0), "nn.CELU(alpha=0.0)", "fusedact.CELU: alpha must not be 0"),
     "scripted": (lambda: torch.jit.script(nn.ReLU()), "RecursiveScriptModule", "scripted or traced by torch.jit"),
+    "other checkpoints": (
+        lambda: alike("transformers.activations", "XIELUActivation", lambda s, x: x)(),
+        "XIELUActivation()",
+        "its checkpoints hold beta and eps, which are numbers in the twin's: name it in the mapping",
+    ),
     "Keras": (
         lambda: alike("keras.src.layers.activations.relu", "ReLU", lambda s, x: F.relu(x))(),
         "ReLU()",
