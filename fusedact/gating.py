@@ -12,7 +12,7 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from . import compat, eager, registry
+from . import compat, eager, ops, registry
 from .checks import check_channel_dim, check_parameters
 from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
@@ -226,8 +226,11 @@ def apply(
     tensors = [p for p in params if isinstance(p, Tensor)]
     path = choose(_RECORD, given[0], [*given[1:], *tensors], False)
     call = Call(spec, path, channel, dim, layout, limits)
-    if path.kind == "formula" or compat.transforms_active() or _plainly(call, given, params):
+    if path.kind == "formula" or compat.transforms_active():
         return _formula(call, given, params)
+    if _plainly(call, given, params):
+        # An activation with a form by hand is faster than its definition, whose graph has an operator for each step.
+        return _formula(call, given, params, by_hand(spec) and not (spec.aten is not None and eager.numeric(params)))
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *tensors)):
         return _Gated.apply(call, *given, *params)
     return forward(call, given, params)
@@ -256,8 +259,11 @@ def _plainly(call: Call, given: Sequence[Tensor], params: Parameters) -> bool:
     return numel < (PIECES_FROM if by_hand(spec) else PIECES_FROM_BY_ENGINE)
 
 
-def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:
-    """The definition in plain operators; halves as PyTorch's own operator has them, or in fp32 and rounded once."""
+def _formula(call: Call, given: Sequence[Tensor], params: Parameters, as_one: bool = False) -> Tensor:
+    """The definition in plain operators; halves as PyTorch's own operator has them, or in fp32 and rounded once.
+
+    With `as_one` the activation is one operation of this library.
+    """
     x, gate = halves(given[0], call.dim, call.layout) if call.layout else given
     dtype = x.dtype
     aten = call.spec.aten is not None and not call.spec.composite and eager.numeric(params) and not is_compiling()
@@ -265,7 +271,11 @@ def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:
         x, gate = x.float(), gate.float()
     if call.limits != NONE:
         x, gate = limited(x, gate, call.limits)
-    return (x * eager.formula(call.spec, gate, params, call.channel)).to(dtype)
+    if as_one:
+        activated = ops.apply(call.spec, gate, params, channel_dim=1 if call.channel is None else call.channel)
+    else:
+        activated = eager.formula(call.spec, gate, params, call.channel)
+    return (x * activated).to(dtype)
 
 
 class _Gated(Function):

@@ -44,11 +44,10 @@ def test_rows():
     assert all(r["chain_us"] > 0 and r["fusedact_us"] > 0 and r["ratio"] > 0 for r in made)
 
 
-def test_the_file_has_every_case():
-    wanted = itertools.product(
-        *(gated_times.THREADS, gated_times.FORMS, gated_times.USED_DTYPES, gated_times.EXPONENTS, cases.DIRECTIONS)
-    )
-    assert [(r["threads"], r["form"], r["dtype"], r["exponent"], r["direction"]) for r in KEPT["rows"]] == list(wanted)
+def test_the_file_has_every_case_of_one_thread():
+    wanted = itertools.product(gated_times.FORMS, gated_times.USED_DTYPES, gated_times.EXPONENTS, cases.DIRECTIONS)
+    kept = [r for r in KEPT["rows"] if r["threads"] == 1]
+    assert [(r["form"], r["dtype"], r["exponent"], r["direction"]) for r in kept] == list(wanted)
 
 
 def test_the_page_is_current():
