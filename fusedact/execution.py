@@ -64,10 +64,10 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
         if gather is None:
             launch.forward(spec.device, x, out, given, channel)
         else:
-            alive = x.new_zeros(gather.units(x), dtype=torch.uint8)
+            alive = x.new_zeros(gather.units(x) + 1, dtype=torch.uint8)
             partials = launch.forward(spec.device, x, out, given, channel, alive, gather.dim or 0)
             if partials is not None:
-                gather.fill(out, figures.of_partials(partials), alive)
+                gather.fill(out, figures.of_partials(partials), alive[:-1])
     return out
 
 

@@ -284,7 +284,7 @@ _NOTHING_GATHERED: tuple[Any, ...] = ((), None)
 def _gathering(function: str, out: Tensor, alive: Tensor, channel_dim: int, grid: int) -> tuple[Any, ...]:
     """The statistics that a forward template gathers, the derivative it needs, and what both are specialized on."""
     partials = out.new_empty((len(STATISTICS), grid), dtype=torch.float32)
-    place = (out.stride(channel_dim), alive.numel()) if alive.numel() > 1 else (1, 1)
+    place = (out.stride(channel_dim), alive.numel() - 1) if alive.numel() > 2 else (1, 1)
     aligned = tuple(t.data_ptr() % 16 == 0 for t in (partials, alive))
     return (
         (partials, alive, *place),
@@ -307,8 +307,9 @@ def forward(
     With `channel_dim`, a tensor of several elements among the parameters has one, and a table a row, for each index of
     that dimension.
 
-    With `alive`, zeros of dtype uint8 for each index of `alive_dim`, or one for all, statistics are gathered: it
-    returns them as [statistic, program], and sets to 1 where an element's slope is not flat. `out` is dense.
+    With `alive`, zeros of dtype uint8 for each index of `alive_dim`, or one for all, and one more that means nothing,
+    statistics are gathered: it returns them as [statistic, program], and sets to 1 where an element's slope is not
+    flat. `out` is dense.
     """
     n = x.numel()
     if n == 0:
@@ -354,7 +355,7 @@ def forward(
 
 def _round(out: Tensor, alive: Tensor, alive_dim: int) -> int:
     """How far apart in memory channels of one number are."""
-    return out.stride(alive_dim) * alive.numel() if alive.numel() > 1 else 1
+    return out.stride(alive_dim) * alive.numel() if alive.numel() > 2 else 1
 
 
 def backward(
