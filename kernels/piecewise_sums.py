@@ -343,11 +343,11 @@ def sums_kernel(
         total = _by_channel(sums[i], COLS, OTHERS, CHANNELS)
         doubt += total * 0.0
         entry, fits = _entry(i, part, COUNT, TOTAL, SETS)
-        tl.store(target + entry * width, total, mask=(column < channels) & fits)
+        tl.store(target + entry * width, total, mask=column < tl.where(fits, channels, 0))
     if METHOD != "lines" and not SLOPES:
         for i in tl.static_range(2):
             zeros = tl.zeros([CHANNELS], tl.float32)
-            tl.store(target + (TOTAL + i) * width, zeros, mask=(column < channels) & (part == 0))
+            tl.store(target + (TOTAL + i) * width, zeros, mask=column < tl.where(part == 0, channels, 0))
 
     # An infinity or a NaN among gradients has spread by its product with a weight of 0, or in a difference.
     if tl.max((doubt != 0.0).to(tl.int32), axis=0) > 0:
@@ -365,5 +365,5 @@ def sums_kernel(
                 alone += tl.sum(_by_thread(parts, COLS), axis=1)
                 tile += 1
             result = _by_channel(alone, COLS, OTHERS, CHANNELS)
-            tl.store(target + number * width, result, mask=(column < channels) & belongs)
+            tl.store(target + number * width, result, mask=column < tl.where(belongs, channels, 0))
             again += 1

@@ -24,7 +24,7 @@ KEPT = rows_ledger.load(benches.ROOT / biased_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 directions = pytest.mark.parametrize("direction", ledger.DIRECTIONS)
 
 # In bf16 on sm_90, in instructions per element; what leaves the memory the bound is 24.9 forward, 37.3 backward or with

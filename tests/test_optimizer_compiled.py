@@ -25,7 +25,7 @@ KEPT = rows_ledger.load(benches.ROOT / optimizer_ledger.FIGURES)
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-pytestmark = pytest.mark.usefixtures("triton_cache")
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
 # In fp32 on sm_90, in instructions per element. The memory is the bound up to what an H200 issues while it moves the
 # bytes: 5.9 for each of them.
