@@ -16,7 +16,7 @@ from .biased_operators import RECORD, Call, backward, factors_of, forward, resul
 from .checks import check_accepted, check_channel_dim, check_number, check_parameters
 from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
-from .hosted import Hosted, check_tensor, stays_in_eager
+from .hosted import Hosted, check_tensor, recorded, stays_in_eager
 from .large_pages import LARGE
 
 __all__ = ["bias_act"]
@@ -259,25 +259,14 @@ class _Biased(Function):
 def _recorded(
     call: Call, g: Tensor, seed: Tensor | None, arguments: Sequence[Any], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients in a graph of plain operators: for higher orders, and under transforms."""
-    create_graph = torch.is_grad_enabled()
+    """The gradients by the formula, with the mask that forward had."""
     factors = None
     if seed is not None:
         # A constant, which no transform knows of; only g may be one's.
         with torch.no_grad(), compat.transforms_allowed():
             factors = factors_of(call, arguments[0].detach(), seed)
 
-    def value(*wanted: Tensor) -> Tensor:
-        rest = iter(wanted)
-        x, bias, *params = (next(rest) if n else a for a, n in zip(arguments, needed, strict=True))
+    def formula(x: Tensor, bias: Tensor | None, *params: float | Tensor) -> Tensor:
         return _formula(call, x, bias, None, params, factors)
 
-    wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-    dtype = result_dtype(arguments[0], arguments[1], None)
-    if compat.transforms_active() and not create_graph:
-        grads = iter(torch.func.vjp(value, *wanted)[1](g.to(dtype)))
-    else:
-        with torch.enable_grad():
-            wanted = wanted if create_graph else [a.detach().requires_grad_() for a in wanted]
-            grads = iter(torch.autograd.grad(value(*wanted), wanted, g.to(dtype), create_graph=create_graph))
-    return [next(grads) if n else None for n in needed]
+    return recorded(formula, arguments, needed, g.to(result_dtype(arguments[0], arguments[1], None)))
