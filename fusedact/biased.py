@@ -13,10 +13,10 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from . import compat, eager, ops, seeds
 from .biased_operators import RECORD, Call, backward, factors_of, forward, result_dtype
-from .checks import check_accepted, check_channel_dim, check_number, check_parameter, check_parameters
+from .checks import check_accepted, check_channel_dim, check_number, check_parameters
 from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
-from .hosted import Hosted, check_tensor, stays_in_eager
+from .hosted import Hosted, check_tensor, recorded, stays_in_eager
 from .large_pages import LARGE
 
 __all__ = ["bias_act"]
@@ -80,32 +80,31 @@ def bias_act(
         )
     check_tensor(_OWNER, "x", x)
     hosted = Hosted.of(_OWNER, activation, parameters)
-    dim = _checked_dim(x, bias, channel_dim)
+    check_channel_dim(_OWNER, channel_dim)
+    _check_bias(x, bias, channel_dim)
     _check_residual(x, residual)
     p = _checked_probability(dropout_p, training)
-    return apply(hosted, x, bias, residual, p, dim)
+    return apply(hosted, x, bias, residual, p, channel_dim)
 
 
 # ----- checks
 
 
-def _checked_dim(x: Tensor, bias: object, channel_dim: object) -> int:
-    """The dimension that counts channels, from the first, where the bias fits it."""
-    dim = check_channel_dim(_OWNER, channel_dim)
-    if bias is not None:
-        check_tensor(_OWNER, "bias", bias)
-        assert isinstance(bias, Tensor)
-        check_parameter(_OWNER, "bias", bias)
-        if bias.device != x.device:
-            raise ValueError(f"{_OWNER}: bias must be on the device of x, {x.device}, got a tensor on {bias.device}")
-        # Under torch.jit.trace sizes are tensors, which warn when compared.
-        several = bias.dim() == 1 and not compat.tracing() and bias.shape[0] != 1
-        if several and (not -x.dim() <= dim < x.dim() or x.shape[dim] != bias.shape[0]):
-            raise ValueError(
-                f"{_OWNER}: bias must have shape (), (1,) or (C,) with C the size of x in dimension "
-                f"channel_dim={dim}; got shape {tuple(bias.shape)}, where x has {tuple(x.shape)}"
-            )
-    return dim % x.dim() if -x.dim() <= dim < x.dim() else 0
+def _check_bias(x: Tensor, bias: object, channel_dim: int) -> None:
+    if bias is None:
+        return
+    check_tensor(_OWNER, "bias", bias)
+    assert isinstance(bias, Tensor)
+    if bias.device != x.device:
+        raise ValueError(f"{_OWNER}: bias must be on the device of x, {x.device}, got a tensor on {bias.device}")
+    # Under torch.jit.trace sizes are tensors, which warn when compared.
+    if bias.dim() == 0 or (bias.dim() == 1 and (compat.tracing() or bias.shape[0] == 1)):
+        return
+    if bias.dim() > 1 or not -x.dim() <= channel_dim < x.dim() or x.shape[channel_dim] != bias.shape[0]:
+        raise ValueError(
+            f"{_OWNER}: bias must have shape (), (1,) or (C,) with C the size of x in dimension "
+            f"channel_dim={channel_dim}; got shape {tuple(bias.shape)}, where x has {tuple(x.shape)}"
+        )
 
 
 def _check_residual(x: Tensor, residual: object) -> None:
@@ -136,19 +135,23 @@ def _checked_probability(dropout_p: object, training: object) -> float:
 # ----- a call
 
 
-def apply(hosted: Hosted, x: Tensor, bias: Tensor | None, residual: Tensor | None, p: float, dim: int) -> Tensor:
+def apply(
+    hosted: Hosted, x: Tensor, bias: Tensor | None, residual: Tensor | None, p: float, channel_dim: int
+) -> Tensor:
     """The activation of x + bias, with dropout and a residual, on the path that fits."""
     spec, params = hosted
     if not eager.numeric(params):
-        params, _ = check_parameters(spec, x, params, dim)
+        params, _ = check_parameters(spec, x, params, channel_dim)
     if eager.numeric(params):
         check_accepted("", spec, params)
     if bias is None and residual is None and p == 0.0:
-        return ops.apply(spec, x, params, channel_dim=dim)
+        return ops.apply(spec, x, params, channel_dim=channel_dim)
     if x.dtype != torch.float64 and result_dtype(x, bias, residual) == torch.float64:
         x = x.double()
     tensors = [t for t in (bias, residual, *params) if isinstance(t, Tensor)]
     path = choose(RECORD, x, tensors, False)
+    # Where nothing counts it, there may be no such dimension.
+    dim = channel_dim % x.dim() if -x.dim() <= channel_dim < x.dim() else 0
     call = Call(spec, path, dim, p)
     if path.kind == "formula" or compat.transforms_active() or _never_random(call, x):
         return _formula(call, x, bias, residual, params)
@@ -256,25 +259,14 @@ class _Biased(Function):
 def _recorded(
     call: Call, g: Tensor, seed: Tensor | None, arguments: Sequence[Any], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients in a graph of plain operators: for higher orders, and under transforms."""
-    create_graph = torch.is_grad_enabled()
+    """The gradients by the formula, with the mask that forward had."""
     factors = None
     if seed is not None:
         # A constant, which no transform knows of; only g may be one's.
         with torch.no_grad(), compat.transforms_allowed():
             factors = factors_of(call, arguments[0].detach(), seed)
 
-    def value(*wanted: Tensor) -> Tensor:
-        rest = iter(wanted)
-        x, bias, *params = (next(rest) if n else a for a, n in zip(arguments, needed, strict=True))
+    def formula(x: Tensor, bias: Tensor | None, *params: float | Tensor) -> Tensor:
         return _formula(call, x, bias, None, params, factors)
 
-    wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-    dtype = result_dtype(arguments[0], arguments[1], None)
-    if compat.transforms_active() and not create_graph:
-        grads = iter(torch.func.vjp(value, *wanted)[1](g.to(dtype)))
-    else:
-        with torch.enable_grad():
-            wanted = wanted if create_graph else [a.detach().requires_grad_() for a in wanted]
-            grads = iter(torch.autograd.grad(value(*wanted), wanted, g.to(dtype), create_graph=create_graph))
-    return [next(grads) if n else None for n in needed]
+    return recorded(formula, arguments, needed, g.to(result_dtype(arguments[0], arguments[1], None)))

@@ -19,7 +19,7 @@ from .execution import Parameters
 from .gating_limits import NONE, Limits, check, limited
 from .gating_operators import LAYOUTS, Call, backward, forward, halves
 from .gating_pieces import by_hand
-from .hosted import Hosted, check_tensor, stays_in_eager
+from .hosted import Hosted, check_tensor, recorded, stays_in_eager
 from .large_pages import LARGE
 
 __all__ = ["check_layout", "gated", "glu", "packed_glu"]
@@ -296,21 +296,5 @@ class _Gated(Function):
         call, needed = ctx.call, ctx.needs_input_grad[1:]
         count = 1 if call.layout else 2
         if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
-            return None, *_recorded(call, g, arguments, needed)
+            return None, *recorded(lambda *a: _formula(call, a[:count], a[count:]), arguments, needed, g)
         return None, *backward(call, g, arguments[:count], arguments[count:], needed)
-
-
-def _recorded(call: Call, g: Tensor, arguments: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
-    """The gradients in a graph of plain operators: for higher orders, and under transforms."""
-    create_graph = torch.is_grad_enabled()
-    count = 1 if call.layout else 2
-    with torch.enable_grad():
-        if not create_graph:
-            arguments = [
-                a.detach().requires_grad_(n) if isinstance(a, Tensor) else a
-                for a, n in zip(arguments, needed, strict=True)
-            ]
-        y = _formula(call, arguments[:count], arguments[count:])
-        wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-        grads = iter(torch.autograd.grad(y, wanted, g, create_graph=create_graph))
-    return [next(grads) if n else None for n in needed]

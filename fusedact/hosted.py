@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from . import registry
+from . import compat, registry
 from .checks import check_dtype, check_names
 from .dispatch import is_recording
 from .registry import ActivationSpec
 
-__all__ = ["Hosted", "check_tensor", "record", "stays_in_eager"]
+__all__ = ["Hosted", "check_tensor", "record", "recorded", "stays_in_eager"]
 
 
 class Hosted(NamedTuple):
@@ -79,3 +80,23 @@ def record(name: str) -> ActivationSpec:
     return ActivationSpec(
         name=name, module="", summary="", formula="", limits="", example="", eager=torch.clone, kind="host"
     )
+
+
+def recorded(
+    formula: Callable[..., Tensor], arguments: Sequence[Any], needed: Sequence[bool], g: Tensor
+) -> list[Tensor | None]:
+    """The needed gradients of a formula of these arguments, in plain operators: for higher orders, under transforms."""
+    create_graph = torch.is_grad_enabled()
+
+    def value(*wanted: Tensor) -> Tensor:
+        rest = iter(wanted)
+        return formula(*(next(rest) if n else a for a, n in zip(arguments, needed, strict=True)))
+
+    wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
+    if compat.transforms_active() and not create_graph:
+        grads = iter(torch.func.vjp(value, *wanted)[1](g))
+    else:
+        with torch.enable_grad():
+            wanted = wanted if create_graph else [a.detach().requires_grad_() for a in wanted]
+            grads = iter(torch.autograd.grad(value(*wanted), wanted, g, create_graph=create_graph))
+    return [next(grads) if n else None for n in needed]

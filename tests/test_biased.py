@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import pytest
 import torch
+from biased_oracle import factors, in_small_pieces, seeded
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fusedact
-from fusedact import biased, biased_operators, biased_pieces, registry, seeds
+from fusedact import biased_operators, biased_pieces, registry
 from fusedact import functional as FF
 from fusedact.dispatch import PIECES_CPU
 from fusedact.hosted import Hosted
@@ -42,13 +42,6 @@ HOSTED = {
 hosted = pytest.mark.parametrize("name", HOSTED)
 
 
-def in_small_pieces(monkeypatch):
-    """Small tensors go in small pieces, as large ones do."""
-    monkeypatch.setattr(biased, "PIECES_FROM", 0)
-    monkeypatch.setattr(biased, "PIECES_FROM_BYTES", 0)
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: 64)
-
-
 @pytest.fixture
 def way(request, monkeypatch):
     if request.param == "pieces":
@@ -74,20 +67,6 @@ def differentiated(function, leaves, g):
     leaves = [t.detach().clone().requires_grad_() for t in leaves]
     y = function(*leaves)
     return y.detach(), torch.autograd.grad(y, leaves, g.to(y.dtype))
-
-
-def seeded(function, seed=0):
-    def call(*args):
-        torch.manual_seed(seed)
-        return function(*args)
-
-    return call
-
-
-def factors(shape, p, seed=0):
-    """What dropout multiplies with, told by dropping ones."""
-    ones = torch.ones(shape, dtype=FP64)
-    return seeded(lambda: FF.bias_act(ones, None, "identity", None, p), seed)()
 
 
 @hosted
@@ -273,99 +252,6 @@ def test_dtypes_are_promoted_as_by_plain_operators(dtypes, way):
         assert_near(y, true, y.dtype, 4)
     leaves = [t for t in (x, bias, residual) if t is not None]
     assert [grad.dtype for grad in torch.autograd.grad(y.sum(), leaves)] == [t.dtype for t in leaves]
-
-
-# ----- dropout
-
-N = 2**18
-
-
-@pytest.mark.parametrize("p", [1e-4, 0.1, 0.5, 0.75, 0.99])
-@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
-@both_ways
-def test_the_mask_is_random(p, dtype, way, monkeypatch):
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: 2**15)
-    torch.manual_seed(1)
-    y = FF.bias_act(torch.ones(2**9, 2**9, dtype=dtype), None, "identity", None, p)
-    kept = y != 0
-    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / (1 - p)))
-    # Five standard deviations of a binomial distribution.
-    assert abs(kept.double().mean().item() - (1 - p)) < 5 * (p * (1 - p) / N) ** 0.5
-    # Neighbours, rows, and what is a piece apart tell nothing of each other.
-    centred = kept.double().flatten() - (1 - p)
-    # With the least p hardly any two of them are both dropped.
-    for lag in (1, 2, 3, 4, 7, 512, 1024, 2**15) if p >= 0.1 else ():
-        assert (centred[lag:] * centred[:-lag]).mean().abs() / (p * (1 - p)) < 5 / (N - lag) ** 0.5
-
-
-def test_calls_have_masks_of_their_own_and_seeds_repeat():
-    first, again = factors((100, 10), 0.5), FF.bias_act(torch.ones(100, 10), None, "identity", None, 0.5)
-    assert 0.4 < (first != again).float().mean() < 0.6
-    assert torch.equal(factors((100, 10), 0.5), first) and not torch.equal(factors((100, 10), 0.5, 1), first)
-
-
-def test_one_number_is_drawn_from_the_generator():
-    """Whatever the size; and none where nothing is random."""
-    states = []
-    for n in (1, 100, 300_000):
-        factors((n,), 0.5)
-        states.append(torch.get_rng_state())
-    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
-    x = torch.ones(10)
-    for p, training in ((0.0, True), (0.5, False), (1.0, True)):
-        FF.bias_act(x, x, "relu", x, p, training)
-        assert torch.equal(torch.get_rng_state(), states[0])
-
-
-def test_without_training_and_with_all_dropped():
-    x, bias = torch.randn(5, 6, requires_grad=True), torch.randn(6, requires_grad=True)
-    torch.testing.assert_close(FF.bias_act(x, bias, "gelu", x, 0.5, False), F.gelu(x + bias) + x)
-    y = FF.bias_act(x, bias, "gelu", x, 1.0)
-    assert torch.equal(y, x)
-    assert [t.abs().sum().item() for t in torch.autograd.grad(y.sum(), (x, bias))] == [30.0, 0.0]
-
-
-@pytest.mark.parametrize("shape", [(1,), (2,), (7, 9), (3, 333), (5, 7, 11)], ids=str)
-@pytest.mark.parametrize("limit", [1, 3, 10, 64, 1000])
-def test_the_mask_does_not_depend_on_pieces(shape, limit, monkeypatch):
-    whole = factors(shape, 0.5)
-    in_small_pieces(monkeypatch)
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: limit)
-    assert torch.equal(factors(shape, 0.5), whole)
-    # And with a bias the tensor is cut along its dimensions.
-    y = seeded(lambda: FF.bias_act(torch.ones(shape), torch.zeros(shape[-1]), "identity", None, 0.5))()
-    assert torch.equal(y.double(), whole)
-
-
-def test_numbers_are_the_same_in_parts():
-    seed = torch.tensor([7])
-    whole = seeds.Numbers(seed, 100)(100).clone()
-    parts = seeds.Numbers(seed, 17)
-    assert torch.equal(torch.cat([parts(n).clone() for n in (1, 0, 2, 3, 17, 17, 16, 5, 1, 1, 17, 0, 17, 3)]), whole)
-
-
-@both_ways
-def test_backward_and_checkpoints_have_the_same_mask(way):
-    x, bias, g = torch.randn(30, 40, requires_grad=True), torch.randn(40, requires_grad=True), torch.randn(30, 40)
-
-    def run(wrap):
-        torch.manual_seed(3)
-        y = wrap(lambda x, b: FF.bias_act(x, b, "identity", None, 0.3))(x, bias)
-        x.grad = bias.grad = None
-        y.backward(g)
-        return y, x.grad, bias.grad
-
-    y, dx, dbias = run(lambda f: f)
-    torch.testing.assert_close(dx, g * (y / (x + bias)).detach())
-    torch.testing.assert_close(dbias, dx.sum(0))
-    for reentrant in (False, True):
-        again = run(lambda f, r=reentrant: functools.partial(checkpoint, f, use_reentrant=r))
-        assert all(torch.equal(a, b) for a, b in zip(again, (y, dx, dbias), strict=True))
-    # Without the generator's state backward has another mask, as PyTorch's dropout has.
-    y = checkpoint(
-        lambda x: FF.bias_act(x, None, "identity", None, 0.5), x, use_reentrant=False, preserve_rng_state=False
-    )
-    assert not torch.equal(torch.autograd.grad(y.sum(), x)[0] == 0, y == 0)
 
 
 # ----- higher orders, transforms, and who else watches
@@ -623,7 +509,7 @@ def test_alone_it_is_the_activation():
         (lambda x: FF.bias_act(x.int(), None, "silu"), TypeError, "x must have dtype .* got int32"),
         (lambda x: FF.bias_act(x, 1.0, "silu"), TypeError, "bias must be a torch.Tensor, got float"),
         (lambda x: FF.bias_act(x, x[0].int(), "silu"), TypeError, "bias must have dtype .* got int32"),
-        (lambda x: FF.bias_act(x, x, "silu"), ValueError, "bias must be a number or a tensor of shape .* got shape"),
+        (lambda x: FF.bias_act(x, x, "silu"), ValueError, r"bias must have shape .* got shape \(5, 4\)"),
         (lambda x: FF.bias_act(x, torch.ones(3), "silu"), ValueError, r"bias must have shape .* got shape \(3,\)"),
         (lambda x: FF.bias_act(x, x[0], "silu", channel_dim=2), ValueError, "bias must .* channel_dim=2; got shape"),
         (lambda x: FF.bias_act(x, x[0].to("meta"), "silu"), ValueError, "bias must be on the device of x, cpu, got"),
@@ -647,6 +533,13 @@ def test_alone_it_is_the_activation():
 def test_errors(call, error, message):
     with pytest.raises(error, match=f"^fusedact.functional.bias_act: {message}"):
         call(torch.randn(5, 4))
+
+
+def test_parameters_are_checked_against_the_dimension():
+    with pytest.raises(ValueError, match="has no dimension channel_dim=5"):
+        FF.bias_act(torch.ones(2, 3), None, "swish", torch.ones(2, 3), beta=torch.ones(2), channel_dim=5)
+    y = FF.bias_act(torch.ones(2, 3), torch.ones(1), "relu", channel_dim=5)
+    assert torch.equal(y, torch.full((2, 3), 2.0))
 
 
 def test_forcing_what_cannot_be_is_an_error():

@@ -265,6 +265,11 @@ def test_transforms(form, in_pieces):
     close(func.jacrev(ours)(packed[0]), func.jacrev(plain)(packed[0]))
     close(func.hessian(lambda row: ours(row).sum())(packed[0]), func.hessian(lambda row: plain(row).sum())(packed[0]))
     assert split[0].shape == (3, 4)
+    # One that begins after forward.
+    leaf = packed.clone().requires_grad_()
+    y, basis = ours(leaf), torch.eye(12, dtype=FP64).view(12, 3, 4)
+    rows = func.vmap(lambda g: torch.autograd.grad(y, leaf, g, retain_graph=True)[0])(basis)
+    close(rows.view(3, 4, 3, 8), func.jacrev(plain)(packed))
 
 
 def test_only_what_is_given_is_kept(in_pieces):
