@@ -179,12 +179,12 @@ def tables(result: dict[str, Any]) -> str:
     """What the page should say between the marks."""
     facts, found = result["environment"], result["rows"]
     loads = [r["load"] for r in found]
-    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(r["command"] for r in found))
     text = [
         "How many times as fast as PyTorch's chain forward and backward are, by medians of runs in turn, and by the",
         "best runs in brackets; below 1 the chain is faster. "
         f"{facts['cpu']}, {facts['cores']} cores, PyTorch {facts['torch']}; load {min(loads):g} to {max(loads):g};",
-        f"{commands}, in [bench/results/cpu/gated.json](../bench/results/cpu/gated.json).",
+        "`python -m bench.gated_times`; each row's options are in "
+        "[bench/results/cpu/gated.json](../bench/results/cpu/gated.json).",
     ]
     sizes = sorted({r["exponent"] for r in found})
     for threads in sorted({r["threads"] for r in found}):

@@ -17,6 +17,8 @@ from fusedact.gating_limits import Limits
 
 LIMITS = {"limit and offset": (1.5, 1.0), "limit": (1.0, 0.0), "offset": (None, -0.5)}
 both = pytest.mark.parametrize("how", ["plain", "pieces"])
+# And, at sizes between these, with the activation as one operation.
+ways_of_all_sizes = pytest.mark.parametrize("how", ["plain", "one", "pieces"])
 
 
 @fusedact.activation
@@ -44,8 +46,11 @@ GATES = {
 @pytest.fixture(autouse=True)
 def ways(request, monkeypatch):
     parameters = getattr(request.node, "callspec", None)
-    if parameters is None or parameters.params.get("how", "pieces") == "pieces":
+    how = "pieces" if parameters is None else parameters.params.get("how", "pieces")
+    if how == "pieces":
         in_small_pieces(monkeypatch)
+    elif how == "one":
+        monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)
 
 
 def gpt_oss(gate, value, alpha=1.702, limit=7.0):
@@ -79,7 +84,7 @@ def assert_near(got, true, dtype):
 @pytest.mark.parametrize("name", GATES)
 @pytest.mark.parametrize("which", LIMITS)
 @pytest.mark.parametrize("dtype", [FP32, FP64, BF16, FP16], ids=str)
-@both
+@ways_of_all_sizes
 def test_values_and_gradients(name, which, dtype, how):
     activation, parameters, plain = GATES[name]
     limit, offset = LIMITS[which]
@@ -149,7 +154,7 @@ def test_edges_are_those_of_clamp(which, name, dtype, how):
 @pytest.mark.parametrize("shape", [(), (6,)], ids=str)
 @pytest.mark.parametrize("form", ["", *LAYOUTS])
 @pytest.mark.parametrize("name", ["swish", "own"])
-@both
+@ways_of_all_sizes
 def test_parameters_get_gradients(shape, form, name, how):
     activation, parameters, plain = GATES[name]
     (key,) = parameters
@@ -254,6 +259,15 @@ def test_dispatch_modes_see_the_limits():
     with Watching() as watching:
         torch.testing.assert_close(step(), expected)
     assert watching.seen == [(f"fusedact::gated{s}", [0.5, 1.0]) for s in ("", "_backward")]
+
+
+@pytest.mark.parametrize("how", ["one"])
+def test_between_the_sizes_the_activation_is_one_operation(how):
+    x, gate = torch.randn(9, 10), torch.randn(9, 10)
+    with Watching() as watching:
+        FF.gated(x, gate, "swish", beta=1.5, limit=1.0)
+    assert watching.seen == [("fusedact::swish", [1.5])]
+    assert FF.gated(x, gate, "silu").equal(x * F.silu(gate))
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
