@@ -101,3 +101,7 @@ def test_the_tables_of_biased_activations_are_what_was_measured_and_counted():
         names = name, name.removesuffix(", residual")
         for figure, kernel, direction in zip(figures, names, ("forward", "backward"), strict=True):
             assert abs(float(figure) - kept[kernel, direction]) <= 0.051
+
+
+def test_the_table_of_linear_layers_is_what_was_measured():
+    assert benches.load("layers").markdown() in (benches.ROOT / "docs" / "linear.md").read_text()
