@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 
 import fusedact
 
-FIGURES = Path("bench/results/cpu/layers.csv")
+FIGURES = Path(__file__).parent / "results" / "cpu" / "layers.csv"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -128,7 +127,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case; default %(default)s")
     parser.add_argument("--write", action="store_true", help=f"keep the table in {FIGURES}")
+    parser.add_argument("--markdown", action="store_true", help="print the kept table for docs/linear.md, and no more")
     arguments = parser.parse_args()
+    if arguments.markdown:
+        print(markdown(), end="")
+        return
     torch.set_num_threads(arguments.threads)
     for i, line in enumerate(table(arguments)):
         if i == 0:
@@ -146,6 +149,21 @@ def _write(line: dict[str, Any]) -> None:
         writer.writerows(known.values())
 
 
+def markdown() -> str:
+    """The kept table as docs/linear.md shows it: for each shape the time beside eager's, and the best in brackets."""
+    lines = _read()
+    shapes = list(dict.fromkeys(line["shape"] for line in lines))
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for line in lines:
+        of = cells.setdefault((line["form"], line["activation"], line["dtype"]), {})
+        of[line["shape"]] = f"{float(line['of_eager']):.2f} ({float(line['best']):.2f})"
+        of["kept"] = f"{float(line['kept_of_eager']):.2f}"
+    shown = ["| | " + " | ".join(shapes) + " | kept |", "|---|" + "---:|" * (len(shapes) + 1)]
+    for names, of in cells.items():
+        shown.append(f"| {', '.join(names)} | " + " | ".join(of.get(key, "") for key in (*shapes, "kept")) + " |")
+    return "\n".join(shown) + "\n"
+
+
 def _read() -> list[dict[str, Any]]:
     if not FIGURES.exists():
         return []
@@ -158,4 +176,4 @@ def _key(line: dict[str, Any]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

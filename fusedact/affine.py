@@ -179,8 +179,8 @@ PLAIN_BELOW = 2**16
 
 
 def is_plain(x: object, weight: Tensor) -> bool:
-    """Whether a layer's input is one for plain calls: small, or being compiled."""
-    if is_compiling():
+    """Whether a layer's input is one for plain calls: small, or being compiled or traced."""
+    if is_compiling() or compat.tracing():
         return True
     if type(x) is not Tensor or not x.is_cpu or x.dtype != weight.dtype or not x.dim() or compat.interpreting:
         return False

@@ -151,3 +151,7 @@ def test_choosing_tells_of_every_activation():
         assert text.count(f"\n| `{name}` | [") + text.count(f"\n| `{name}` | (") == 1
     for file in re.findall(r"\]\((\S+?)\)", text):
         assert (benches.ROOT / "docs" / file).exists()
+
+
+def test_the_table_of_linear_layers_is_what_was_measured():
+    assert benches.load("layers").markdown() in (benches.ROOT / "docs" / "linear.md").read_text()

@@ -196,6 +196,20 @@ def test_compiled_and_exported_it_is_plain_operators(gated, recompute):
     assert not [n for n in program.graph.nodes if "fusedact" in str(n.target)]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_traced_it_is_plain_operators(own):
+    x = torch.randn(5, 6)
+    learned = {"activation": "swish", "learnable": True, "num_parameters": 10}
+    for module in (
+        fusedact.MLP(6, 10, **learned),
+        fusedact.MLP(6, 10, gated=True, recompute=True, **learned),
+        fusedact.Linear(6, 10, **learned),
+    ):
+        traced = torch.jit.trace(module, x)
+        more = torch.randn(7, 6)
+        torch.testing.assert_close(traced(more), module(more))
+
+
 @gates
 @recomputes
 def test_autocast_and_a_scaler(gated, recompute, own):
