@@ -25,7 +25,7 @@ import fusedact
 from bench import environment
 
 FIGURES = Path("bench/results/cpu/monitor.json")
-EVERY, STEPS, THREADS = 10, 400, (1, 2)
+EVERY, STEPS, THREADS = 10, 400, (1,)
 # What may be added to a step.
 LIMIT = 0.03
 

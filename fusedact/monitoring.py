@@ -61,8 +61,8 @@ def monitor(
 
     Args:
         model: a module.
-        every: watch every n-th forward pass of the model, from the first on; of a layer that is called outside of
-            those, every n-th call.
+        every: watch every n-th forward pass of the model, from the first on; where only its layers are called, every
+            n-th call of each.
         layers: what is watched: names, modules or classes, or a function of name and module that tells. By default all
             activation modules of this library and of torch.nn.
         channel_dim: the dimension of a layer's output that counts its units. By default the module's own where it has
@@ -198,21 +198,20 @@ class _Monitor:
         self._step = -1
         self._frames: list[_Frame] = []
         self._uncompiled: Any = None
+        self._attached: list[RemovableHandle] = []
 
     @contextmanager
     def watching(self) -> Iterator[Statistics]:
         handles: list[RemovableHandle] = []
         try:
-            # The model first: it may itself be a layer.
+            # The model first: it may itself be a layer, and then is always hooked.
             handles.append(self._model.register_forward_pre_hook(self._enter, prepend=True))
-            for layer in self._layers:
-                handles.append(layer.module.register_forward_pre_hook(partial(self._before, layer), with_kwargs=True))
-                after = partial(self._after, layer)
-                handles.append(layer.module.register_forward_hook(after, with_kwargs=True, always_call=True))
+            handles += self._hook(lambda layer: layer.module is self._model)
+            self._attach()
             handles.append(self._model.register_forward_hook(self._leave, always_call=True))
             yield self._statistics
         finally:
-            for handle in handles:
+            for handle in (*handles, *self._attached):
                 handle.remove()
             for frame in reversed(self._frames):
                 self._dismiss(frame)
@@ -224,6 +223,20 @@ class _Monitor:
                 stacklevel=3,
             )
 
+    def _hook(self, which: Callable[[Layer], bool]) -> Iterator[RemovableHandle]:
+        for layer in filter(which, self._layers):
+            yield layer.module.register_forward_pre_hook(partial(self._before, layer), with_kwargs=True)
+            yield layer.module.register_forward_hook(partial(self._after, layer), with_kwargs=True, always_call=True)
+
+    def _attach(self) -> None:
+        if not self._attached:
+            self._attached += self._hook(lambda layer: layer.module is not self._model)
+
+    def _detach(self) -> None:
+        """A hook takes time even where it returns at once."""
+        while self._attached:
+            self._attached.pop().remove()
+
     # ----- the model
 
     def _enter(self, *_: Any) -> None:
@@ -233,6 +246,8 @@ class _Monitor:
         if self._depth > 1:
             return
         self._now = self._begin(self._statistics.seen)
+        # Until the next pass: what a checkpoint computes again in between has its gradient then.
+        self._attach() if any(self._now) else self._detach()
         # Compiled code has no hooks. What was never imported compiled nothing.
         if self._now[0] and "torch._dynamo" in sys.modules:
             self._uncompiled = torch.compiler.set_stance("force_eager")

@@ -97,19 +97,26 @@ def forward_kernel(
     x_ptr += start
     out_ptr += start
     # A mask that depends on n forbids 16-byte accesses: only the last block carries one.
-    if start + BLOCK <= n:
-        x = tl.load(x_ptr + offs).to(tl.float32)
-        out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + offs, out)
-    else:
-        mask = offs < n - start
-        x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
-        out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + offs, out, mask=mask)
     if DERIVATIVE is not None:
+        if start + BLOCK <= n:
+            x = tl.load(x_ptr + offs).to(tl.float32)
+            out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + offs, out)
+        else:
+            mask = offs < n - start
+            x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+            out = ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + offs, out, mask=mask)
         # Once for both: AMD's compiler takes minutes over twice as many reductions.
         within = _within_period(start, offs, statistics)
         store_statistics(statistics, x, out, values, within, offs < n - start, DERIVATIVE, PRECISE)
+    elif start + BLOCK <= n:
+        x = tl.load(x_ptr + offs).to(tl.float32)
+        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty))
+    else:
+        mask = offs < n - start
+        x = tl.load(x_ptr + offs, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out_ptr + offs, ACTIVATION(x, values, PRECISE).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["n"], launch_metadata=launch_metadata)

@@ -2,8 +2,8 @@
 
 `statistics` is (partial_ptr, alive_ptr, stride, channels): one number per program for each of STATISTICS, at
 [statistic, program]; a byte per channel, which any element sets whose slope is not flat, and one more; and where the
-channel of an offset in the output's memory is found: (offset // stride) % channels. All programs that set a byte write the same, so
-that the result does not depend on their order.
+channel of an offset in the output's memory is found: (offset // stride) % channels. All programs that set a byte write
+the same, so that the result does not depend on their order.
 """
 
 import triton
