@@ -38,7 +38,8 @@ def log_step(
     computed where the logger does not take the level.
 
     Kernels take the norms in the step's own launch; elsewhere a step that is logged copies the parameters first. On a
-    GPU it waits for the device; while a CUDA graph is captured nothing is logged.
+    GPU it waits for the device; while a CUDA graph is captured nothing is logged. Of sharded parameters each process logs
+    its own shards.
 
     Args:
         target: an update rule, a class of optimizers, or an optimizer; torch.optim's too. It is returned.

@@ -117,12 +117,14 @@ def optimizer_kernel(
                     grads += g
                     moves += m
         else:
-            for last in range(tl.cdiv(left, BLOCK).to(tl.int32)):
+            last = 0
+            while last * BLOCK < left:
                 at = last * BLOCK + offs
                 g, m = _step(pointers, at, at < left, params, scale, FUNCTION, PRECISE, NORMS)
                 if NORMS:
                     grads += g
                     moves += m
+                last += 1
     if NORMS:
         tl.store(sums_ptr + pid, tl.sum(grads))
         tl.store(sums_ptr + tl.num_programs(0) + pid, tl.sum(moves))
