@@ -12,7 +12,7 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from . import compat, eager, registry
+from . import compat, eager, ops, registry
 from .checks import check_channel_dim, check_parameters
 from .dispatch import PIECES_CPU, choose
 from .execution import Parameters
@@ -265,7 +265,12 @@ def _formula(call: Call, given: Sequence[Tensor], params: Parameters) -> Tensor:
         x, gate = x.float(), gate.float()
     if call.limits != NONE:
         x, gate = limited(x, gate, call.limits)
-    return (x * eager.formula(call.spec, gate, params, call.channel)).to(dtype)
+    if compat.is_distributed(gate):
+        # Not every operator of PyTorch's has a rule for DTensors.
+        activated = ops.apply(call.spec, gate, params, channel_dim=call.channel or 0)
+    else:
+        activated = eager.formula(call.spec, gate, params, call.channel)
+    return (x * activated).to(dtype)
 
 
 class _Gated(Function):
