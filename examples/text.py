@@ -1,12 +1,14 @@
-"""A transformer of the library transformers learns to write docstrings, with an activation of this one by its name.
+"""A transformer of the library transformers learns to write docstrings, with an activation of this one.
 
     pip install fusedact transformers
     python examples/text.py
     python examples/text.py --model llama --activation snake --steps 200
+    python examples/text.py --by convert
 
 The text is real and on every machine: the docstrings of Python's standard library, as characters. `register` makes the
 names known; the configuration says `activation_function="relu_sigmoid"` (GPT-2) or `hidden_act="relu_sigmoid"` (Llama),
-and nothing else changes.
+and nothing else changes. With `--by convert` the model is made with its own activation, which `fusedact.convert` then
+replaces.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import torch
 import transformers
 from torch import Tensor
 
+import fusedact
 from fusedact.integrations import transformers as integration
 
+# What their configurations say otherwise.
+THEIRS = {"gpt2": "gelu_new", "llama": "silu"}
 MODULES = (
     "argparse",
     "ast",
@@ -67,14 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("gpt2", "llama"), default="gpt2")
     parser.add_argument("--activation", default="relu_sigmoid", help="any name of the catalogue; default %(default)s")
+    parser.add_argument("--by", choices=("name", "convert"), default="name", help="how the model gets it")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--length", type=int, default=64, help="of a piece of text, in characters")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-
-    names = integration.register()
-    kind = names.get(options.activation, transformers.activations.ACT2FN.get(options.activation))
-    print(f"{options.activation} is {kind}")
 
     text = docstrings()
     alphabet = sorted(set(text))
@@ -83,7 +85,13 @@ def main() -> None:
     print(f"{len(text)} characters, of which {len(alphabet)} different ones")
 
     torch.manual_seed(0)
-    net = network(options.model, options.activation, len(alphabet), 2 * options.length).to(options.device)
+    if options.by == "name":
+        integration.register()
+    given = options.activation if options.by == "name" else THEIRS[options.model]
+    net = network(options.model, given, len(alphabet), 2 * options.length).to(options.device)
+    if options.by == "convert":
+        print(fusedact.convert(net, {"*.act": options.activation, "*.act_fn": options.activation}))
+    print(next(m for name, m in net.named_modules() if name.endswith((".act", ".act_fn"))))
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     for step in range(options.steps):
         given = batch(codes, 16, options.length).to(options.device)

@@ -217,7 +217,11 @@ def _formula(
     z = x.to(wide)
     if bias is not None:
         z = z + eager.operand(bias, x, call.dim, wide)
-    y = eager.formula(call.spec, z, params, call.dim)
+    if compat.is_distributed(z):
+        # Not every operator of PyTorch's has a rule for DTensors.
+        y = ops.apply(call.spec, z, params, channel_dim=call.dim)
+    else:
+        y = eager.formula(call.spec, z, params, call.dim)
     if factors is not None:
         y = y * factors
     elif call.p:

@@ -271,7 +271,8 @@ def _formula(call: Call, given: Sequence[Tensor], params: Parameters, as_one: bo
         x, gate = x.float(), gate.float()
     if call.limits != NONE:
         x, gate = limited(x, gate, call.limits)
-    if as_one:
+    if as_one or compat.is_distributed(gate):
+        # Of DTensors, not every operator of PyTorch's has a rule for them.
         activated = ops.apply(call.spec, gate, params, channel_dim=1 if call.channel is None else call.channel)
     else:
         activated = eager.formula(call.spec, gate, params, call.channel)

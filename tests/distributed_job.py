@@ -451,6 +451,29 @@ def dtensors_of_other_kinds():
 
 
 @check(2)
+def dtensors_of_gates_and_biases():
+    mesh = init_device_mesh("cpu", (2,))
+    x, bias = torch.randn(6, C), torch.randn(C)
+    # PyTorch has no rule for the last three.
+    for name in ("silu", "mish", "relu6", "hardsigmoid", "logsigmoid"):
+        calls = {
+            "gated": lambda x, b, name=name: FF.gated(x, 2 * x, name),
+            "packed": lambda x, b, name=name: FF.packed_glu(x, name, layout="value_gate"),
+            "biased": lambda x, b, name=name: FF.bias_act(x, b, name),
+        }
+        for kind, call in calls.items():
+            leaf = x.clone().requires_grad_()
+            y = call(leaf, bias)
+            expected = (y, *torch.autograd.grad(y.sin().sum(), leaf))
+            held = distribute_tensor(x, mesh, [Shard(0)]).requires_grad_()
+            y = call(held, distribute_tensor(bias, mesh, [Replicate()]))
+            found = (y, *torch.autograd.grad(y.sin().sum(), held))
+            torch.testing.assert_close(
+                [full(t) for t in found], list(expected), msg=lambda m, kind=kind: f"{kind}: {m}"
+            )
+
+
+@check(2)
 def dtensors_of_higher_order():
     mesh = init_device_mesh("cpu", (2,))
     x, p = torch.randn(6, C, dtype=torch.float64), torch.rand(C, dtype=torch.float64)

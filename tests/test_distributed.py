@@ -24,7 +24,14 @@ CHECKS = {
         *("data_parallel", "data_parallel_accumulates", "data_parallel_with_checkpoints", "fully_sharded"),
         *("fully_sharded_with_checkpoints", "fully_sharded_in_bfloat16", "states_are_saved_and_loaded"),
         *("tensor_parallel", "tensor_parallel_dtensors", "sequence_parallel", "dtensors", "dtensors_of_other_kinds"),
-        *("dtensors_of_higher_order", "dtensors_of_learned_tables", "errors", "collectives", "prepared_inputs"),
+        *(
+            "dtensors_of_gates_and_biases",
+            "dtensors_of_higher_order",
+            "dtensors_of_learned_tables",
+            "errors",
+            "collectives",
+            "prepared_inputs",
+        ),
     ),
     4: (
         *("data_parallel", "fully_sharded", "tensor_parallel", "sequence_parallel", "two_dimensions", "dtensors"),

@@ -342,14 +342,19 @@ def test_only_what_is_missing_is_initialized():
 
 
 def test_fifty_steps_on_text():
-    script = Path(__file__).parent.parent / "examples" / "text.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, **OFFLINE})
-    assert done.returncode == 0, done.stderr
-    assert "relu_sigmoid is <class 'fusedact.modules.ReLUSigmoid'>" in done.stdout
-    found = [float(n) for n in re.findall(r"^step +\d+: loss ([\d.]+)$", done.stdout, re.MULTILINE)]
-    # From as good as guessing among 95 characters to what frequencies of characters alone do not give.
-    assert len(found) == 6 and found[0] > 4.4 and found[-1] < 3.2
-    assert "\nReturn " in done.stdout
+    """By its name and by conversion: the same losses."""
+    found = {}
+    for by in ("name", "convert"):
+        script = Path(__file__).parent.parent / "examples" / "text.py"
+        command = [sys.executable, str(script), "--by", by]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE})
+        assert done.returncode == 0, done.stderr
+        assert "\nReLUSigmoid(threshold=0.0)\n" in done.stdout and "\nReturn " in done.stdout
+        assert ("fusedact.convert: 2 places converted" in done.stdout) == (by == "convert")
+        found[by] = [float(n) for n in re.findall(r"^step +\d+: loss ([\d.]+)$", done.stdout, re.MULTILINE)]
+    # From guessing among 95 characters to less than the 3.27 that their frequencies alone give.
+    assert len(found["name"]) == 6 and found["name"][0] > 4.4 and found["name"][-1] < 3.2
+    assert found["name"] == found["convert"]
 
 
 # ----- timm gives a class to its models as act_layer, and calls it as act_layer(inplace=...) or act_layer()
