@@ -38,8 +38,8 @@ def log_step(
     computed where the logger does not take the level.
 
     Kernels take the norms in the step's own launch; elsewhere a step that is logged copies the parameters first. On a
-    GPU it waits for the device; while a CUDA graph is captured nothing is logged. Of sharded parameters each process logs
-    its own shards.
+    GPU it waits for the device; while a CUDA graph is captured nothing is logged. Of sharded parameters each
+    process logs its own shards.
 
     Args:
         target: an update rule, a class of optimizers, or an optimizer; torch.optim's too. It is returned.
@@ -142,7 +142,8 @@ class _Log:
 
 
 def _square_sum(tensors: Sequence[Tensor]) -> float:
-    return sum(float(torch.linalg.vector_norm(t.detach(), dtype=torch.float64)) ** 2 for t in tensors)
+    local = [t.to_local() if compat.is_distributed(t) else t.detach() for t in tensors]  # type: ignore[attr-defined]
+    return sum(float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in local)
 
 
 def _mark(device: torch.device) -> Any:
