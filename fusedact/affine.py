@@ -17,7 +17,7 @@ from . import compat, cpu_kernels, eager, ops, products, saving
 from .checks import check_parameters
 from .dispatch import ATEN_BELOW, Path, choose
 from .execution import Parameters
-from .hosted import Hosted, check_tensor, record, stays_in_eager
+from .hosted import Hosted, check_tensor, record, recorded, stays_in_eager
 from .large_pages import LARGE
 from .registry import ActivationSpec
 
@@ -30,7 +30,6 @@ __all__ = [
     "is_plain",
     "layer_path",
     "linear",
-    "recorded",
 ]
 
 OWNER = "fusedact.functional.linear"
@@ -274,7 +273,7 @@ class _Linear(Function):
         if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
             spec, _, save = ctx.call
             return None, *recorded(
-                lambda x, w, b, *p: composed(Hosted(spec, p), x, w, b, save), g, (x, weight, bias, *params), needed
+                lambda x, w, b, *p: composed(Hosted(spec, p), x, w, b, save), (x, weight, bias, *params), needed, g
             )
         matrices = [products.rows(t) for t in kept]
         if ctx.how.bits:
@@ -284,18 +283,3 @@ class _Linear(Function):
         dx = (dz @ weight).view(x.shape) if needed[0] else None
         dw = dz.t() @ products.rows(x) if needed[1] else None
         return None, dx, dw, db, *sums
-
-
-def recorded(function: Any, g: Tensor, arguments: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
-    """The gradients of a function in a graph of its operators: for higher orders, and under transforms."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not create_graph:
-            arguments = [
-                a.detach().requires_grad_(n) if isinstance(a, Tensor) else a
-                for a, n in zip(arguments, needed, strict=True)
-            ]
-        y = function(*arguments)
-        wanted = [a for a, n in zip(arguments, needed, strict=True) if n]
-        grads = iter(torch.autograd.grad(y, wanted, g, create_graph=create_graph))
-    return [next(grads) if n else None for n in needed]

@@ -14,12 +14,12 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from . import compat, gating, gating_operators, products
-from .affine import activation_of, autocast, layer_path, recorded
+from .affine import activation_of, autocast, layer_path
 from .checks import check_parameters
 from .dispatch import ATEN_BELOW, Path
 from .eager import numeric
 from .execution import Parameters
-from .hosted import Hosted
+from .hosted import Hosted, recorded
 from .registry import ActivationSpec
 
 __all__ = ["Layer", "apply"]
@@ -110,7 +110,7 @@ def _higher(ctx: Any, g: Tensor, arguments: Sequence[Any], params: Parameters, g
         hosted = Hosted(spec, rest[2 * len(layers) :])
         return composed(hosted, x, layers[0], layers[-1], layers[1] if gated else None, save)
 
-    return recorded(function, g, (*arguments, *params), ctx.needs_input_grad[1:])
+    return recorded(function, (*arguments, *params), ctx.needs_input_grad[1:], g)
 
 
 def _times(g: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
