@@ -164,7 +164,7 @@ def test_spills_are_found():
     def crowded():
         constants = (activations.relu_sigmoid, ("number",), (), False, 2048)
         kernel = elementwise.forward_kernel[(1,)]
-        return kernel(x, x, 2048, (0.0,), *constants, num_warps=4, maxnreg=24, enable_fp_fusion=True)
+        return kernel(x, x, 2048, (0.0,), *constants, (), None, num_warps=4, maxnreg=24, enable_fp_fusion=True)
 
     row = ledger.counted(launched(crowded), ("relu_sigmoid", "forward", "bf16", "sm_90"))
     assert row.registers == 24 and row.spills > 0

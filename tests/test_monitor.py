@@ -7,9 +7,9 @@ import gc
 import math
 import weakref
 
+import monitored
 import pytest
 import torch
-import watching
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint
@@ -51,7 +51,7 @@ def trained(model, steps=1, x=None, **options):
         for _ in range(steps):
             model(x).square().sum().backward()
     assert not hooks(model)
-    return watching.without_time(stats.records())
+    return monitored.without_time(stats.records())
 
 
 def assert_same(records, others, tolerance=1e-6):
@@ -75,11 +75,11 @@ def test_as_in_float64(name, shape):
     module, dim = copy.deepcopy(MODULES[name]), 1
     x = 3.0 * torch.randn(shape)
     x[:, 3] = -40.0
-    truth_slopes = watching.slopes(module, x)
+    truth_slopes = monitored.slopes(module, x)
     with fusedact.monitor(module, **QUIET) as stats:
         y = module(x.clone())
     # Of the pieces' sums as of the whole: a part in 10^5 of the largest value.
-    watching.assert_told(stats.to_dict()["model"], watching.figures(y, truth_slopes, dim), 1e-5)
+    monitored.assert_told(stats.to_dict()["model"], monitored.figures(y, truth_slopes, dim), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
@@ -88,7 +88,7 @@ def test_other_dtypes(make, dtype):
     x = (3.0 * torch.randn(64, 24)).to(dtype)
     with fusedact.monitor(module := make(), **QUIET) as stats:
         y = module(x)
-    watching.assert_told(stats.to_dict()["model"], watching.figures(y, watching.slopes(module, x), -1))
+    monitored.assert_told(stats.to_dict()["model"], monitored.figures(y, monitored.slopes(module, x), -1))
 
 
 def test_layouts():
@@ -102,7 +102,7 @@ def test_layouts():
         for module in (fusedact.ReLUSigmoid(), nn.SiLU()):
             with fusedact.monitor(module, **QUIET) as stats:
                 y = module(view)
-            watching.assert_told(stats.to_dict()["model"], watching.figures(y, watching.slopes(module, view), 1))
+            monitored.assert_told(stats.to_dict()["model"], monitored.figures(y, monitored.slopes(module, view), 1))
 
 
 def test_nan_infinities_and_accuracy():
@@ -111,7 +111,7 @@ def test_nan_infinities_and_accuracy():
     for module in (nn.ReLU(), fusedact.ReLUSquared(), nn.Identity()):
         with fusedact.monitor(module, layers=[module], **QUIET) as stats:
             y = module(x)
-        found, truth = stats.to_dict()["model"], watching.figures(y, None, -1)
+        found, truth = stats.to_dict()["model"], monitored.figures(y, None, -1)
         assert (found["nan"], found["inf"]) == (1, 1)
         assert found["std"] == pytest.approx(truth["std"], rel=2e-3)
         assert found["mean"] == pytest.approx(truth["mean"], rel=1e-6)
@@ -128,7 +128,7 @@ def test_the_device_path_tells_the_same():
     y = torch.randn(100, 40)
     y[0, 0], y[1, 1], y[2, 2] = math.nan, -math.inf, 0.0
     found = figures.of_tensor(y).tolist()
-    truth = watching.figures(y, None, -1)
+    truth = monitored.figures(y, None, -1)
     assert found[:2] == [3998.0, pytest.approx(truth["mean"])]
     assert math.sqrt(found[2] / found[0]) == pytest.approx(truth["std"])
     assert found[3:8] == [truth["min"], truth["max"], 1.0, 1.0, 1.0]
@@ -210,7 +210,7 @@ def test_shared_and_repeated_modules():
         net(x)
     handle.remove()
     (found,) = stats.to_dict().values()
-    truth = watching.figures(torch.cat(outputs), None, None)
+    truth = monitored.figures(torch.cat(outputs), None, None)
     assert found["calls"] == 3
     for name in ("mean", "std", "min", "max"):
         assert found[name] == pytest.approx(truth[name], rel=1e-5)
@@ -230,8 +230,8 @@ def test_nested_monitors_agree():
     with fusedact.monitor(net, **QUIET) as outer, fusedact.monitor(net[1], every=2, **QUIET) as inner:
         for _ in range(2):
             net(x).sum().backward()
-    first = [r for r in watching.without_time(outer.records()) if r["step"] == 0]
-    assert {**first[0], "layer": "0"} == watching.without_time(inner.records())[0]
+    first = [r for r in monitored.without_time(outer.records()) if r["step"] == 0]
+    assert {**first[0], "layer": "0"} == monitored.without_time(inner.records())[0]
     assert inner.steps == (0,) and outer.steps == (0, 1)
     assert not hooks(net)
 
@@ -265,7 +265,7 @@ def test_a_whole_model_that_is_checkpointed():
     with fusedact.monitor(other, **QUIET) as stats:
         for _ in range(2):
             checkpoint(other, x, use_reentrant=False).square().sum().backward()
-    assert_same(watching.without_time(stats.records()), trained(plain, 2, x))
+    assert_same(monitored.without_time(stats.records()), trained(plain, 2, x))
 
 
 @pytest.mark.parametrize("when", ["before", "inside"])
@@ -289,7 +289,7 @@ def test_compiled(when):
     compiled(x)
     assert graphs
     assert stats.steps == (0, 3)
-    assert_same(watching.without_time(stats.records()), trained(plain, 5, x, every=3))
+    assert_same(monitored.without_time(stats.records()), trained(plain, 5, x, every=3))
     assert not hooks(net) and not compiled._forward_hooks
 
 
@@ -426,4 +426,4 @@ def test_pieces_gather_while_they_are_in_the_cache(monkeypatch):
     module = fusedact.ReLUSigmoid()
     with fusedact.monitor(module, **QUIET) as stats:
         y = module(x)
-    watching.assert_told(stats.to_dict()["model"], watching.figures(y, watching.slopes(module, x), -1))
+    monitored.assert_told(stats.to_dict()["model"], monitored.figures(y, monitored.slopes(module, x), -1))

@@ -8,6 +8,7 @@ import sys
 import types
 import warnings
 
+import benches
 import pytest
 import torch
 from torch import nn
@@ -294,3 +295,13 @@ def test_histogram_under_the_curve(tmp_path):
         assert left <= value < left + width
     with pytest.raises(ValueError, match="plot_pwl: no PWL named '1' is watched; there is '0'"):
         stats.plot_pwl("1")
+
+
+def test_the_example():
+    """A signal that fades: nothing is left at the fifth layer."""
+    example = benches.example("watching")
+    torch.manual_seed(0)
+    stats, right = example.learn(example.network(False), 11)
+    told = stats.to_dict()
+    assert stats.steps == (0, 10) and right <= 0.55
+    assert told["9"]["dead"] == 1.0 and told["9"]["std"] == 0.0 and told["1"]["std"] > 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+import monitored
 import oracles
 import pytest
 import torch
-import watching
 
 import fusedact
 from fusedact import functional as FF
@@ -35,8 +35,8 @@ def told(module, x, **options):
 
 
 def assert_true(found, y, module, x, dim, tolerance=1e-5):
-    truth = watching.figures(y.cpu(), watching.slopes(module.cpu(), x.cpu()), dim)
-    watching.assert_told(found, truth, tolerance)
+    truth = monitored.figures(y.cpu(), monitored.slopes(module.cpu(), x.cpu()), dim)
+    monitored.assert_told(found, truth, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -47,8 +47,8 @@ def test_as_in_float64(name, dtype, device, launches):
     found, y = told(module, x)
     assert launches == ["forward_kernel"]
     # The kernel's slope is its own, in a half's precision: none of these inputs has one at the edge of what is flat.
-    slope = watching.slopes(module, x.cpu())
-    assert ((slope.abs() - watching.FLAT).abs() > 1e-6).all()
+    slope = monitored.slopes(module, x.cpu())
+    assert ((slope.abs() - monitored.FLAT).abs() > 1e-6).all()
     assert_true(found, y, module, x, 1)
 
 
@@ -116,7 +116,7 @@ def test_nan_and_infinities_are_counted_apart(device):
 def test_squares_neither_overflow_nor_vanish(size, device):
     x = size * torch.rand(40, 100, device=device)
     found, y = told(fusedact.ReLU6() if size < 1 else fusedact.LeakyReLU(), x)
-    truth = watching.figures(y.cpu(), None, -1)
+    truth = monitored.figures(y.cpu(), None, -1)
     assert abs(found["std"] / truth["std"] - 1) < 1e-5
     assert abs(found["mean"] / truth["mean"] - 1) < 1e-5
 
@@ -124,7 +124,7 @@ def test_squares_neither_overflow_nor_vanish(size, device):
 def test_a_large_mean_costs_no_accuracy(device):
     x = 1000.0 + 0.01 * torch.randn(50, 100, device=device)
     found, y = told(fusedact.LeakyReLU(), x)
-    truth = watching.figures(y.cpu(), None, -1)
+    truth = monitored.figures(y.cpu(), None, -1)
     assert abs(found["std"] / truth["std"] - 1) < 1e-3
 
 
@@ -197,7 +197,7 @@ def test_names_agree():
     from fusedact import figures
 
     assert (figures.NAMES[0], figures.NAMES[1], "deviation", *figures.NAMES[3:]) == statistics.STATISTICS
-    assert statistics.FLAT.value == figures.FLAT == watching.FLAT
+    assert statistics.FLAT.value == figures.FLAT == monitored.FLAT
 
 
 def test_every_pointwise_activation_gathers(device, launches):
