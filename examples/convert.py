@@ -4,8 +4,8 @@
     python examples/convert.py
 
 A convolutional network with gated blocks, written in plain PyTorch, is converted; it trains on scikit-learn's small
-digits and saves a checkpoint, which the network as it was written loads. A copy gets other activations, with parameters
-that learn. The picture shows both trainings, and what was learned.
+digits, watched, and saves a checkpoint, which the network as it was written loads. A copy gets other activations, with
+parameters that learn. The pictures show both trainings, what was learned, and the activations over the steps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class Network(nn.Module):
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, epochs: int) -> list[float]:
     """The loss of each step."""
     losses = []
-    # To watch what the activations do, put `with fusedact.monitor(network, every=10) as stats:` around this loop.
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
             optimizer.zero_grad()
@@ -68,6 +67,7 @@ def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def main() -> None:
     parser = common.digits_parser(__doc__, "convert.png", [0], epochs=12)
+    parser.add_argument("--layers", default="convert-layers.png", help="where the monitor's picture goes")
     parser.add_argument("--checkpoint", default="convert.pt", help="where the checkpoint goes; default %(default)s")
     options = parser.parse_args()
     torch.manual_seed(options.seeds[0])
@@ -80,8 +80,11 @@ def main() -> None:
     plain, other = copy.deepcopy(network), copy.deepcopy(network)
     print(fusedact.convert(network, verify=x[:32]))
 
-    # 3. It trains, and the network as it was written loads its checkpoint.
-    losses = {"twins": train(network, torch.optim.AdamW(network.parameters(), 3e-3), x, y, options.epochs)}
+    # 3. It trains, every tenth step watched, and the network as it was written loads its checkpoint.
+    with fusedact.monitor(network, every=10) as stats:
+        losses = {"twins": train(network, torch.optim.AdamW(network.parameters(), 3e-3), x, y, options.epochs)}
+    print(f"\n{stats}")
+    stats.plot(options.layers)
     torch.save(network.state_dict(), options.checkpoint)
     plain.load_state_dict(torch.load(options.checkpoint))
     print(f"\ntwins:              {accuracy(network, x_test, y_test):.1%} right of {len(x_test)} digits not seen")

@@ -54,7 +54,12 @@ def test_convert(tmp_path):
     assert twins == plain > 50 and learned > 50
     for name, before, after in re.findall(r"  ([\w.]+) +([\d.-]+) -> ([\d.-]+)\n", done.stdout):
         assert before != after, name
-    assert (tmp_path / "convert.png").stat().st_size > 10_000 and (tmp_path / "convert.pt").exists()
+    # Three epochs of 23 steps, and a row for each activation module.
+    assert "69 passes, every 10 watched" in done.stdout
+    assert len(re.findall(r"^(?:act|blocks\.\d\.act_fn) +\w+ +7 ", done.stdout, re.MULTILINE)) == 3
+    for picture in ("convert.png", "convert-layers.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    assert (tmp_path / "convert.pt").exists()
 
 
 def test_own_optimizer(tmp_path):
