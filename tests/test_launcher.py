@@ -30,8 +30,6 @@ from fusedact.kernels import elementwise, launch
 from fusedact.kernels.launch_pointwise import pointwise
 from fusedact.kernels.pointwise import pointwise_kernel
 
-pytestmark = pytest.mark.compiles
-
 aot, stub_driver = benches.load("aot"), benches.load("stub_driver").stub_driver
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
