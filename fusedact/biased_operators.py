@@ -127,8 +127,7 @@ def _run_backward(
     g, x = compat.materialized(g), compat.materialized(x)
     dx = None
     if needed[0]:
-        empty_like = torch.empty_like if path.kind == "triton" else large_pages.empty_like
-        dx = empty_like(x) if out is None else out
+        dx = large_pages.empty_like(x) if out is None else out
     if path.kind != "triton":
         return [dx, *biased_pieces.backward(spec, g, x, bias, params, dim, p, seed, needed, dx)]
     from .kernels import launch_biased

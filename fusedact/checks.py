@@ -16,6 +16,7 @@ __all__ = [
     "FLOAT_DTYPES",
     "check_accepted",
     "check_channel_dim",
+    "check_count",
     "check_dtype",
     "check_input",
     "check_names",
@@ -36,6 +37,14 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 def _shape(t: Tensor) -> tuple[int, ...]:
     return tuple(t.shape)
+
+
+def check_count(owner: str, name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless it is an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{owner}: {name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{owner}: {name} must be at least 1, got {value}")
 
 
 def owner(spec: ActivationSpec) -> str:

@@ -126,7 +126,8 @@ gated.__doc__ = f"""A value weighted by an activated gate.
 activation(gate) * x; with a limit and an offset, of min(gate, limit) and clamp(x, -limit, limit) + offset
 
 One pass reads both and writes the result; backward reads them and the gradient, and writes both gradients. Halves are
-computed in float32 and rounded once. x and the gate are kept for backward, nothing else.
+computed in float32 and rounded once, and x and the gate are kept for backward, nothing else. On a CPU, activations that
+PyTorch has in one operator round halves as it does, and small calls also keep what it keeps: see docs/gated.md.
 
 Args:
     x, gate: tensors of one shape and any strides, float16, bfloat16, float32 or float64; of two dtypes, the result

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from . import compat, figures
+from .loggers import LOGGER, checked_logger
 
 __all__ = ["log_activation", "log_to_console"]
 
 OWNER = "fusedact.log_activation"
-LOGGER = "fusedact"
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
@@ -83,17 +83,7 @@ def log_activation(
     >>> shifted_relu(torch.tensor([0.0, 3.0]))
     tensor([0., 2.])
     """
-    if isinstance(every, bool) or not isinstance(every, int):
-        raise TypeError(f"{OWNER}: every must be an int, got {type(every).__name__}")
-    if every < 1:
-        raise ValueError(f"{OWNER}: every must be at least 1, got {every}")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"{OWNER}: name must be a string, got {type(name).__name__}")
-    if not isinstance(logger, str | logging.Logger):
-        raise TypeError(f"{OWNER}: logger must be a logging.Logger or its name, got {type(logger).__name__}")
-    if isinstance(level, bool) or not isinstance(level, int):
-        raise TypeError(f"{OWNER}: level must be an int such as logging.INFO, got {type(level).__name__}")
-    into = logging.getLogger(logger) if isinstance(logger, str) else logger
+    into = checked_logger(OWNER, every, name, logger, level)
 
     def decorate(target: Any) -> Any:
         return _decorated(target, lambda own: _Log(name or own, every, into, level, gradients))

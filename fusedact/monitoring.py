@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import compat, gathering
 from .arrival import Call, Layer, Pass
-from .checks import check_number
+from .checks import check_count, check_number
 from .drawing import BEYOND
 from .gathering import Gather
 from .histograms import Histogram
@@ -91,10 +91,7 @@ def monitor(
     if not isinstance(model, nn.Module):
         raise TypeError(f"{OWNER}: model must be a torch.nn.Module, got {type(model).__name__}")
     for name, value in (("every", every), ("history", history)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{OWNER}: {name} must be an int, got {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{OWNER}: {name} must be at least 1, got {value}")
+        check_count(OWNER, name, value)
     if channel_dim is not None and (isinstance(channel_dim, bool) or not isinstance(channel_dim, int)):
         raise TypeError(f"{OWNER}: channel_dim must be an int or None, got {type(channel_dim).__name__}")
     if on_nan not in ("raise", "warn", None):

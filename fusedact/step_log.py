@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from . import compat
+from .loggers import LOGGER, checked_logger
 from .optimizer import RuleOptimizer
 from .rules import Rule
 
 __all__ = ["log_step"]
 
 OWNER = "fusedact.log_step"
-LOGGER = "fusedact"
 
 
 def log_step(
@@ -59,17 +59,7 @@ def log_step(
     >>> opt = fusedact.log_step(fusedact.optim.SGD([weight], lr=0.1), every=100)
     >>> opt([weight], [torch.ones(2)])
     """
-    if isinstance(every, bool) or not isinstance(every, int):
-        raise TypeError(f"{OWNER}: every must be an int, got {type(every).__name__}")
-    if every < 1:
-        raise ValueError(f"{OWNER}: every must be at least 1, got {every}")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"{OWNER}: name must be a string, got {type(name).__name__}")
-    if not isinstance(logger, str | logging.Logger):
-        raise TypeError(f"{OWNER}: logger must be a logging.Logger or its name, got {type(logger).__name__}")
-    if isinstance(level, bool) or not isinstance(level, int):
-        raise TypeError(f"{OWNER}: level must be an int such as logging.INFO, got {type(level).__name__}")
-    into = logging.getLogger(logger) if isinstance(logger, str) else logger
+    into = checked_logger(OWNER, every, name, logger, level)
     log = _Log(name, every, into, level)
     return (lambda target: _decorated(target, log)) if target is None else _decorated(target, log)
 

@@ -43,6 +43,7 @@ ORDER = [
     *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
     *("conversion_report", "parameter_groups", "verification", "conversion"),
     # Optimizers.
+    "loggers",
     *("lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
     *("update_rules", "ready_rules", "step_log", "optim"),
     # Watching.
