@@ -6,13 +6,16 @@ real launch.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import re
+import struct
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -27,6 +30,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+_Case, _Counted = TypeVar("_Case", bound=tuple[Any, ...]), TypeVar("_Counted")
 TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
 
 
@@ -50,18 +54,23 @@ def compile_kernel(
     """The compiled kernel that the launcher uses; with tensors among `params`, the backward sums their gradients."""
     from fusedact.kernels import launch
 
+    x = _aligned(shape, dtype, strided)
+    out = torch.zeros(*shape, dtype=dtype)
+    if direction == "forward":
+        return launched(target, lambda: launch.forward(function, x, out, tuple(params), channel_dim))[0]
+    needed = tuple(isinstance(p, Tensor) for p in params)
+    grad = _aligned(shape, dtype, strided)
+    return launched(target, lambda: launch.backward(function, grad, x, out, tuple(params), needed, channel_dim))[0]
+
+
+def launched(target: str, run: Callable[[], Any]) -> tuple[Any, tuple[int, ...]]:
+    """The one kernel that a function launches, with its grid, where the target is the device."""
     with stub_driver(TARGETS[target]) as stub:
-        x = _aligned(shape, dtype, strided)
-        out = torch.zeros(*shape, dtype=dtype)
-        if direction == "forward":
-            launch.forward(function, x, out, tuple(params), channel_dim)
-        else:
-            needed = tuple(isinstance(p, Tensor) for p in params)
-            grad = _aligned(shape, dtype, strided)
-            launch.backward(function, grad, x, out, tuple(params), needed, channel_dim)
-        (kernel,) = (k for k in _kernels_of(stub.device))
-        assert len(stub.launches) == 1 and kernel.name == stub.launches[0].metadata.name
-        return kernel
+        run()
+        (kernel,) = _kernels_of(stub.device)
+        (launch,) = stub.launches
+    assert kernel.name == launch.metadata.name
+    return kernel, launch.grid
 
 
 def _kernels_of(device: int) -> list[Any]:
@@ -78,16 +87,72 @@ def tool(name: str, *args: str) -> str:
     return subprocess.run([os.path.join(TOOLS, name), *args], capture_output=True, text=True, check=True).stdout
 
 
-def _of_cubin(kernel: Any, name: str, *args: str) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+def _of_file(content: bytes, name: str, *args: str) -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
         file.flush()
         return tool(name, *args, file.name)
 
 
+# ----- machine code
+
+# As nvdisasm calls them.
+_ARCHITECTURES = {80: "SM80", 90: "SM90a", 100: "SM100a"}
+# Kernels that are disassembled at once.
+_BATCH = 64
+_texts: dict[bytes, str] = {}
+
+
+def _digest(kernel: Any) -> bytes:
+    return hashlib.sha256(kernel.asm["cubin"]).digest()
+
+
+def _instructions_of(cubin: bytes) -> bytes:
+    """The section of an ELF file that holds the code of its one kernel."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
+    # Name, type, flags, address, offset, size.
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + size * i) for i in range(count)]
+    (code,) = (s for s in sections if cubin.startswith(b".text.", sections[names][4] + s[0]))
+    return cubin[code[4] : code[4] + code[5]]
+
+
+def disassemble(kernels: Iterable[Any]) -> None:
+    """Have the text of several kernels made at once: the disassembler takes its time to start, whatever it is given."""
+    wanted: dict[int, dict[bytes, bytes]] = {}
+    for kernel in kernels:
+        if "cubin" in kernel.asm and _digest(kernel) not in _texts:
+            code = _instructions_of(kernel.asm["cubin"])
+            wanted.setdefault(kernel.metadata.target.arch, {})[_digest(kernel)] = code
+    for architecture, codes in wanted.items():
+        text = _of_file(b"".join(codes.values()), "nvdisasm", "--binary", _ARCHITECTURES[architecture])
+        lines = iter(re.findall(r"^\s+/\*([0-9a-f]{4,})\*/(.*)$", text, re.MULTILINE))
+        line = next(lines, None)
+        end = 0
+        for digest, code in codes.items():
+            end += len(code)
+            own = []
+            while line is not None and int(line[0], 16) < end:
+                own.append(f"        /*{line[0]}*/{line[1]}\n")
+                line = next(lines, None)
+            _texts[digest] = "".join(own)
+
+
+def counted(
+    cases: Iterable[_Case], compiled: Callable[..., tuple[Any, ...]], count: Callable[[_Case, Any], _Counted]
+) -> Iterator[_Counted]:
+    """What `count` makes of each case and of what was compiled for it: a kernel, and what else there is to know."""
+    rest = iter(cases)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        made = [compiled(*case) for case in batch]
+        disassemble(kernel for kernel, *_ in made)
+        yield from map(count, batch, made)
+
+
 def disassembly(kernel: Any) -> str:
-    """The machine code of an NVIDIA kernel as text."""
-    return _of_cubin(kernel, "nvdisasm", "-c")
+    """The machine code of an NVIDIA kernel as text, with the addresses that branches go to."""
+    disassemble([kernel])
+    return _texts[_digest(kernel)]
 
 
 def sass(kernel: Any) -> list[str]:
@@ -97,7 +162,7 @@ def sass(kernel: Any) -> list[str]:
 
 def resources(kernel: Any) -> dict[str, int]:
     """Registers, stack, shared and local memory of a cubin."""
-    text = _of_cubin(kernel, "cuobjdump", "--dump-resource-usage")
+    text = _of_file(kernel.asm["cubin"], "cuobjdump", "--dump-resource-usage")
     return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
 
 

@@ -1,7 +1,8 @@
 """The activations under pytest-benchmark: `pytest bench/bench_activations.py --benchmark-enable`.
 
-Without the option every case runs once, as a test. Groups hold the providers of one case; the figures that are
-published come from bench/run.py, which lets the providers alternate.
+Without the option every case runs once, as a test. Groups hold the providers of one case. Whether a change makes
+something slower on this machine, `--benchmark-autosave` before it and `--benchmark-compare` after it tell. The figures
+that are published come from bench/run.py, which lets the providers alternate.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases import DTYPES, FORWARD, Case, all_cases, check_accuracy, forward_backward, inputs, inputs_of, providers
+from bench.cases import DTYPES, FORWARD, Case, all_cases, forward_backward, inputs, inputs_of, label
+from bench.checks import check_accuracy
+from bench.providers import EAGER, FUSEDACT, providers
 
 # Dominated by the call; in the cache of a core; in main memory.
 SIZES = (2**10, 2**16, 2**20)
 
 # The twin or the composition is what PyTorch offers.
-PROVIDERS = {"torch": "eager", "fusedact": "fusedact"}
+PROVIDERS = {"torch": EAGER, "fusedact": FUSEDACT}
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _id(case: Case) -> str:
-    return f"{case.activation}-{case.dtype}-2^{case.size.bit_length() - 1}-{case.direction}"
+    return f"{case.activation}-{case.dtype}-{label(case.size)}-{case.direction}"
 
 
 def _until_done(function: Callable[..., object]) -> Callable[..., object]:
@@ -49,7 +52,7 @@ def test_activation(benchmark: BenchmarkFixture, case: Case, provider: str) -> N
     benchmark.group = _id(case)
     if case.direction == FORWARD:
         with torch.no_grad():
-            x, _, *learned = given
-            benchmark(_until_done(function), x, *learned)
+            x, _, *others = given
+            benchmark(_until_done(function), x, *others)
     else:
         benchmark(_until_done(forward_backward), function, *given)

@@ -8,15 +8,15 @@ than what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import aot, disassembly, kept, ledger, rows_ledger
-from bench.rows_ledger import Row
-from fusedact import biased_pieces, registry
+from fusedact import registry
+from fusedact.hosts import biased_pieces
 from fusedact.kernels import launch_biased
 
 FIGURES = Path("bench/results/biased_ledger.csv")
@@ -32,6 +32,7 @@ KERNELS = {
     "silu, dropout, no bias": ("silu", True, False, None),
 }
 ROWS, COLUMNS = 4096, 4096
+Case = tuple[str, str, str, str]
 
 
 def compiled(
@@ -49,26 +50,30 @@ def compiled(
     if spec.build is not None:
         spec.build(torch.device("cpu"))
     params = tuple(p.default for p in spec.parameters)
-    x = torch.zeros(ROWS, columns, dtype=dtype)
+    x = torch.empty(ROWS, columns, dtype=dtype)
     bias = None if dim is None else torch.zeros(x.shape[dim], dtype=dtype)
     dropped = (0.1, biased_pieces.scale_of(0.1), torch.zeros(1, dtype=torch.int64)) if dropout else None
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        out = torch.zeros_like(x)
+    out = torch.empty_like(x)
+
+    def run() -> None:
         if direction == "forward":
             launch_biased.forward(
-                *(spec.device, x, bias, torch.zeros_like(x) if residual else None, out, params, dim, dropped)
+                *(spec.device, x, bias, torch.empty_like(x) if residual else None, out, params, dim, dropped)
             )
         else:
             needed = (*[False] * len(params), bias is not None)
-            launch_biased.backward(spec.device, torch.zeros_like(x), x, bias, out, params, needed, dim, dropped)
-        (kernel,) = aot._kernels_of(stub.device)
-        (launched,) = stub.launches
-    return kernel, launched.grid
+            launch_biased.backward(spec.device, torch.empty_like(x), x, bias, out, params, needed, dim, dropped)
+
+    return aot.launched(target, run)
 
 
-def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
-    made, grid = compiled(*KERNELS[kernel], direction, DTYPES[dtype], target)
+def _case_compiled(kernel: str, direction: str, dtype: str, target: str) -> tuple[Any, tuple[int, ...]]:
+    return compiled(*KERNELS[kernel], direction, DTYPES[dtype], target)
+
+
+def counted(case: Case, compiled: tuple[Any, tuple[int, ...]]) -> kept.Row:
+    """The figures of a compiled kernel."""
+    (kernel, direction, dtype, target), (made, grid) = case, compiled
     code, registers, spills = ledger._read(made)
     size = DTYPES[dtype].itemsize
     if "channel" in made.name:
@@ -81,10 +86,10 @@ def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
         if "strided" not in made.name:
             way = disassembly.whole_block(code, elements * size, elements)
             issued = len(way.prologue) + sum(times for _, times in way.rest)
-    return Row(kernel, COLUMNS, direction, dtype, target, round(issued / elements, 2), registers, spills)
+    return kept.Row(kernel, COLUMNS, direction, dtype, target, round(issued / elements, 2), registers, spills)
 
 
-def cases() -> Iterator[tuple[str, str, str, str]]:
+def cases() -> Iterator[Case]:
     """All that is counted: backward nothing is known of a residual."""
     for kernel, (_, _, residual, _) in KERNELS.items():
         for direction in ledger.DIRECTIONS[: 1 if residual else 2]:
@@ -93,10 +98,7 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
                     yield kernel, direction, dtype, target
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.biased_ledger", __doc__, (row(*case) for case in cases()), FIGURES, rows_ledger.problems, arguments)
-
+LEDGER = kept.Ledger("bench.biased_ledger", __doc__, FIGURES, kept.Row, cases, _case_compiled, counted)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

@@ -41,7 +41,7 @@ class Way:
 
 # ----- reading
 
-_SASS = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*([^;]*)")
+_SASS = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*([^;]*)")
 _SASS_WIDTHS = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
 _SASS_INDIRECT = {"BRX", "BRXU", "JMP", "JMX", "JMXU"}
 
@@ -59,7 +59,7 @@ def _resolved(parts: Parts, labels: dict[str, int]) -> list[Instruction]:
 
 
 def sass(text: str) -> list[Instruction]:
-    """The instructions in nvdisasm's output.
+    """The instructions in nvdisasm's output, in which branches name a label or an address.
 
     Raises:
         ValueError: if a branch has no fixed destination.
@@ -70,21 +70,22 @@ def sass(text: str) -> list[Instruction]:
         if label := re.match(r"([\w.$]+):\s*$", line):
             labels[label[1]] = len(parts)
         elif found := _SASS.search(line):
-            guard, name, operands = found.groups()
+            address, guard, name, operands = found.groups()
+            labels[f"0x{int(address, 16):x}"] = len(parts)
             kind, *modifiers = name.split(".")
             if kind in _SASS_INDIRECT:
                 raise ValueError(f"an indirect branch: {line.strip()}")
-            target = re.search(r"`\(([^)]+)\)", operands) if kind == "BRA" else None
+            target = re.search(r"`\(([^)]+)\)|0x[0-9a-f]+", operands) if kind == "BRA" else None
             width = next((_SASS_WIDTHS[m] for m in modifiers if m in _SASS_WIDTHS), 4)
             instruction = Instruction(
                 name,
                 # A branch may have its predicate among the operands.
-                conditional=bool(guard) or (target is not None and not operands.startswith("`")),
+                conditional=bool(guard) or (target is not None and target.start() > 0),
                 ends=kind in ("EXIT", "RET"),
                 loads=width if kind == "LDG" else 0,
                 stores=width if kind == "STG" else 0,
             )
-            parts.append((instruction, target[1] if target else None))
+            parts.append((instruction, (target[1] or target[0]) if target else None))
     return _resolved(parts, labels)
 
 

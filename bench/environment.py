@@ -19,7 +19,14 @@ import fusedact
 ROOT = Path(__file__).parents[1]
 
 # What decides about the figures: the library, and what measures it.
-SOURCES = ("fusedact/*.py", "kernels/*.py", "bench/cases.py", "bench/timing.py", "bench/run.py")
+SOURCES = (
+    *("fusedact/**/*.py", "kernels/*.py"),
+    *(
+        f"bench/{name}.py"
+        for name in ("cases", "catalog", "checks", "compositions", "footprint", "forms", "liger", "own", "providers")
+    ),
+    *(f"bench/{name}.py" for name in ("run", "subjects", "timing")),
+)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,6 +18,9 @@ LOST = 0.95
 # What is no rival of fusedact: itself, and a copy, which computes nothing.
 NO_RIVALS = ("fusedact", "copy")
 
+# What a run may say of a case beside its times; runs of older versions lack some of it.
+BESIDE = ("form", "kernels", "bytes_moved", "peak_bytes_per_element", "error")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -36,6 +39,16 @@ class Result:
     def on_gpu(self) -> bool:
         """Whether device and host have times of their own."""
         return self.environment["device_type"] != "cpu"
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """The times by which something is lost; see Comparison.time."""
+        return ("device", "call") if self.on_gpu else ("device",)
+
+    @property
+    def lacking(self) -> list[str]:
+        """The columns that its file has not got; those that are empty in every row are not among them."""
+        return [name for name in BESIDE if self.records and name not in self.records[0]]
 
 
 def load(results: Path) -> list[Result]:
@@ -62,6 +75,31 @@ class Comparison:
     def families(self) -> set[str]:
         """The first words of the providers' names: all ways of torch.compile are one."""
         return {name.split()[0] for name in self.by}
+
+    @property
+    def form(self) -> str:
+        """What is called: an elementwise activation, a gated one ...; empty if the run did not say."""
+        return self.by["fusedact"].get("form", "")
+
+    @property
+    def path(self) -> str:
+        """The way that fusedact took."""
+        return self.by["fusedact"]["path"]
+
+    def value(self, provider: str, column: str) -> float | None:
+        """What a column says of a provider; None if it is not there, or empty."""
+        text = self.by[provider].get(column, "") if provider in self.by else ""
+        return float(text) if text else None
+
+    @property
+    def bytes(self) -> float:
+        """What the case must move; what a copy moved, where the run does not say it."""
+        said = self.value("fusedact", "bytes_moved")
+        return float(self.by["copy"]["gb_per_s"]) * self.time("copy") * 1e3 if said is None else said
+
+    def bandwidth(self, provider: str) -> float:
+        """Of these bytes, in GB/s."""
+        return self.bytes / self.time(provider) / 1e3
 
     def time(self, provider: str, clock: str = "device") -> float:
         """Microseconds: "device", "host", or "call", the longer of both, which is what a call costs in a loop."""
@@ -115,9 +153,8 @@ class Loss:
         return self.case.ratio(self.rival, self.clock)
 
 
-def losses(cases: Iterable[Comparison], on_gpu: bool) -> list[Loss]:
-    """Every case of every size in which another way is faster; on a GPU by the device's time, and by the call's."""
-    clocks = ("device", "call") if on_gpu else ("device",)
+def losses(cases: Iterable[Comparison], clocks: Sequence[str]) -> list[Loss]:
+    """Every case of every size in which another way is faster, by each of these times."""
     every = (Loss(case, rival, clock) for case in cases for rival in case.rivals() for clock in clocks)
     return [loss for loss in every if loss.ratio < LOST]
 

@@ -7,7 +7,7 @@ result that a thread makes, but those of the last block's path, which others do 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from bench import aot, disassembly, kept, ledger, rows_ledger
-from bench.rows_ledger import Row
 from fusedact import registry
-from fusedact.gating_operators import halves
+from fusedact.hosts.gating_operators import halves
 from fusedact.kernels import launch_gated
 
 FIGURES = Path("bench/results/gated_ledger.csv")
@@ -34,6 +33,7 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "silu, two tensors, limit": ("silu", False, "", (10.0, 0.0)),
 }
 ROWS, COLUMNS = 4096, 4096
+Case = tuple[str, str, str, str]
 
 
 def compiled(
@@ -50,21 +50,20 @@ def compiled(
     if spec.build is not None:
         spec.build(torch.device("cpu"))
     params = tuple(torch.ones(1) if learned else p.default for p in spec.parameters)
-    out = torch.zeros(ROWS, COLUMNS, dtype=dtype)
+    out = torch.empty(ROWS, COLUMNS, dtype=dtype)
 
     def pair() -> tuple[Tensor, Tensor]:
         if layout:
-            return halves(torch.zeros(ROWS, 2 * COLUMNS, dtype=dtype), 1, layout)
-        return torch.zeros_like(out), torch.zeros_like(out)
+            return halves(torch.empty(ROWS, 2 * COLUMNS, dtype=dtype), 1, layout)
+        return torch.empty_like(out), torch.empty_like(out)
 
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
+    def run() -> None:
         if direction == "forward":
             launch_gated.forward(spec.device, *pair(), out, params, None, limits)
         else:
             launch_gated.backward(spec.device, out, *pair(), *pair(), params, (learned,) * len(params), None, limits)
-        (kernel,) = aot._kernels_of(stub.device)
-        (launched,) = stub.launches
-    return kernel, launched.grid
+
+    return aot.launched(target, run)
 
 
 def elements_of(kernel: Any, target: str, grid: tuple[int, ...]) -> int:
@@ -79,20 +78,24 @@ def way_of(kernel: Any, direction: str, dtype: str, target: str, grid: tuple[int
     return disassembly.whole_block(ledger._read(kernel)[0], stored, elements)
 
 
-def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
+def _case_compiled(kernel: str, direction: str, dtype: str, target: str) -> tuple[Any, tuple[int, ...]]:
     name, learned, layout, *limits = KERNELS[kernel]
-    made, grid = compiled(name, learned, layout, direction, DTYPES[dtype], target, *limits)
+    return compiled(name, learned, layout, direction, DTYPES[dtype], target, *limits)
+
+
+def counted(case: Case, compiled: tuple[Any, tuple[int, ...]]) -> kept.Row:
+    """The figures of a compiled kernel."""
+    (kernel, direction, dtype, target), (made, grid) = case, compiled
     code, registers, spills = ledger._read(made)
     issued: float = len(code)
     if "strided" not in made.name:
         way = way_of(made, direction, dtype, target, grid)
         issued = len(way.prologue) + sum(times for _, times in way.rest)
     each = round(issued / elements_of(made, target, grid), 2)
-    return Row(kernel, COLUMNS, direction, dtype, target, each, registers, spills)
+    return kept.Row(kernel, COLUMNS, direction, dtype, target, each, registers, spills)
 
 
-def cases() -> Iterator[tuple[str, str, str, str]]:
+def cases() -> Iterator[Case]:
     """All that is counted."""
     for kernel in KERNELS:
         for direction in ledger.DIRECTIONS:
@@ -101,10 +104,7 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
                     yield kernel, direction, dtype, target
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.gated_ledger", __doc__, (row(*case) for case in cases()), FIGURES, rows_ledger.problems, arguments)
-
+LEDGER = kept.Ledger("bench.gated_ledger", __doc__, FIGURES, kept.Row, cases, _case_compiled, counted)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

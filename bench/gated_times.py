@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import environment, timing
-from bench.cases import DIRECTIONS, DTYPES, FORWARD_BACKWARD, TOLERANCES, forward_backward
+from bench.cases import DIRECTIONS, DTYPES, FORWARD_BACKWARD, forward_backward
+from bench.checks import TOLERANCES
 from fusedact import functional as FF
 
 RESULTS, PAGE = environment.ROOT / "bench/results/cpu/gated.json", environment.ROOT / "docs/gated.md"

@@ -6,27 +6,31 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bench import ledger
+from bench import aot, ledger
 
 
-def load(kind: type[Any], path: Path) -> list[Any]:
-    """Read the kept figures, lines of this dataclass."""
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(newline="") as file:
-        return [
-            kind(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(kind)}) for line in csv.DictReader(file)
-        ]
+@dataclass(frozen=True)
+class Row:
+    """A line of most of the files."""
 
+    kernel: str
+    # The length of rows, or of the whole.
+    n: int
+    direction: str
+    dtype: str
+    target: str
+    # Per element that a thread has; of a loop's body, once.
+    instructions: float
+    registers: int
+    spills: int
 
-def _write(rows: Sequence[Any], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.kernel, self.n, self.direction, self.dtype, self.target
 
 
 def where(row: Any) -> str:
@@ -45,26 +49,73 @@ def risen(row: Any, before: Any, names: Sequence[str] = ("instructions", "regist
             yield f"{where(row)}: {name} rose from {was:g} to {new:g}"
 
 
-def run(
-    module: str,
-    doc: str | None,
-    made: Iterable[Any],
-    path: Path,
-    problems: Callable[[list[Any], list[Any]], Iterator[str]],
-    arguments: Sequence[str] | None,
-) -> None:
-    """Run a command line: `made` compiles and counts line by line."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=doc)
-    parser.add_argument("--write", action="store_true", help="keep the figures")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
-    options = parser.parse_args(arguments)
-    rows = []
-    for row in made:
-        rows.append(row)
-        print(*(f"{value:<12}" for value in asdict(row).values()), flush=True)
-    if options.check:
-        worse = list(problems(rows, load(type(rows[0]), path)))
-        if worse:
-            sys.exit("\n".join([f"{module}: worse than the kept figures:", *worse]))
-    elif options.write:
-        _write(rows, path)
+def unspilled(row: Any, before: Any) -> Iterator[str]:
+    """Which figures have risen, and what is in local memory, where nothing may be."""
+    if row.spills:
+        yield f"{where(row)}: spills ({row.spills})"
+    yield from risen(row, before)
+
+
+def as_spilled(row: Any, before: Any) -> Iterator[str]:
+    """Which figures have risen, where some may be in local memory."""
+    return risen(row, before, ("instructions", "special", "registers", "spills"))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A file of counted figures, and how they are counted.
+
+    `cases` are what is counted. `compiled(*case)` is a tuple of a kernel and what else `counted(case, compiled)` needs,
+    which makes a line. `worse(line, kept line or None)` says in words what is wrong.
+    """
+
+    module: str
+    doc: str | None
+    path: Path
+    row: type[Any]
+    cases: Callable[[], Iterable[Any]]
+    compiled: Callable[..., tuple[Any, ...]]
+    counted: Callable[[Any, Any], Any]
+    worse: Callable[[Any, Any], Iterator[str]] = unspilled
+
+    def rows(self, cases: Iterable[Any] | None = None) -> Iterator[Any]:
+        """Compile all, or these cases, as the launcher does, and count."""
+        return aot.counted(self.cases() if cases is None else cases, self.compiled, self.counted)
+
+    def load(self, root: Path = Path()) -> list[Any]:
+        """Read the kept figures."""
+        kinds = {"str": str, "int": int, "float": float}
+        with (root / self.path).open(newline="") as file:
+            return [
+                self.row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(self.row)})
+                for line in csv.DictReader(file)
+            ]
+
+    def _write(self, rows: Sequence[Any]) -> None:
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(self.row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(asdict, rows))
+
+    def problems(self, rows: Iterable[Any], kept: Iterable[Any]) -> Iterator[str]:
+        """What is worse than what is kept, or than it may be."""
+        before = {r.key: r for r in kept}
+        for r in rows:
+            yield from self.worse(r, before.get(r.key))
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the command line."""
+        parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.doc)
+        parser.add_argument("--write", action="store_true", help="keep the figures")
+        parser.add_argument("--check", action="store_true", help="exit with 1 if something is worse than what is kept")
+        options = parser.parse_args(arguments)
+        rows = []
+        for row in self.rows():
+            rows.append(row)
+            print(*(f"{value:<12}" for value in asdict(row).values()), flush=True)
+        if options.check:
+            worse = list(self.problems(rows, self.load()))
+            if worse:
+                sys.exit("\n".join([f"{self.module}: worse than the kept figures:", *worse]))
+        elif options.write:
+            self._write(rows)

@@ -24,9 +24,11 @@ from typing import Any
 import torch
 import triton
 
-from bench import aot, disassembly, own
-from fusedact import engine, registry, table_rows
+from bench import aot, disassembly, markdown, model, own
+from fusedact import registry
+from fusedact.engine import engine
 from fusedact.kernels import launch
+from fusedact.piecewise import table_rows
 from fusedact.registry import ActivationSpec
 
 FIGURES, FACTS, README = Path("bench/results/ledger.csv"), Path("bench/results/ledger.json"), Path("README.md")
@@ -40,10 +42,9 @@ MOVED = {"forward": (1, 1), "backward": (2, 1)}
 # A kept figure may rise by so much.
 TOLERANCE = 0.05
 
-# An H200: bytes that a copy moves in a second (measured); instructions of a thread issued in a second, of which a
-# kernel reaches four fifths; special functions in a second. What follows from them is a prediction.
-BANDWIDTH, ISSUE, ISSUE_SHARE, SPECIAL = 4.3e12, 33.45e12, 0.8, 4.18e12
-PREDICTED_FOR = "sm_90"
+# The device that predictions are kept of.
+DEVICE = model.H200
+PREDICTED_FOR = DEVICE.target
 
 # Every activation that kernels compute.
 NAMES = tuple(name for name in registry.names("elementwise") if not registry.get(name).always_aten)
@@ -109,6 +110,8 @@ class Row:
     # Instructions a thread executes before the masked path leaves, or outside a loop over blocks, whatever the number
     # of its elements.
     prologue: int
+    # Instructions with that share of the prologue that an element of a whole block has.
+    issued: float
     # Of the accesses to global memory after the prologue, in bytes.
     widest_load: int
     narrowest_load: int
@@ -212,19 +215,12 @@ def kernels() -> dict[str, Kernel]:
 # ----- figures
 
 
-def predicted(direction: str, size: int, issued: float, special: float) -> dict[str, Any]:
-    """What bounds a kernel that issues so many instructions per element, the prologue's share included, on an H200."""
-    moved = sum(MOVED[direction]) * size
-    elements_per_second = {
-        "HBM": BANDWIDTH / moved,
-        "issue": ISSUE * ISSUE_SHARE / issued,
-        "MUFU": SPECIAL / special if special else float("inf"),
-    }
-    bound = min(elements_per_second, key=lambda name: elements_per_second[name])
+def predicted(work: model.Work) -> dict[str, Any]:
+    """What bounds a kernel, as the file says it."""
     return {
-        "budget": round(ISSUE * ISSUE_SHARE * moved / BANDWIDTH, 1),
-        "bound": bound,
-        "predicted_tb_s": round(elements_per_second[bound] * moved / 1e12, 2),
+        "budget": round(DEVICE.budget(work.moved), 1),
+        "bound": DEVICE.bound(work),
+        "predicted_tb_s": round(DEVICE.bandwidth_of(work) / 1e12, 2),
     }
 
 
@@ -237,14 +233,27 @@ def _read(compiled: Any) -> tuple[list[disassembly.Instruction], int, int]:
     return disassembly.sass(aot.disassembly(compiled)), used["REG"], used["STACK"] + used["LOCAL"]
 
 
-def row(name: str, kernel: Kernel, direction: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
-    compiled = aot.compile_kernel(
-        *(kernel.function, direction, target, DTYPES[dtype], kernel.params),
-        shape=kernel.shape,
-        channel_dim=kernel.channel_dim,
-    )
-    return counted(compiled, (name, direction, dtype, target), kernel.trips, kernel.channel_dim is not None)
+Case = tuple[str, Kernel, str, str, str]
+
+
+def sweep(cases: Iterable[Case]) -> Iterator[Row]:
+    """Compile kernels as the launcher does, and count: their names, they, directions, dtypes, targets."""
+
+    def compiled(_: str, kernel: Kernel, direction: str, dtype: str, target: str) -> tuple[Any]:
+        how = (kernel.function, direction, target, DTYPES[dtype], kernel.params)
+        return (aot.compile_kernel(*how, shape=kernel.shape, channel_dim=kernel.channel_dim),)
+
+    def count(case: Case, made: tuple[Any]) -> Row:
+        name, kernel, *rest = case
+        return counted(*made, (name, *rest), kernel.trips, kernel.channel_dim is not None)
+
+    return aot.counted(cases, compiled, count)
+
+
+def row(*case: Any) -> Row:
+    """That of one kernel."""
+    (found,) = sweep([case])
+    return found
 
 
 def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = None, loop: bool = False) -> Row:
@@ -268,10 +277,10 @@ def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = N
         stores.update({i.stores: times} if i.stores else {})
     in_16_bytes = (loads[16] * 16 // (elements * size), stores[16] * 16 // (elements * size))
     instructions, special, conversions = each(""), each(SPECIAL_FUNCTIONS), each(CONVERSIONS)
+    issued = instructions + (0 if loop else len(way.prologue) / elements)
     prediction: dict[str, Any] = {}
     if target == PREDICTED_FOR:
-        issued = instructions + (0 if loop else len(way.prologue) / elements)
-        prediction = predicted(direction, size, issued, special + conversions)
+        prediction = predicted(model.Work(sum(MOVED[direction]) * size, issued, special + conversions))
         if dtype == "bf16":
             prediction["limit"] = LIMITS.get((name, direction))
     return Row(
@@ -281,6 +290,7 @@ def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = N
         conversions=round(conversions, 2),
         narrow_loads=round(sum(count for width, count in loads.items() if width < 16) / elements, 2),
         prologue=len(way.prologue),
+        issued=round(issued, 2),
         widest_load=max(loads),
         narrowest_load=min(loads),
         widest_store=max(stores),
@@ -292,17 +302,17 @@ def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = N
     )
 
 
-def sweep(
+def cases(
     names: Collection[str] | None = None, dtypes: Iterable[str] = DTYPES, targets: Iterable[str] = aot.TARGETS
-) -> Iterator[Row]:
-    """All rows, or those of some kernels, dtypes and targets."""
+) -> Iterator[Case]:
+    """All that is counted, or some kernels, dtypes and targets."""
     for name, kernel in kernels().items():
         if names is None or name in names:
             for direction in kernel.directions:
                 for dtype in dtypes:
                     for target in targets:
                         if dtype in kernel.dtypes and target in kernel.targets:
-                            yield row(name, kernel, direction, dtype, target)
+                            yield name, kernel, direction, dtype, target
 
 
 # ----- what is kept
@@ -416,17 +426,6 @@ def section(rows: Iterable[Row], known: dict[str, str]) -> str:
     )
 
 
-def updated(text: str, figures: str) -> str:
-    """The README's text with these figures between the markers.
-
-    Raises:
-        ValueError: unless there is one pair of markers, in order.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"it must hold {BEGIN} and after it {END}, once each")
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n\n{figures}\n\n{text[text.index(END) :]}"
-
-
 # ----- command line
 
 
@@ -454,18 +453,18 @@ def _count(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         known = json.loads(facts_file.read_text())["triton"]
         if known != triton.__version__:
             sys.exit(f"bench.ledger: the kept figures are Triton {known}'s, this is {triton.__version__}")
-    rows = list(sweep(options.kernels, options.dtypes, options.targets))
-    print(table(rows))
+    found = list(sweep(cases(options.kernels, options.dtypes, options.targets)))
+    print(table(found))
     if options.check:
         kept = load(options.figures)
-        worse = list(problems(rows, kept))
+        worse = list(problems(found, kept))
         if _everything(options):
-            gone = {r.key for r in kept} - {r.key for r in rows}
+            gone = {r.key for r in kept} - {r.key for r in found}
             worse += [f"{' '.join(key)}: kept, but there is no such kernel" for key in sorted(gone)]
         if worse:
             sys.exit("\n".join(["bench.ledger: worse than the kept figures:", *worse]))
     elif options.write:
-        write(rows, options.figures)
+        write(found, options.figures)
         facts_file.write_text(json.dumps(facts(arguments), indent=2) + "\n")
 
 
@@ -474,7 +473,7 @@ def _readme(options: argparse.Namespace) -> None:
     known = json.loads(options.figures.with_suffix(FACTS.suffix).read_text())
     text = options.readme_file.read_text()
     try:
-        current = updated(text, section(load(options.figures), known))
+        current = markdown.updated(text, section(load(options.figures), known), BEGIN, END)
     except ValueError as error:
         sys.exit(f"bench.ledger: {options.readme_file}: {error}")
     if not options.check:

@@ -7,18 +7,16 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import aot, disassembly, kept, ledger, rows_ledger
-from bench.rows_ledger import Row
-from fusedact import ready_rules
 from fusedact.kernels import launch_optimizer
-from fusedact.rules import Rule
+from fusedact.optim import ready_rules
+from fusedact.optim.rules import Rule
 
 FIGURES = Path("bench/results/optimizer_ledger.csv")
 DTYPES, TARGETS = rows_ledger.DTYPES, ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -33,9 +31,9 @@ KERNELS: dict[str, tuple[Rule, Mapping[str, bool], bool]] = {
     "adam, norms": (ready_rules.adam, ADAM, True),
 }
 ELEMENTS = 2**20
+Case = tuple[str, str, str]
 
 
-@cache
 def compiled(
     kernel: str, dtype: torch.dtype, target: str, aligned: bool = True, scaled: bool = False
 ) -> tuple[Any, int]:
@@ -44,29 +42,38 @@ def compiled(
     program = rule.program(options)
     types = (dtype, dtype, *[torch.float32] * len(rule.states))
     found = torch.zeros(()) if scaled else None
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
+    table = torch.zeros(len(types) + 1, 1, dtype=torch.int64)
+    values = [0.5] * len(program.uniform)
+
+    def run() -> None:
         chunks = launch_optimizer.chunk_table([ELEMENTS], torch.device("cpu"))
-        table = torch.zeros(len(types) + 1, 1, dtype=torch.int64)
         launch_optimizer.step(
-            program.device_function,
-            program.key,
-            table,
-            chunks,
-            ELEMENTS,
-            types,
-            aligned,
-            [0.5] * len(program.uniform),
-            found,
-            found,
-            norms,
+            *(
+                program.device_function,
+                program.key,
+                table,
+                chunks,
+                ELEMENTS,
+                types,
+                aligned,
+                values,
+                found,
+                found,
+                norms,
+            )
         )
-        (made,) = aot._kernels_of(stub.device)
+
+    made, _ = aot.launched(target, run)
     return made, launch_optimizer.THREAD * sum(t.itemsize for t in (dtype, *types[2:]))
 
 
-def row(kernel: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
-    made, stored = compiled(kernel, DTYPES[dtype], target)
+def _case_compiled(kernel: str, dtype: str, target: str) -> tuple[Any, int]:
+    return compiled(kernel, DTYPES[dtype], target)
+
+
+def counted(case: Case, compiled: tuple[Any, int]) -> kept.Row:
+    """The figures of a compiled kernel."""
+    (kernel, dtype, target), (made, stored) = case, compiled
     code, registers, spills = ledger._read(made)
     blocks = launch_optimizer.BLOCKS
     try:
@@ -79,10 +86,10 @@ def row(kernel: str, dtype: str, target: str) -> Row:
         rounds = blocks * stored / sum(i.stores for i in body)
         issued = len(way.prologue) + rounds * len(body)
     each = round(issued / (blocks * launch_optimizer.THREAD), 2)
-    return Row(kernel, ELEMENTS, "step", dtype, target, each, registers, spills)
+    return kept.Row(kernel, ELEMENTS, "step", dtype, target, each, registers, spills)
 
 
-def cases() -> Iterator[tuple[str, str, str]]:
+def cases() -> Iterator[Case]:
     """All that is counted."""
     for kernel in KERNELS:
         for dtype in DTYPES:
@@ -90,11 +97,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
                 yield kernel, dtype, target
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    made = (row(*case) for case in cases())
-    kept.run("bench.optimizer_ledger", __doc__, made, FIGURES, rows_ledger.problems, arguments)
-
+LEDGER = kept.Ledger("bench.optimizer_ledger", __doc__, FIGURES, kept.Row, cases, _case_compiled, counted)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

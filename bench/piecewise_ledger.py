@@ -1,22 +1,22 @@
 """Counts what the backward of learned piecewise-linear tables executes: `python -m bench.piecewise_ledger`.
 
 Per element, of the loop over tiles that every program runs through; without a device. What is predicted for an H200
-follows from that, as in bench/ledger.py. `--write` keeps the figures in bench/results/piecewise_ledger.csv, `--check`
+follows from that, as in bench/model.py. `--write` keeps the figures in bench/results/piecewise_ledger.csv, `--check`
 exits with 1 if one is worse than what is kept, or above a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import aot, disassembly, kept, ledger
-from fusedact import table_rows
+from bench import aot, disassembly, kept, ledger, model
 from fusedact.kernels import launch, launch_piecewise
+from fusedact.piecewise import table_rows
 
 FIGURES = Path("bench/results/piecewise_ledger.csv")
 COUNTS = (2, 4, 8, 16, 17, 32, 64, 256, 1024)
@@ -81,23 +81,24 @@ def compiled(case: Case, target: str = ledger.PREDICTED_FOR) -> tuple[Any, int]:
     shape, channel_dim = SHAPES[case.layout]
     given, how = table(case, 1 if channel_dim is None else shape[channel_dim])
     x, g, dx = (torch.empty(shape, dtype=ledger.DTYPES[case.dtype]) for _ in range(3))
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        launch_piecewise.backward(g, x, dx, given, how.kind, case.count, case.wanted, False, channel_dim)
-        (kernel,) = aot._kernels_of(stub.device)
+    wanted = (given, how.kind, case.count, case.wanted, False, channel_dim)
+    kernel, _ = aot.launched(target, lambda: launch_piecewise.backward(g, x, dx, *wanted))
     return kernel, launch_piecewise.ELEMENTS
 
 
-def row(case: Case) -> Row:
-    """Compile and count."""
-    kernel, elements = compiled(case)
+def counted(case: tuple[Case], compiled: tuple[Any, int]) -> Row:
+    """The figures of a compiled kernel."""
+    return _row(*case, *compiled)
+
+
+def _row(case: Case, kernel: Any, elements: int) -> Row:
     code, registers, _ = ledger._read(kernel)
     size = ledger.DTYPES[case.dtype].itemsize
     way = disassembly.shortest_round(code, elements * size)
     spills = sum(i.name.startswith(("LDL", "STL")) for i in way)
     how = launch_piecewise.method(case.count, case.wanted)
     instructions = len(way) / elements * how.parts
-    issued = ledger.ISSUE * ledger.ISSUE_SHARE / instructions
-    share = min(1.0, issued * 3 * size / ledger.BANDWIDTH)
+    share = ledger.DEVICE.share(model.Work(3 * size, instructions))
     figures = (how.name, how.parts, round(instructions, 2), registers, spills, round(share, 2))
     return Row(*asdict(case).values(), *figures)
 
@@ -114,31 +115,22 @@ def cases() -> Iterator[Case]:
         yield Case(count, spacing="uneven", wanted="lines")
 
 
-def load(path: Path = FIGURES) -> list[Row]:
-    """Read the kept figures."""
-    return kept.load(Row, path)
+def worse(r: Row, before: Row | None) -> Iterator[str]:
+    """Figures that have risen, or are not what they must be."""
+    if (r.spacing, r.layout, r.wanted, r.dtype) == ("even", "flat", "values", "bf16"):
+        if r.count <= FEW and r.instructions > LIMIT:
+            yield f"{kept.where(r)}: {r.instructions:g} instructions per element, above the limit {LIMIT}"
+        least = next((share for most, share in TARGETS.items() if r.count <= most), 0.0)
+        if r.predicted_share < least:
+            yield f"{kept.where(r)}: {r.predicted_share:g} of a copy's bandwidth predicted, below {least:g}"
+    yield from kept.unspilled(r, before)
 
 
-def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
-    """What is worse than what is kept, or than it may be."""
-    old = {r.key: r for r in before}
-    for r in rows:
-        where = kept.where(r)
-        if r.spills:
-            yield f"{where}: spills ({r.spills})"
-        if (r.spacing, r.layout, r.wanted, r.dtype) == ("even", "flat", "values", "bf16"):
-            if r.count <= FEW and r.instructions > LIMIT:
-                yield f"{where}: {r.instructions:g} instructions per element, above the limit {LIMIT}"
-            least = next((share for most, share in TARGETS.items() if r.count <= most), 0.0)
-            if r.predicted_share < least:
-                yield f"{where}: {r.predicted_share:g} of a copy's bandwidth predicted, below {least:g}"
-        yield from kept.risen(r, old.get(r.key))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.piecewise_ledger", __doc__, (row(case) for case in cases()), FIGURES, problems, arguments)
-
+LEDGER = kept.Ledger(
+    *("bench.piecewise_ledger", __doc__, FIGURES, Row),
+    lambda: ((case,) for case in cases()),
+    *(compiled, counted, worse),
+)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

@@ -7,8 +7,7 @@ elements of a thread, prologue and reductions included; and of rrelu the last bl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +24,36 @@ ROWS = 4096
 LENGTHS = {"softmax": (64, 1024, 4096, 16_384, 65_536), "log_softmax": (1024,), "rrelu": (1024,)}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the file."""
-
-    kernel: str
-    n: int
-    direction: str
-    dtype: str
-    target: str
-    # Per element that a thread has; of a loop's body, once.
-    instructions: float
-    registers: int
-    spills: int
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.kernel, self.n, self.direction, self.dtype, self.target
+Case = tuple[str, int, str, str, str]
 
 
-def row(kernel: str, n: int, direction: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
-    x = torch.zeros(ROWS, n, dtype=DTYPES[dtype])
-    g, out = torch.zeros_like(x), torch.empty_like(x)
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
+def compiled(kernel: str, n: int, direction: str, dtype: str, target: str) -> tuple[Any, tuple[int, ...]]:
+    """The kernel that the launcher uses, and its grid."""
+    x = torch.empty(ROWS, n, dtype=DTYPES[dtype])
+    g, out = torch.empty_like(x), torch.empty_like(x)
+
+    def run() -> None:
+        scores = launch_softmax.Scores(1, kernel == "log_softmax", False, 1.0, None)
         if kernel == "rrelu":
             launch_rrelu.run(x if direction == "forward" else g, x, out, torch.zeros(1, dtype=torch.int64), 0.1, 0.3)
+        elif direction == "forward":
+            launch_softmax.forward(x, out, scores)
         else:
-            scores = launch_softmax.Scores(1, kernel == "log_softmax", False, 1.0, None)
-            if direction == "forward":
-                launch_softmax.forward(x, out, scores)
-            else:
-                launch_softmax.backward(g, x, None, out, scores)
-        (compiled,) = aot._kernels_of(stub.device)
-        (launched,) = stub.launches
-    threads = launched.metadata.num_warps * aot.TARGETS[target].warp_size
-    if "looping" in compiled.name:
-        elements = launch_softmax.LOOPING_TILE / threads
-    else:
-        elements = ROWS * n / launched.grid[0] / threads
-    code, registers, spills = ledger._read(compiled)
-    return Row(kernel, n, direction, dtype, target, round(len(code) / elements, 2), registers, spills)
+            launch_softmax.backward(g, x, None, out, scores)
+
+    return aot.launched(target, run)
 
 
-def cases() -> Iterator[tuple[str, int, str, str, str]]:
+def counted(case: Case, compiled: tuple[Any, tuple[int, ...]]) -> kept.Row:
+    """The figures of a compiled kernel."""
+    (_, n, *_, target), (made, grid) = case, compiled
+    threads = made.metadata.num_warps * aot.TARGETS[target].warp_size
+    elements = (launch_softmax.LOOPING_TILE if "looping" in made.name else ROWS * n / grid[0]) / threads
+    code, registers, spills = ledger._read(made)
+    return kept.Row(*case, round(len(code) / elements, 2), registers, spills)
+
+
+def cases() -> Iterator[Case]:
     """All that is counted."""
     for kernel, lengths in LENGTHS.items():
         for n in lengths:
@@ -78,24 +63,7 @@ def cases() -> Iterator[tuple[str, int, str, str, str]]:
                         yield kernel, n, direction, dtype, target
 
 
-def load(path: Path = FIGURES) -> list[Row]:
-    """Read the kept figures."""
-    return kept.load(Row, path)
-
-
-def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
-    """What is worse than what is kept."""
-    old = {r.key: r for r in before}
-    for r in rows:
-        if r.spills:
-            yield f"{kept.where(r)}: spills ({r.spills})"
-        yield from kept.risen(r, old.get(r.key))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.rows_ledger", __doc__, (row(*case) for case in cases()), FIGURES, problems, arguments)
-
+LEDGER = kept.Ledger("bench.rows_ledger", __doc__, FIGURES, kept.Row, cases, compiled, counted)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

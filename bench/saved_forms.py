@@ -28,7 +28,7 @@ from torch import Tensor
 import fusedact
 from bench import accuracy, environment
 from fusedact import functional
-from fusedact.saved_forms import SAVED
+from fusedact.saving.saved_forms import SAVED
 
 ROOT = environment.ROOT
 RESULTS, PAGE = ROOT / "bench/results/saved_forms.json", ROOT / "docs/saving_accuracy.md"

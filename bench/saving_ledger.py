@@ -7,7 +7,7 @@ bench/results/saving_ledger.csv, `--check` exits with 1 if one is worse than wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from bench import aot, kept, ledger
 from fusedact import registry
 from fusedact.kernels import launch, launch_saving
 from fusedact.registry import ActivationSpec
-from fusedact.saved_forms import SAVED
+from fusedact.saving.saved_forms import SAVED
 
 FIGURES = Path("bench/results/saving_ledger.csv")
 DTYPES, TARGETS = ("bf16", "fp32"), ("sm_90", "gfx942")
 SHAPE = (8, 1024)
-RISING = ("instructions", "special", "registers", "spills")
+Case = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Row:
     bound: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Case:
         return self.kernel, self.direction, self.dtype, self.target
 
 
-def cases() -> Iterator[tuple[str, str, str, str]]:
+def cases() -> Iterator[Case]:
     """All that is counted: kernel, direction, dtype, target."""
     for name, form in SAVED.items():
         kernels = [(name, d) for d in (ledger.DIRECTIONS if form.bits else ("backward",))]
@@ -55,8 +55,8 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
         yield from ((*kernel, dtype, target) for kernel in kernels for dtype in DTYPES for target in TARGETS)
 
 
-def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
-    """Compile a kernel as the launcher does, and count."""
+def compiled(kernel: str, direction: str, dtype: str, target: str) -> tuple[Any, ...]:
+    """The kernel as the launcher compiles it."""
     spec = registry.get(kernel.removesuffix(" (learned)"))
     if spec.build is not None:
         spec.build(torch.device("cpu"))
@@ -64,16 +64,16 @@ def row(kernel: str, direction: str, dtype: str, target: str) -> Row:
     if kernel.endswith("(learned)"):
         params = ledger._learned(spec, 1)
     x, out = torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype]), torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype])
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        if not SAVED[spec.name].bits:
+
+    def run() -> None:
+        if SAVED[spec.name].bits:
+            _with_bits(spec, direction, x, out, params)
+        else:
             function = launch.saved_function("from_output", spec.name, spec.device)
             needed = tuple(isinstance(p, torch.Tensor) for p in params)
             launch.backward(function, torch.zeros_like(x), x, out, params, needed)
-        else:
-            _with_bits(spec, direction, x, out, params)
-        (compiled,) = aot._kernels_of(stub.device)
-    r = ledger.counted(compiled, (kernel, direction, dtype, target))
-    return Row(*r.key, r.instructions, r.special, r.registers, r.spills, r.bound)
+
+    return aot.launched(target, run)
 
 
 def _with_bits(
@@ -88,22 +88,13 @@ def _with_bits(
         launch_saving.backward(function, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))
 
 
-def load(path: Path = FIGURES) -> list[Row]:
-    """Read the kept figures."""
-    return kept.load(Row, path)
+def counted(case: Case, compiled: tuple[Any, ...]) -> Row:
+    """The figures of a compiled kernel."""
+    r = ledger.counted(compiled[0], case)
+    return Row(*case, r.instructions, r.special, r.registers, r.spills, r.bound)
 
 
-def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
-    """What is worse than what is kept."""
-    old = {r.key: r for r in before}
-    for r in rows:
-        yield from kept.risen(r, old.get(r.key), RISING)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.saving_ledger", __doc__, (row(*case) for case in cases()), FIGURES, problems, arguments)
-
+LEDGER = kept.Ledger("bench.saving_ledger", __doc__, FIGURES, Row, cases, compiled, counted, kept.as_spilled)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

@@ -6,7 +6,7 @@ bench/results/statistics_ledger.csv, `--check` exits with 1 if one is worse than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ FIGURES = Path("bench/results/statistics_ledger.csv")
 NAMES = ("relu_sigmoid", "silu", "gelu", "elu", "mish")
 DTYPES, TARGETS = ("bf16", "fp32"), ("sm_90", "gfx942")
 SHAPE = (8, 1024)
-RISING = ("instructions", "special", "registers", "spills")
+Case = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -37,50 +37,34 @@ class Row:
     spills: int
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Case:
         return self.kernel, self.dtype, self.target
 
 
-def cases() -> Iterator[tuple[str, str, str]]:
+def cases() -> Iterator[Case]:
     """All that is counted: kernel, dtype, target."""
     yield from ((name, dtype, target) for name in NAMES for dtype in DTYPES for target in TARGETS)
 
 
-def compiled(kernel: str, dtype: str, target: str) -> Any:
+def compiled(kernel: str, dtype: str, target: str) -> tuple[Any, ...]:
     """The kernel as the launcher compiles it."""
     spec = registry.get(kernel)
     if spec.build is not None:
         spec.build(torch.device("cpu"))
     x, out = torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype]), torch.zeros(SHAPE, dtype=ledger.DTYPES[dtype])
     alive = torch.zeros(SHAPE[1] + 1, dtype=torch.uint8)
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        launch.forward(spec.device, x, out, tuple(p.default for p in spec.parameters), None, alive, 1)
-        (kernel_made,) = aot._kernels_of(stub.device)
-        return kernel_made
+    params = tuple(p.default for p in spec.parameters)
+    return aot.launched(target, lambda: launch.forward(spec.device, x, out, params, None, alive, 1))
 
 
-def row(kernel: str, dtype: str, target: str) -> Row:
-    """Compile a kernel, and count."""
-    r = ledger.counted(compiled(kernel, dtype, target), (kernel, "forward", dtype, target))
-    return Row(kernel, dtype, target, r.instructions, r.special, r.registers, r.spills)
+def counted(case: Case, compiled: tuple[Any, ...]) -> Row:
+    """The figures of a compiled kernel."""
+    kernel, dtype, target = case
+    r = ledger.counted(compiled[0], (kernel, "forward", dtype, target))
+    return Row(*case, r.instructions, r.special, r.registers, r.spills)
 
 
-def load(path: Path = FIGURES) -> list[Row]:
-    """Read the kept figures."""
-    return kept.load(Row, path)
-
-
-def problems(rows: Iterable[Row], before: Iterable[Row]) -> Iterator[str]:
-    """What is worse than what is kept."""
-    old = {r.key: r for r in before}
-    for r in rows:
-        yield from kept.risen(r, old.get(r.key), RISING)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    kept.run("bench.statistics_ledger", __doc__, (row(*case) for case in cases()), FIGURES, problems, arguments)
-
+LEDGER = kept.Ledger("bench.statistics_ledger", __doc__, FIGURES, Row, cases, compiled, counted, kept.as_spilled)
 
 if __name__ == "__main__":
-    main()
+    LEDGER.main()

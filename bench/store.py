@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +28,8 @@ class Row:
     dtype: str
     size: int
     direction: str
+    # One of those in subjects.py.
+    form: str
     provider: str
     device_us: float
     device_q25_us: float
@@ -39,12 +42,20 @@ class Row:
     # Eager's median over this one.
     ratio: float
     host_ratio: float
-    # Of the bytes that the case must move.
+    # What the case must move, and at which rate it did.
+    bytes_moved: int
     gb_per_s: float
     # The time of a copy of as many bytes over this one.
     copy_share: float
-    # Only for forward+backward, and for fusedact, else empty.
+    # Kernels, copies and fills that a GPU executed for a call, where they were counted; else empty.
+    kernels: int | str
+    # Memory allocated beyond the inputs at the peak of a call; and what it keeps, only for forward+backward. Both empty
+    # for a copy.
+    peak_bytes_per_element: float | str
     kept_bytes_per_element: float | str
+    # The largest error of a value against float64, in units in the last place; empty for a copy.
+    error: float | str
+    # Only for fusedact, and not for all forms; else empty.
     path: str
     rounds: int
     calls_per_round: int
@@ -56,6 +67,9 @@ class Row:
 
 
 Record = dict[str, str]
+
+# Rows are written after so many seconds at the latest: every time, the whole files.
+SAVE_SECONDS = 2.0
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Record]]:
@@ -93,6 +107,7 @@ class Store:
         self._folder = folder
         self._records: list[Record] = []
         self._done: set[Case] = set()
+        self._saved = 0.0
         self.facts: dict[str, Any] = dict(identity)
         folder.mkdir(parents=True, exist_ok=True)
         if fresh or not ((folder / TABLE).exists() or (folder / ENVIRONMENT).exists()):
@@ -113,15 +128,17 @@ class Store:
         return len(self._done)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Add the rows of a finished case."""
+        """Add the rows of a finished case; they are written now and then, and by `save`."""
         self._records += [{key: str(value) for key, value in asdict(row).items()} for row in rows]
         self._done |= {row.case for row in rows}
-        self.save()
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Write both files."""
         _replace(self._folder / ENVIRONMENT, json.dumps(self.facts, indent=2) + "\n")
         _replace(self._folder / TABLE, _text(self._records))
+        self._saved = time.monotonic()
 
 
 def _text(records: Iterable[Record]) -> str:

@@ -105,10 +105,11 @@ def kernels() -> list[triton.JITFunction]:
 @contextmanager
 def stub_driver(target: GPUTarget) -> Iterator[StubDriver]:
     """Put a stub in the active driver's place, and keep the launcher's compiled kernels apart for the time being."""
-    from fusedact.kernels import launch
+    from fusedact.kernels import launch, relaunch
 
     config = triton.runtime.driver
     previous, kept = config._active, dict(launch._compiled)
+    plans = relaunch.replaced({})
     stub = StubDriver(target)
     config.set_active(stub)
     launch._compiled.clear()
@@ -117,6 +118,7 @@ def stub_driver(target: GPUTarget) -> Iterator[StubDriver]:
     finally:
         launch._compiled.clear()
         launch._compiled.update(kept)
+        relaunch.replaced(plans)
         for kernel in kernels():
             cache, *_ = kernel.device_caches.pop(stub.device, ({},))
             for compiled in cache.values():

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 import fusedact
-from fusedact import cli_measure, describe, functional, properties, registry
-from fusedact.drawing import empty_figure
+from fusedact import describe, functional, properties, registry
+from fusedact.looking import cli_measure
+from fusedact.looking.drawing import empty_figure
 from fusedact.properties import Properties
 
 FOLDER = Path(__file__).parent

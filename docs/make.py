@@ -1,27 +1,31 @@
 """Writes documents from the library's tables and measurements, and parts of docs/pwl.md and README.md.
 
 Run `python docs/make.py`; with `--pictures`, and matplotlib, also docs/pwl_fit.png and the pictures of the gallery.
-What measurements give, the gallery and docs/choosing.md, is in looking.py.
+What measurements give, the gallery and docs/choosing.md, is in looking.py; the API reference in reference_pages.py.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import fusedact
-from fusedact import describe, fitting, lowering, registry
-from fusedact import saving as policies
-from fusedact.dispatch import ATEN_BELOW
+from fusedact import describe, registry
+from fusedact.crossovers import LARGEST_ATEN_BELOW, LEAST_ATEN_BELOW
+from fusedact.engine import lowering
+from fusedact.piecewise import fitting
 from fusedact.registry import ActivationSpec
-from fusedact.saved_forms import SAVED, SavedForm
-from fusedact.saving import TWO_SLOPES
+from fusedact.saving import saving as policies
+from fusedact.saving.saved_forms import SAVED, SavedForm
+from fusedact.saving.saving import TWO_SLOPES
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -67,7 +71,12 @@ the function's minimum the input lay. Every elementwise function and module take
 that do not say:
 
 ```python
+import torch
+import fusedact
+import fusedact.functional as FF
+
 act = fusedact.SiLU(save="output")
+model, x = torch.nn.Sequential(torch.nn.Linear(64, 64), act, torch.nn.Linear(64, 8)), torch.randn(32, 64)
 y = FF.leaky_relu(x, 0.1, save="bits")
 with fusedact.save_policy("output"):
     loss = model(x).square().mean()
@@ -108,8 +117,9 @@ What comes with it:
 |---|---|---|---|---|
 """
 
+_CROSSOVER = f"2^{LEAST_ATEN_BELOW.bit_length() - 1} to 2^{LARGEST_ATEN_BELOW.bit_length() - 1}"
 WHERE = f"""What PyTorch's operator computes, where that serves a call, stands: on a CPU, under `torch.compile`, and on
-a GPU below 2^{ATEN_BELOW.bit_length() - 1} elements, save as the last column says. The kernels give the limit. What
+a GPU below {_CROSSOVER} elements, by its bandwidth, save as the last column says. The kernels give the limit. What
 PyTorch has no function for gives its own on every path. In float32, where max is the largest number:"""
 
 LIMITS = """
@@ -297,7 +307,7 @@ def _error(error: float | None) -> str:
 
 def picture() -> None:
     """docs/pwl_fit.png."""
-    from fusedact.drawing import empty_figure, style
+    from fusedact.looking.drawing import empty_figure, style
 
     figure = empty_figure("docs/make.py", 10.0, 3.8)
     value, off = figure.subplots(1, 2)
@@ -315,28 +325,27 @@ def picture() -> None:
     figure.savefig(FOLDER / "pwl_fit.png", dpi=110)
 
 
-def _looking() -> Any:
-    """docs/looking.py, beside this file."""
+def _beside(name: str) -> Any:
+    """A module beside this file."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
-    import looking
-
-    return looking
+    return importlib.import_module(name)
 
 
-FILES = {
+FILES: dict[Path, Callable[[], str]] = {
     FOLDER / "operators.md": operators,
     FOLDER / "catalogue.md": catalogue,
     FOLDER / "saving.md": saving,
-    FOLDER / "gallery.md": lambda: _looking().gallery(),
-    FOLDER / "choosing.md": lambda: _looking().choosing(),
+    FOLDER / "gallery.md": lambda: _beside("looking").gallery(),
+    FOLDER / "choosing.md": lambda: _beside("looking").choosing(),
     PWL: pwl,
     README: readme,
+    **_beside("reference_pages").FILES,
 }
 
 if __name__ == "__main__":
     if "--pictures" in sys.argv[1:]:
         picture()
-        _looking().pictures()
+        _beside("looking").pictures()
     for file, text in FILES.items():
         file.write_text(text())

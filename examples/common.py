@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import demo, plotting
+from fusedact import demo
+from fusedact.looking import plotting
 
 
 def parser(doc: str | None, plot: str, seeds: Sequence[int], **counts: int) -> argparse.ArgumentParser:

@@ -4,16 +4,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import functional as functional
 from . import optim as optim
-from .conversion import convert as convert
+from .conversion.conversion import convert as convert
 from .custom import activation as activation
 from .dispatch import Path as Path
 from .dispatch import backend as backend
 from .dispatch import explain as explain
+from .hosts.linear_modules import Linear as Linear
+from .hosts.perceptron_modules import MLP as MLP
+from .hosts.perceptron_modules import GatedMLP as GatedMLP
 from .initialization import gain as gain
-from .linear_modules import Linear as Linear
-from .logs import log_activation as log_activation
-from .logs import log_to_console as log_to_console
-from .memory import memory_report as memory_report
+from .looking.plotting import plot as plot
 from .modules import CELU as CELU
 from .modules import ELU as ELU
 from .modules import GEGLU as GEGLU
@@ -65,15 +65,15 @@ from .modules import Tanhshrink as Tanhshrink
 from .modules import TeLU as TeLU
 from .modules import Threshold as Threshold
 from .modules import create as create
-from .monitoring import monitor as monitor
-from .perceptron_modules import MLP as MLP
-from .perceptron_modules import GatedMLP as GatedMLP
-from .plotting import plot as plot
+from .optim.step_log import log_step as log_step
+from .piecewise.regularization import lipschitz_bound as lipschitz_bound
+from .piecewise.regularization import second_order_total_variation as second_order_total_variation
 from .registry import names as names
-from .regularization import lipschitz_bound as lipschitz_bound
-from .regularization import second_order_total_variation as second_order_total_variation
-from .saving import save_policy as save_policy
-from .step_log import log_step as log_step
+from .saving.memory import memory_report as memory_report
+from .saving.saving import save_policy as save_policy
+from .watching.logs import log_activation as log_activation
+from .watching.logs import log_to_console as log_to_console
+from .watching.monitoring import monitor as monitor
 
 try:
     __version__ = version("fusedact")

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import cpu_curves, cpu_gates, eager, engine, rows, tables
+from . import eager, spelled_forms
+from .cpu import cpu_curves, cpu_gates
+from .engine import engine
+from .piecewise import tables
 from .registry import ActivationSpec, Argument, OptionSpec, ParameterSpec, register
+from .rowwise import rows
 
 # Of all gates, where PyTorch has one of its own.
 GATED = (
@@ -47,6 +51,7 @@ add(
         lean_backward=cpu_gates.relu_sigmoid_backward_lean,
         lean_halves=lambda threshold: threshold == 0.0,
         device="relu_sigmoid",
+        spelled=(spelled_forms.relu_sigmoid, spelled_forms.relu_sigmoid_gradients),
     )
 )
 
@@ -133,6 +138,7 @@ add(
         lean_forward=cpu_gates.swish_lean,
         lean_backward=cpu_gates.swish_backward_lean,
         device="swish",
+        spelled=(spelled_forms.swish, spelled_forms.swish_gradients),
     )
 )
 
@@ -219,6 +225,7 @@ add(
         aliases=("gelu_python",),
         eager=F.gelu,
         device="gelu",
+        spelled=(spelled_forms.gelu, spelled_forms.gelu_gradients),
         twin="torch.nn.functional.gelu",
         aten=F.gelu,
     )

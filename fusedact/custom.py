@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import codegen, engine, modules, ops, pairs, registry, sources
+from . import modules, ops, registry
 from .checks import check_number
 from .dispatch import is_recording, recorded
+from .engine import codegen, engine, pairs, sources
+from .engine.tracing import UnsupportedError
 from .registry import ActivationSpec, ParameterSpec
-from .tracing import UnsupportedError
 
 __all__ = ["CustomActivation", "activation"]
 
@@ -199,7 +200,7 @@ class CustomActivation:
 
     @property
     def module(self) -> type[torch.nn.Module]:
-        """The class of modules that hold the parameters: `f.module(a=0.3, learnable="a", num_parameters=64)`."""
+        """The class of modules that hold the parameters, as in `f.module(a=0.3, learnable="a", num_parameters=64)`."""
         if self._module is None:
             with self._lock:
                 if self._module is None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import registry, saving
+from . import registry
 from .checks import SHAPES, owner
 from .registry import ActivationSpec, OptionSpec
+from .saving import saving
 
 __all__ = [
     "function_docstring",
     "function_signature",
+    "indented",
     "kept",
     "kernel",
     "module_docstring",
@@ -67,7 +70,7 @@ def function_docstring(spec: ActivationSpec) -> str:
     raises = f"\n    ValueError: if {', or '.join(wrong)}."
     return f"""{spec.summary}
 
-{spec.formula}
+{indented(spec.formula)}
 
 {spec.limits}
 
@@ -89,7 +92,13 @@ Source: {source(spec)}
 
 def source(spec: ActivationSpec) -> str:
     """Where it comes from: PyTorch's twin first."""
-    return "; ".join(filter(None, (spec.twin, spec.reference)))
+    told = "; ".join(filter(None, (spec.twin, spec.reference)))
+    return told or (f"torch.{spec.aten.__name__}" if spec.aten else "")
+
+
+def indented(formula: str) -> str:
+    """A formula as it stands in docstrings."""
+    return textwrap.indent(formula, "    ")
 
 
 def _saving(spec: ActivationSpec) -> str:
@@ -170,7 +179,8 @@ def module_docstring(spec: ActivationSpec) -> str:
     errors = "    ValueError: if names, counts, numbers or bounds do not fit.\n" if spec.parameters else ""
     errors = errors or ("" if spec.key else "    ValueError: if save is none of these.\n")
     decay = WEIGHT_DECAY if spec.learnable else ""
-    about = "\n\n".join(filter(None, (spec.formula, spec.limits)))
+    # What is said of an activation of one's own is no formula alone.
+    about = "\n\n".join(filter(None, (spec.formula if spec.key else indented(spec.formula), spec.limits)))
     example = "" if spec.key else f"\n{_module_example(spec)}\n"
     return f"""{spec.summary} The module of `{owner(spec)}`.
 

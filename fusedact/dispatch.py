@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,10 +15,15 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 
-from . import compat, saving, sharding
-from .checks import check_input, check_names, check_parameters, owner
+from . import compat, sharding
+from .checks import FLOAT_DTYPES, check_input, check_names, check_parameters, owner
+from .cpu import large_results
+from .cpu.large_results import LARGE_COUNT
+from .crossovers import ATEN_TENSORS_BELOW, FORMULA_BELOW, ROWS_BELOW, aten_below
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
+from .saving import saving
+from .watching import gathering
 
 __all__ = [
     "Path",
@@ -27,21 +33,23 @@ __all__ = [
     "explain",
     "forced_backend",
     "is_recording",
+    "nothing_under_way",
+    "path_of_numbers",
     "recorded",
     "saving_path",
 ]
 
-# Below this many elements a CUDA tensor goes to the ATen twin, whose launch is cheaper. Derived from published launch
-# costs (5 us at the bandwidth of an H200), not yet measured.
-ATEN_BELOW = 2**21
-
 
 @dataclass(frozen=True)
 class Path:
-    """The way a call takes: `kind` is "aten", "pieces", "formula", "triton" or "shards"; `reason` says why.
+    """The way a call takes; it prints as a line.
 
-    Of what `explain` returns, `keeps` says what is kept for backward and `because` why: "input", "output", "output and
-    bits", "bits", or what PyTorch's operators keep.
+    Attributes:
+        kind: "aten", "pieces", "formula", "triton" or "shards".
+        reason: why.
+        keeps: of what `explain` returns, what is kept for backward: "input", "output", "output and bits", "bits", or
+            what PyTorch's operators keep.
+        because: why that.
     """
 
     kind: str
@@ -53,18 +61,6 @@ class Path:
         return f"{self.kind}: {self.reason}" + (f"; keeps {self.keeps}: {self.because}" if self.keeps else "")
 
 
-# And below this many a CPU tensor with tensor parameters to the twin's kernel and its autograd. Measured: they take the
-# same time at 2^16 elements, a fifth of ours at 2^8.
-ATEN_TENSORS_BELOW = 2**16
-
-# And below this many a CPU tensor with an activation whose form for the CPU the engine writes. Measured: at 2^20
-# elements in-cache pieces begin to win; below, what backward computes again costs more than what autograd keeps.
-FORMULA_BELOW = 2**20
-
-# And below this many a CPU tensor with softmax of a temperature or mask, or a gate. Measured: they take the same time
-# at 2^16.
-ROWS_BELOW = 2**16
-
 FORMULA_COMPILING = Path("formula", "the call is being compiled or exported; the compiler fuses the plain formula")
 FORMULA_SUBCLASS = Path("formula", "the input or a parameter is a tensor subclass, which sees plain operators")
 SHARDS = Path("shards", "the input is a DTensor: every rank calls the activation with its own shard")
@@ -73,9 +69,11 @@ FORMULA_RECORDING = Path("formula", "an activation of one's own is being traced,
 FORMULA_META = Path("formula", "a meta tensor holds no values")
 FORMULA_LAYOUT = Path("formula", "the tensor is sparse or nested")
 ATEN_CPU = Path("aten", "on the CPU PyTorch's own operator is the fastest there is")
+LARGE_CPU = Path(
+    "pieces", "PyTorch's own operator writes into large pages, since entering small ones takes longer than it"
+)
 ATEN_FORCED = Path("aten", "the eager backend is forced, and PyTorch has this activation fused")
 ATEN_ALWAYS = Path("aten", "no kernel can be better than PyTorch's own operator")
-ATEN_SMALL = Path("aten", f"below {ATEN_BELOW} elements PyTorch's own kernel is launched sooner")
 ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
 )
@@ -89,6 +87,12 @@ PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the f
 TRITON = Path("triton", "the fused kernel")
 TRITON_FORCED = Path("triton", "the fused kernel, because the triton backend is forced")
 TRITON_INTERPRETED = Path("triton", "the fused kernel in Triton's interpreter, because TRITON_INTERPRET is set")
+
+
+@cache
+def _aten_small(below: int) -> Path:
+    return Path("aten", f"below {below} elements PyTorch's own kernel is launched sooner on this device")
+
 
 BACKENDS = ("auto", "eager", "triton")
 
@@ -155,6 +159,73 @@ def _why_no_kernel(x: Tensor) -> str:
     return compat.kernels_serve_device(x.device)
 
 
+def nothing_under_way(x: Tensor) -> bool:
+    """Whether x is a plain tensor, and nothing is traced, transformed, watched or asked for: see `path_of_numbers`.
+
+    One test instead of many, since on a small tensor each takes as long as a part of the arithmetic.
+    """
+    kind: type = type(x)
+    return (
+        not is_compiling()
+        and (kind is Tensor or kind is Parameter)
+        and x.dtype in FLOAT_DTYPES
+        and x.layout is torch.strided
+        and not x.is_nested
+        and saving.policy_var.get() == "auto"
+        and gathering.wanted_var.get() is None
+        and not _recording.get()
+        and not compat.observed(x)
+    )
+
+
+def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
+    """The path by PyTorch's operator, where that takes no longer than pieces on the CPU, for numbers."""
+    if spec.aten is None:
+        return None
+    # Under torch.jit.trace sizes are tensors, which warn when compared.
+    if compat.tracing():
+        return ATEN_CPU
+    count = x.numel()
+    if spec.pieces_from and count >= spec.pieces_from:
+        return None
+    return LARGE_CPU if count >= LARGE_COUNT and _in_large_pages(spec, x) else ATEN_CPU
+
+
+def _in_large_pages(spec: ActivationSpec, x: Tensor) -> bool:
+    """Whether the operator's result is to be written to large pages: nobody watches, and it keeps x or nothing."""
+    kind: type = type(x)
+    if not (kind is Tensor or kind is Parameter) or x.layout is not torch.strided or compat.observed(x):
+        return False
+    operator = large_results.operator_of(spec, x)
+    differentiated = x.requires_grad and torch.is_grad_enabled()
+    return (
+        operator is not None
+        and not (differentiated and operator.backward is None)
+        and gathering.wanted_var.get() is None
+    )
+
+
+def path_of_numbers(spec: ActivationSpec, x: Tensor) -> Path:
+    """What `choose` finds for numbers as parameters where nothing is under way."""
+    forced = _backend.get()
+    if forced == "auto" and x.is_cpu and not compat.interpreting:
+        # Asked first, since most have neither.
+        if spec.aten is not None and (path := _twin(spec, x)) is not None:
+            return path
+        return _lean(spec, x) if spec.lean_by_engine else PIECES_CPU
+    return _possible(spec, x, _by_device(spec, x, spec.aten is not None and not spec.composite, forced), forced)
+
+
+def _possible(spec: ActivationSpec, x: Tensor, path: Path, forced: str) -> Path:
+    """The path, unless another one is forced."""
+    if forced == "triton" and path.kind not in ("triton", "shards"):
+        why = path.reason if path.kind == "formula" else _why_no_kernel(x)
+        raise RuntimeError(
+            f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
+        )
+    return path
+
+
 def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], numbers: bool) -> Path:
     """The path of a call; the reason comes with it. `numbers`: no parameter is a tensor."""
     if is_compiling():
@@ -164,23 +235,12 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     kind: type = type(x)
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
     plainly = plainly and (kind is Tensor or kind is Parameter or not compat.is_distributed(x))
-    # Under torch.jit.trace sizes are tensors, which warn when compared.
-    if (
-        plainly
-        and numbers
-        and spec.aten is not None
-        and (not spec.pieces_from or compat.tracing() or x.numel() < spec.pieces_from)
-    ):
-        return ATEN_CPU
+    if plainly and numbers and (twin := _twin(spec, x)) is not None:
+        return twin
     path = _choose_plain(spec, x, params, numbers, forced)
     if path.kind == "pieces" and spec.kind == "rowwise":
         path = PIECES_ROWS
-    if forced == "triton" and path.kind not in ("triton", "shards"):
-        why = path.reason if path.kind == "formula" else _why_no_kernel(x)
-        raise RuntimeError(
-            f"{owner(spec)}: the triton backend is forced, but no kernel can run: {why}; use fusedact.backend('auto')"
-        )
-    return path
+    return _possible(spec, x, path, forced)
 
 
 def choose_step(owner: str, t: Tensor) -> Path:
@@ -212,7 +272,7 @@ def saving_path(
     path = _choose_plain(spec, x, params, numbers, _backend.get())
     if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
         return path
-    return TRITON if path is ATEN_SMALL else PIECES_SAVING
+    return TRITON if path is _aten_small(aten_below(x.device)) else PIECES_SAVING
 
 
 def _by_shards(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> bool:
@@ -256,7 +316,17 @@ def _choose_plain(
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
         if spec.kind in ("rowwise", "gated") and x.numel() < ROWS_BELOW:
             return FORMULA_FEW
-        return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
+        return _lean(spec, x)
+    return _by_device(spec, x, aten, forced)
+
+
+def _lean(spec: ActivationSpec, x: Tensor) -> Path:
+    """The path of a CPU tensor that no operator of PyTorch serves."""
+    return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
+
+
+def _by_device(spec: ActivationSpec, x: Tensor, aten: bool, forced: str) -> Path:
+    """The path of a plain tensor on another device, or under a forced backend; `aten`: PyTorch has the activation."""
     if forced == "eager":
         return ATEN_FORCED if aten else PIECES_FORCED
     if x.is_meta:
@@ -269,7 +339,9 @@ def _choose_plain(
             return TRITON_FORCED
         if aten and spec.always_aten:
             return ATEN_ALWAYS
-        return ATEN_SMALL if aten and x.numel() < ATEN_BELOW else TRITON
+        if aten and x.numel() < (below := aten_below(x.device)):
+            return _aten_small(below)
+        return TRITON
     if aten:
         return Path("aten", f"PyTorch has this activation fused, and {why_not}")
     return (

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
-from . import compat
+from . import compat, economical
 from .registry import ActivationSpec
 
 __all__ = [
@@ -321,6 +321,8 @@ def operand(p: Parameter, x: Tensor, channel: int | None, dtype: torch.dtype) ->
 def formula(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter], channel: int | None = None) -> Tensor:
     """The definition on any tensor, differentiable to any order; halves are computed in fp32 and rounded once."""
     numbers = not any(isinstance(p, Tensor) for p in params)
+    if economical.serves(spec, x):
+        return economical.apply(spec, x, [operand(p, x, channel, torch.float32) for p in params])
     if spec.aten is not None and numbers and not (spec.compiled == "formula" and is_compiling()):
         return spec.aten(x, *params)
     beside = () if spec.table is None else spec.table.beside(x)

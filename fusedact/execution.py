@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import compat, figures, gathering, pieces, saving, table_sums
+from . import compat
+from .cpu import pieces
 from .dispatch import Path
+from .eager import numeric
+from .piecewise import table_sums
+from .piecewise.table_rows import Plan
+from .piecewise.tables import Table
 from .registry import ActivationSpec
-from .table_rows import Plan
-from .tables import Table
+from .saving import saving
+from .watching import figures, gathering
 
 __all__ = [
     "Call",
@@ -44,13 +50,20 @@ class Call(NamedTuple):
     channel: int | None = None
 
 
+@cache
+def _launcher() -> Any:
+    """kernels/launch.py, which imports Triton: a statement that imports takes a tenth of a call."""
+    from .kernels import launch
+
+    return launch
+
+
 def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None) -> Tensor:
     """The value; into `out`, which may be x, if given. Gathers statistics in the same pass, where they are wanted."""
     spec, path, channel = call
     if path.kind != "triton":
         return pieces.forward(spec, x, params, out, channel)
-    from .kernels import launch
-
+    launch = _launcher()
     x = compat.materialized(x)
     if spec.build is not None:
         spec.build(x.device)
@@ -59,7 +72,7 @@ def forward(call: Call, x: Tensor, params: Parameters, out: Tensor | None = None
     given: tuple[Any, ...] = _in_memory(params)
     if spec.table is not None:
         given, channel = (_launched(spec.table),), spec.table.channel_dim
-    gather = gathering.wanted()
+    gather = gathering.wanted_var.get()
     with on_device(x):
         if gather is None:
             launch.forward(spec.device, x, out, given, channel)
@@ -76,8 +89,7 @@ def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Seque
     spec, path, channel = call
     if path.kind != "triton":
         return pieces.backward(spec, g, x, params, needed, channel)
-    from .kernels import launch
-
+    launch = _launcher()
     g, x = compat.materialized(g), compat.materialized(x)
     if spec.build is not None:
         spec.build(x.device)
@@ -213,7 +225,7 @@ def backward_from_bits_alone(call: Call, plan: saving.Plan, g: Tensor, bits: Ten
 
 def _sums(partials: Tensor | None, params: Parameters, wanted: Sequence[bool]) -> list[Tensor | None]:
     """Parameters' gradients from kernels' partial sums, which have one row per program."""
-    sums: list[Tensor | None] = [None for _ in params]
+    sums: list[Tensor | None] = [None] * len(params)
     if partials is not None:
         for i, (p, n) in enumerate(zip(params, wanted, strict=True)):
             if n and isinstance(p, Tensor):
@@ -225,6 +237,8 @@ def _sums(partials: Tensor | None, params: Parameters, wanted: Sequence[bool]) -
 
 def _in_memory(params: Parameters) -> tuple[float | Tensor, ...]:
     """Parameters as kernels read them, entry by entry."""
+    if numeric(params):
+        return tuple(params)
     return tuple(compat.materialized(p).contiguous() if isinstance(p, Tensor) else p for p in params)
 
 

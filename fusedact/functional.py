@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import describe, ops, registry
-from .affine import linear
-from .biased import bias_act
 from .checks import check_names
-from .gating import gated, glu, packed_glu
-from .piecewise import pwl
+from .hosts.affine import linear
+from .hosts.biased import bias_act
+from .hosts.gating import gated, glu, packed_glu
+from .piecewise.piecewise import pwl
 from .randomized import rrelu
 from .registry import ActivationSpec
-from .rowwise import log_softmax, softmax, softmax2d, softmin
+from .rowwise.rowwise import log_softmax, softmax, softmax2d, softmin
 
 __all__ = [
     "activate",

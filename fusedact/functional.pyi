@@ -1,17 +1,17 @@
 # Made from the catalog by `python -m fusedact.stubs`.
 from torch import Tensor
 
-from .piecewise import pwl as pwl
-from .affine import linear as linear
-from .biased import bias_act as bias_act
-from .gating import gated as gated
-from .gating import glu as glu
-from .gating import packed_glu as packed_glu
+from .piecewise.piecewise import pwl as pwl
+from .hosts.affine import linear as linear
+from .hosts.biased import bias_act as bias_act
+from .hosts.gating import gated as gated
+from .hosts.gating import glu as glu
+from .hosts.gating import packed_glu as packed_glu
 from .randomized import rrelu as rrelu
-from .rowwise import log_softmax as log_softmax
-from .rowwise import softmax as softmax
-from .rowwise import softmax2d as softmax2d
-from .rowwise import softmin as softmin
+from .rowwise.rowwise import log_softmax as log_softmax
+from .rowwise.rowwise import softmax as softmax
+from .rowwise.rowwise import softmax2d as softmax2d
+from .rowwise.rowwise import softmin as softmin
 
 def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
     """Apply the activation of that name.
@@ -34,7 +34,7 @@ def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor
 def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ReLU past a threshold, weighted by the sigmoid of the input.
 
-    relu(x - threshold) * sigmoid(x)
+        relu(x - threshold) * sigmoid(x)
 
     The gradient is 0 at and below the threshold. At -inf the value and the gradient are 0, at +inf they are +inf and 1. Past the threshold the function is strictly increasing.
 
@@ -60,7 +60,7 @@ def relu_sigmoid(x: Tensor, threshold: float | Tensor = 0.0, inplace: bool = Fal
 def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Exponential linear unit.
 
-    x if x > 0 else alpha * (exp(x) - 1)
+        x if x > 0 else alpha * (exp(x) - 1)
 
     At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0.
 
@@ -86,7 +86,7 @@ def elu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, ch
 def selu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Scaled exponential linear unit, which keeps activations near zero mean and unit variance.
 
-    scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
+        scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
 
     At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0. Initialise weights LeCun-normal: variance 1 / fan_in.
 
@@ -110,7 +110,7 @@ def selu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Leaky ReLU whose slope is learned.
 
-    x if x > 0 else weight * x
+        x if x > 0 else weight * x
 
     At 0 the gradient is the weight. For weight=0 a value of -inf gives NaN, as in torch.
 
@@ -136,7 +136,7 @@ def prelu(input: Tensor, weight: float | Tensor, inplace: bool = False, *, chann
 def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input weighted by the sigmoid of its multiple.
 
-    x * sigmoid(beta * x)
+        x * sigmoid(beta * x)
 
     For beta > 0 the value and the gradient at -inf are 0, at +inf they are +inf and 1; for beta < 0 the other way round. beta=1 is SiLU, beta=1.702 an approximation of GELU, beta=0 is x / 2.
 
@@ -162,7 +162,7 @@ def swish(x: Tensor, beta: float | Tensor = 1.0, inplace: bool = False, *, chann
 def relu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Rectified linear unit.
 
-    max(x, 0)
+        max(x, 0)
 
     At 0 the gradient is 0.
 
@@ -186,7 +186,7 @@ def relu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def relu6(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """ReLU that ends at 6.
 
-    min(max(x, 0), 6)
+        min(max(x, 0), 6)
 
     At 0 and 6 the gradient is 0.
 
@@ -210,7 +210,7 @@ def relu6(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor
 def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ReLU with a small slope below 0.
 
-    x if x > 0 else negative_slope * x
+        x if x > 0 else negative_slope * x
 
     At 0 the gradient is the slope. Keras has another default slope: 0.2, and 0.3 for its layer.
 
@@ -236,7 +236,7 @@ def leaky_relu(input: Tensor, negative_slope: float | Tensor = 0.01, inplace: bo
 def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """ELU whose derivative is continuous for every alpha.
 
-    x if x > 0 else alpha * (exp(x / alpha) - 1)
+        x if x > 0 else alpha * (exp(x / alpha) - 1)
 
     At 0 the gradient is 1. At -inf the value is -alpha and the gradient 0.
 
@@ -262,7 +262,7 @@ def celu(input: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, c
 def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Gaussian error linear unit.
 
-    x * (1 + erf(x / sqrt(2))) / 2
+        x * (1 + erf(x / sqrt(2))) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -287,7 +287,7 @@ def gelu(input: Tensor, approximate: str = 'none', inplace: bool = False, *, sav
 def gelu_tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """GELU with tanh in place of the error function.
 
-    x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
+        x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator has NaN there, and in its gradient from 1.9e19 on.
 
@@ -311,7 +311,7 @@ def gelu_tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Te
 def silu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by its sigmoid.
 
-    x * sigmoid(x)
+        x * sigmoid(x)
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -335,7 +335,7 @@ def silu(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def mish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the tanh of its softplus.
 
-    x * tanh(log(1 + exp(x)))
+        x * tanh(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -359,7 +359,7 @@ def mish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """A smooth ReLU.
 
-    log(1 + exp(beta * x)) / beta if beta * x <= threshold else x
+        log(1 + exp(beta * x)) / beta if beta * x <= threshold else x
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -386,7 +386,7 @@ def softplus(input: Tensor, beta: float | Tensor = 1.0, threshold: float = 20.0,
 def logsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The logarithm of the sigmoid.
 
-    -log(1 + exp(-x))
+        -log(1 + exp(-x))
 
     At -inf the value is -inf and the gradient 1, at +inf both are 0.
 
@@ -410,7 +410,7 @@ def logsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> T
 def sigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The logistic function.
 
-    1 / (1 + exp(-x))
+        1 / (1 + exp(-x))
 
     At -inf the value is 0, at +inf 1; there the gradient is 0.
 
@@ -434,7 +434,7 @@ def sigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tens
 def tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The hyperbolic tangent.
 
-    tanh(x)
+        tanh(x)
 
     At the infinities the value is -1 and 1, and the gradient 0.
 
@@ -458,7 +458,7 @@ def tanh(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The identity between two bounds.
 
-    min(max(x, min_val), max_val)
+        min(max(x, min_val), max_val)
 
     At the bounds the gradient is 0.
 
@@ -485,7 +485,7 @@ def hardtanh(input: Tensor, min_val: float | Tensor = -1.0, max_val: float | Ten
 def hardsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """A sigmoid of three straight lines.
 
-    min(max(x + 3, 0), 6) / 6
+        min(max(x + 3, 0), 6) / 6
 
     At -3 and 3 the gradient is 0.
 
@@ -509,7 +509,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> 
 def hardswish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by its hardsigmoid.
 
-    x * min(max(x + 3, 0), 6) / 6
+        x * min(max(x + 3, 0), 6) / 6
 
     At -3 the gradient is 0, at 3 it is 1. At -inf the value is 0; PyTorch's own operator has NaN there.
 
@@ -533,7 +533,7 @@ def hardswish(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Te
 def softsign(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """A sigmoid that approaches its limits slowly.
 
-    x / (1 + |x|)
+        x / (1 + |x|)
 
     At the infinities the value is -1 and 1, and the gradient 0; PyTorch's own operator has NaN there.
 
@@ -557,7 +557,7 @@ def softsign(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Ten
 def tanhshrink(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """What tanh takes away.
 
-    x - tanh(x)
+        x - tanh(x)
 
     At the infinities the gradient is 1.
 
@@ -581,7 +581,7 @@ def tanhshrink(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> T
 def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input drawn towards 0, and 0 near it.
 
-    x - lambd if x > lambd else x + lambd if x < -lambd else 0
+        x - lambd if x > lambd else x + lambd if x < -lambd else 0
 
     At -lambd and lambd the gradient is 0.
 
@@ -607,7 +607,7 @@ def softshrink(input: Tensor, lambd: float | Tensor = 0.5, inplace: bool = False
 def hardshrink(input: Tensor, lambd: float = 0.5, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input, and 0 near 0.
 
-    x if |x| > lambd else 0
+        x if |x| > lambd else 0
 
     At -lambd and lambd the gradient is 0.
 
@@ -632,7 +632,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5, inplace: bool = False, *, save
 def threshold(input: Tensor, threshold: float, value: float | Tensor, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The input past a threshold, else a constant.
 
-    x if x > threshold else value
+        x if x > threshold else value
 
     At the threshold the gradient is 0.
 
@@ -659,7 +659,7 @@ def threshold(input: Tensor, threshold: float, value: float | Tensor, inplace: b
 def identity(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input itself.
 
-    x
+        x
 
     It returns the input, not a copy.
 
@@ -683,7 +683,7 @@ def identity(input: Tensor, inplace: bool = False, *, save: str = 'auto') -> Ten
 def relu_squared(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The square of ReLU.
 
-    max(x, 0)^2
+        max(x, 0)^2
 
     At 0 the gradient is 0.
 
@@ -707,7 +707,7 @@ def relu_squared(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Ten
 def star_relu(x: Tensor, scale: float | Tensor = 0.8944, bias: float | Tensor = -0.4472, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The square of ReLU, scaled and shifted.
 
-    scale * max(x, 0)^2 + bias
+        scale * max(x, 0)^2 + bias
 
     At 0 the gradient is 0. With the defaults mean and variance of a standard normal input are kept.
 
@@ -734,7 +734,7 @@ def star_relu(x: Tensor, scale: float | Tensor = 0.8944, bias: float | Tensor = 
 def quick_gelu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """GELU with a sigmoid in place of the error function.
 
-    x * sigmoid(1.702 * x)
+        x * sigmoid(1.702 * x)
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -758,7 +758,7 @@ def quick_gelu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tenso
 def clipped_gelu(x: Tensor, min_val: float | Tensor = -10.0, max_val: float | Tensor = 10.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """GELU between two bounds.
 
-    min(max(gelu(x), min_val), max_val)
+        min(max(gelu(x), min_val), max_val)
 
     At the bounds the gradient is that of GELU.
 
@@ -785,7 +785,7 @@ def clipped_gelu(x: Tensor, min_val: float | Tensor = -10.0, max_val: float | Te
 def laplace(x: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.282095, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The distribution function of a normal variable.
 
-    (1 + erf((x - mu) / (sigma * sqrt(2)))) / 2
+        (1 + erf((x - mu) / (sigma * sqrt(2)))) / 2
 
     At -inf the value is 0, at +inf 1; there the gradient is 0.
 
@@ -812,7 +812,7 @@ def laplace(x: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.
 def xielu(x: Tensor, alpha_p: float | Tensor = 0.2033823208110247, alpha_n: float | Tensor = -1.0502256128148466, beta: float = 0.5, eps: float = -1e-06, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """Integral of a trainable ELU: quadratic above 0, nearly linear far below.
 
-    x * (p * x + beta) if x > 0 else (n + beta) * expm1(min(x, eps)) - n * x, p = softplus(alpha_p), n = softplus(alpha_n)
+        x * (p * x + beta) if x > 0 else (n + beta) * expm1(min(x, eps)) - n * x, p = softplus(alpha_p), n = softplus(alpha_n)
 
     At 0 the gradient is -n, from eps on downwards about beta. At -inf the value is +inf and the gradient -n.
 
@@ -841,7 +841,7 @@ def xielu(x: Tensor, alpha_p: float | Tensor = 0.2033823208110247, alpha_n: floa
 def snake(x: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """The identity with a periodic part.
 
-    x + sin(alpha * x)^2 / alpha
+        x + sin(alpha * x)^2 / alpha
 
     At the infinities it has no limit: NaN.
 
@@ -867,7 +867,7 @@ def snake(x: Tensor, alpha: float | Tensor = 1.0, inplace: bool = False, *, chan
 def squareplus(x: Tensor, b: float | Tensor = 4.0, inplace: bool = False, *, channel_dim: int = 1, save: str = 'auto') -> Tensor:
     """A smooth ReLU without exponentials.
 
-    (x + sqrt(x^2 + b)) / 2
+        (x + sqrt(x^2 + b)) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -893,7 +893,7 @@ def squareplus(x: Tensor, b: float | Tensor = 4.0, inplace: bool = False, *, cha
 def hard_mish(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """Mish of three pieces.
 
-    x / 2 * min(2, max(0, x + 2))
+        x / 2 * min(2, max(0, x + 2))
 
     At -2 the gradient is -1, at 0 it is 1. At -inf the value is 0.
 
@@ -917,7 +917,7 @@ def hard_mish(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor
 def sqrtsoftplus(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The square root of softplus.
 
-    sqrt(log(1 + exp(x)))
+        sqrt(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 0.
 
@@ -941,7 +941,7 @@ def sqrtsoftplus(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Ten
 def telu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the tanh of its exponential.
 
-    x * tanh(exp(x))
+        x * tanh(exp(x))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -965,7 +965,7 @@ def telu(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def serf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The input weighted by the error function of its softplus.
 
-    x * erf(log(1 + exp(x)))
+        x * erf(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -989,7 +989,7 @@ def serf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
 def erf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     """The error function, a sigmoid between -1 and 1.
 
-    2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+        2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
 
     At the infinities the value is -1 and 1, and the gradient 0.
 
@@ -1008,5 +1008,5 @@ def erf(x: Tensor, inplace: bool = False, *, save: str = 'auto') -> Tensor:
     >>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))
     tensor([-0.8427,  0.5205,  0.9953])
 
-    Source:
+    Source: torch.erf
     """

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .callables import Function, as_function, check_elementwise, values
 from .dispatch import backend
+from .piecewise.callables import Function, as_function, check_elementwise, values
 from .quadrature import gauss_legendre
 
 __all__ = ["gain"]

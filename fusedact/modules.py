@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from . import compat, describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
-from .gated_modules import GEGLU, GLU, ReGLU, SwiGLU
-from .piecewise_module import PWL
+from .hosts.gated_modules import GEGLU, GLU, ReGLU, SwiGLU
+from .piecewise.piecewise_module import PWL
 from .randomized import RReLU
 from .registry import ActivationSpec
-from .rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
-from .saving import bounded, check_save
+from .rowwise.rowwise import LogSoftmax, Softmax, Softmax2d, Softmin
+from .saving.saving import bounded, check_save
 
 __all__ = [
     "GEGLU",

@@ -4,17 +4,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .piecewise_module import PWL as PWL
+from .piecewise.piecewise_module import PWL as PWL
 from .registry import ActivationSpec
-from .gated_modules import GEGLU as GEGLU
-from .gated_modules import GLU as GLU
-from .gated_modules import ReGLU as ReGLU
-from .gated_modules import SwiGLU as SwiGLU
+from .hosts.gated_modules import GEGLU as GEGLU
+from .hosts.gated_modules import GLU as GLU
+from .hosts.gated_modules import ReGLU as ReGLU
+from .hosts.gated_modules import SwiGLU as SwiGLU
 from .randomized import RReLU as RReLU
-from .rowwise import LogSoftmax as LogSoftmax
-from .rowwise import Softmax as Softmax
-from .rowwise import Softmax2d as Softmax2d
-from .rowwise import Softmin as Softmin
+from .rowwise.rowwise import LogSoftmax as LogSoftmax
+from .rowwise.rowwise import Softmax as Softmax
+from .rowwise.rowwise import Softmax2d as Softmax2d
+from .rowwise.rowwise import Softmin as Softmin
 
 Bound = float | None
 Bounds = tuple[Bound, Bound]
@@ -61,7 +61,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
 class ReLUSigmoid(nn.Module):
     """ReLU past a threshold, weighted by the sigmoid of the input. The module of `fusedact.functional.relu_sigmoid`.
 
-    relu(x - threshold) * sigmoid(x)
+        relu(x - threshold) * sigmoid(x)
 
     The gradient is 0 at and below the threshold. At -inf the value and the gradient are 0, at +inf they are +inf and 1. Past the threshold the function is strictly increasing.
 
@@ -101,7 +101,7 @@ class ReLUSigmoid(nn.Module):
 class ELU(nn.Module):
     """Exponential linear unit. The module of `fusedact.functional.elu`.
 
-    x if x > 0 else alpha * (exp(x) - 1)
+        x if x > 0 else alpha * (exp(x) - 1)
 
     At 0 the gradient is alpha. At -inf the value is -alpha and the gradient 0.
 
@@ -141,7 +141,7 @@ class ELU(nn.Module):
 class SELU(nn.Module):
     """Scaled exponential linear unit, which keeps activations near zero mean and unit variance. The module of `fusedact.functional.selu`.
 
-    scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
+        scale * (x if x > 0 else alpha * (exp(x) - 1)), scale = 1.0507009873554805, alpha = 1.6732632423543772
 
     At 0 the gradient is scale * alpha = 1.7580993408473766. At -inf the value is -scale * alpha and the gradient 0. Initialise weights LeCun-normal: variance 1 / fan_in.
 
@@ -169,7 +169,7 @@ class SELU(nn.Module):
 class PReLU(nn.Module):
     """Leaky ReLU whose slope is learned. The module of `fusedact.functional.prelu`.
 
-    x if x > 0 else weight * x
+        x if x > 0 else weight * x
 
     At 0 the gradient is the weight. For weight=0 a value of -inf gives NaN, as in torch.
 
@@ -206,7 +206,7 @@ class PReLU(nn.Module):
 class Swish(nn.Module):
     """The input weighted by the sigmoid of its multiple. The module of `fusedact.functional.swish`.
 
-    x * sigmoid(beta * x)
+        x * sigmoid(beta * x)
 
     For beta > 0 the value and the gradient at -inf are 0, at +inf they are +inf and 1; for beta < 0 the other way round. beta=1 is SiLU, beta=1.702 an approximation of GELU, beta=0 is x / 2.
 
@@ -246,7 +246,7 @@ class Swish(nn.Module):
 class ReLU(nn.Module):
     """Rectified linear unit. The module of `fusedact.functional.relu`.
 
-    max(x, 0)
+        max(x, 0)
 
     At 0 the gradient is 0.
 
@@ -274,7 +274,7 @@ class ReLU(nn.Module):
 class ReLU6(nn.Module):
     """ReLU that ends at 6. The module of `fusedact.functional.relu6`.
 
-    min(max(x, 0), 6)
+        min(max(x, 0), 6)
 
     At 0 and 6 the gradient is 0.
 
@@ -302,7 +302,7 @@ class ReLU6(nn.Module):
 class LeakyReLU(nn.Module):
     """ReLU with a small slope below 0. The module of `fusedact.functional.leaky_relu`.
 
-    x if x > 0 else negative_slope * x
+        x if x > 0 else negative_slope * x
 
     At 0 the gradient is the slope. Keras has another default slope: 0.2, and 0.3 for its layer.
 
@@ -342,7 +342,7 @@ class LeakyReLU(nn.Module):
 class CELU(nn.Module):
     """ELU whose derivative is continuous for every alpha. The module of `fusedact.functional.celu`.
 
-    x if x > 0 else alpha * (exp(x / alpha) - 1)
+        x if x > 0 else alpha * (exp(x / alpha) - 1)
 
     At 0 the gradient is 1. At -inf the value is -alpha and the gradient 0.
 
@@ -382,7 +382,7 @@ class CELU(nn.Module):
 class GELU(nn.Module):
     """Gaussian error linear unit. The module of `fusedact.functional.gelu`.
 
-    x * (1 + erf(x / sqrt(2))) / 2
+        x * (1 + erf(x / sqrt(2))) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -411,7 +411,7 @@ class GELU(nn.Module):
 class GELUTanh(nn.Module):
     """GELU with tanh in place of the error function. The module of `fusedact.functional.gelu_tanh`.
 
-    x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
+        x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator has NaN there, and in its gradient from 1.9e19 on.
 
@@ -439,7 +439,7 @@ class GELUTanh(nn.Module):
 class SiLU(nn.Module):
     """The input weighted by its sigmoid. The module of `fusedact.functional.silu`.
 
-    x * sigmoid(x)
+        x * sigmoid(x)
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -467,7 +467,7 @@ class SiLU(nn.Module):
 class Mish(nn.Module):
     """The input weighted by the tanh of its softplus. The module of `fusedact.functional.mish`.
 
-    x * tanh(log(1 + exp(x)))
+        x * tanh(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1; PyTorch's own operator, which serves the CPU, has NaN there.
 
@@ -495,7 +495,7 @@ class Mish(nn.Module):
 class Softplus(nn.Module):
     """A smooth ReLU. The module of `fusedact.functional.softplus`.
 
-    log(1 + exp(beta * x)) / beta if beta * x <= threshold else x
+        log(1 + exp(beta * x)) / beta if beta * x <= threshold else x
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -537,7 +537,7 @@ class Softplus(nn.Module):
 class LogSigmoid(nn.Module):
     """The logarithm of the sigmoid. The module of `fusedact.functional.logsigmoid`.
 
-    -log(1 + exp(-x))
+        -log(1 + exp(-x))
 
     At -inf the value is -inf and the gradient 1, at +inf both are 0.
 
@@ -565,7 +565,7 @@ class LogSigmoid(nn.Module):
 class Sigmoid(nn.Module):
     """The logistic function. The module of `fusedact.functional.sigmoid`.
 
-    1 / (1 + exp(-x))
+        1 / (1 + exp(-x))
 
     At -inf the value is 0, at +inf 1; there the gradient is 0.
 
@@ -593,7 +593,7 @@ class Sigmoid(nn.Module):
 class Tanh(nn.Module):
     """The hyperbolic tangent. The module of `fusedact.functional.tanh`.
 
-    tanh(x)
+        tanh(x)
 
     At the infinities the value is -1 and 1, and the gradient 0.
 
@@ -621,7 +621,7 @@ class Tanh(nn.Module):
 class Hardtanh(nn.Module):
     """The identity between two bounds. The module of `fusedact.functional.hardtanh`.
 
-    min(max(x, min_val), max_val)
+        min(max(x, min_val), max_val)
 
     At the bounds the gradient is 0.
 
@@ -663,7 +663,7 @@ class Hardtanh(nn.Module):
 class Hardsigmoid(nn.Module):
     """A sigmoid of three straight lines. The module of `fusedact.functional.hardsigmoid`.
 
-    min(max(x + 3, 0), 6) / 6
+        min(max(x + 3, 0), 6) / 6
 
     At -3 and 3 the gradient is 0.
 
@@ -691,7 +691,7 @@ class Hardsigmoid(nn.Module):
 class Hardswish(nn.Module):
     """The input weighted by its hardsigmoid. The module of `fusedact.functional.hardswish`.
 
-    x * min(max(x + 3, 0), 6) / 6
+        x * min(max(x + 3, 0), 6) / 6
 
     At -3 the gradient is 0, at 3 it is 1. At -inf the value is 0; PyTorch's own operator has NaN there.
 
@@ -719,7 +719,7 @@ class Hardswish(nn.Module):
 class Softsign(nn.Module):
     """A sigmoid that approaches its limits slowly. The module of `fusedact.functional.softsign`.
 
-    x / (1 + |x|)
+        x / (1 + |x|)
 
     At the infinities the value is -1 and 1, and the gradient 0; PyTorch's own operator has NaN there.
 
@@ -747,7 +747,7 @@ class Softsign(nn.Module):
 class Tanhshrink(nn.Module):
     """What tanh takes away. The module of `fusedact.functional.tanhshrink`.
 
-    x - tanh(x)
+        x - tanh(x)
 
     At the infinities the gradient is 1.
 
@@ -775,7 +775,7 @@ class Tanhshrink(nn.Module):
 class Softshrink(nn.Module):
     """The input drawn towards 0, and 0 near it. The module of `fusedact.functional.softshrink`.
 
-    x - lambd if x > lambd else x + lambd if x < -lambd else 0
+        x - lambd if x > lambd else x + lambd if x < -lambd else 0
 
     At -lambd and lambd the gradient is 0.
 
@@ -815,7 +815,7 @@ class Softshrink(nn.Module):
 class Hardshrink(nn.Module):
     """The input, and 0 near 0. The module of `fusedact.functional.hardshrink`.
 
-    x if |x| > lambd else 0
+        x if |x| > lambd else 0
 
     At -lambd and lambd the gradient is 0.
 
@@ -845,7 +845,7 @@ class Hardshrink(nn.Module):
 class Threshold(nn.Module):
     """The input past a threshold, else a constant. The module of `fusedact.functional.threshold`.
 
-    x if x > threshold else value
+        x if x > threshold else value
 
     At the threshold the gradient is 0.
 
@@ -887,7 +887,7 @@ class Threshold(nn.Module):
 class Identity(nn.Module):
     """The input itself. The module of `fusedact.functional.identity`.
 
-    x
+        x
 
     It returns the input, not a copy.
 
@@ -917,7 +917,7 @@ class Identity(nn.Module):
 class ReLUSquared(nn.Module):
     """The square of ReLU. The module of `fusedact.functional.relu_squared`.
 
-    max(x, 0)^2
+        max(x, 0)^2
 
     At 0 the gradient is 0.
 
@@ -945,7 +945,7 @@ class ReLUSquared(nn.Module):
 class StarReLU(nn.Module):
     """The square of ReLU, scaled and shifted. The module of `fusedact.functional.star_relu`.
 
-    scale * max(x, 0)^2 + bias
+        scale * max(x, 0)^2 + bias
 
     At 0 the gradient is 0. With the defaults mean and variance of a standard normal input are kept.
 
@@ -987,7 +987,7 @@ class StarReLU(nn.Module):
 class QuickGELU(nn.Module):
     """GELU with a sigmoid in place of the error function. The module of `fusedact.functional.quick_gelu`.
 
-    x * sigmoid(1.702 * x)
+        x * sigmoid(1.702 * x)
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -1015,7 +1015,7 @@ class QuickGELU(nn.Module):
 class ClippedGELU(nn.Module):
     """GELU between two bounds. The module of `fusedact.functional.clipped_gelu`.
 
-    min(max(gelu(x), min_val), max_val)
+        min(max(gelu(x), min_val), max_val)
 
     At the bounds the gradient is that of GELU.
 
@@ -1057,7 +1057,7 @@ class ClippedGELU(nn.Module):
 class Laplace(nn.Module):
     """The distribution function of a normal variable. The module of `fusedact.functional.laplace`.
 
-    (1 + erf((x - mu) / (sigma * sqrt(2)))) / 2
+        (1 + erf((x - mu) / (sigma * sqrt(2)))) / 2
 
     At -inf the value is 0, at +inf 1; there the gradient is 0.
 
@@ -1099,7 +1099,7 @@ class Laplace(nn.Module):
 class XIELU(nn.Module):
     """Integral of a trainable ELU: quadratic above 0, nearly linear far below. The module of `fusedact.functional.xielu`.
 
-    x * (p * x + beta) if x > 0 else (n + beta) * expm1(min(x, eps)) - n * x, p = softplus(alpha_p), n = softplus(alpha_n)
+        x * (p * x + beta) if x > 0 else (n + beta) * expm1(min(x, eps)) - n * x, p = softplus(alpha_p), n = softplus(alpha_n)
 
     At 0 the gradient is -n, from eps on downwards about beta. At -inf the value is +inf and the gradient -n.
 
@@ -1142,7 +1142,7 @@ class XIELU(nn.Module):
 class Snake(nn.Module):
     """The identity with a periodic part. The module of `fusedact.functional.snake`.
 
-    x + sin(alpha * x)^2 / alpha
+        x + sin(alpha * x)^2 / alpha
 
     At the infinities it has no limit: NaN.
 
@@ -1182,7 +1182,7 @@ class Snake(nn.Module):
 class Squareplus(nn.Module):
     """A smooth ReLU without exponentials. The module of `fusedact.functional.squareplus`.
 
-    (x + sqrt(x^2 + b)) / 2
+        (x + sqrt(x^2 + b)) / 2
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -1222,7 +1222,7 @@ class Squareplus(nn.Module):
 class HardMish(nn.Module):
     """Mish of three pieces. The module of `fusedact.functional.hard_mish`.
 
-    x / 2 * min(2, max(0, x + 2))
+        x / 2 * min(2, max(0, x + 2))
 
     At -2 the gradient is -1, at 0 it is 1. At -inf the value is 0.
 
@@ -1250,7 +1250,7 @@ class HardMish(nn.Module):
 class SqrtSoftplus(nn.Module):
     """The square root of softplus. The module of `fusedact.functional.sqrtsoftplus`.
 
-    sqrt(log(1 + exp(x)))
+        sqrt(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 0.
 
@@ -1278,7 +1278,7 @@ class SqrtSoftplus(nn.Module):
 class TeLU(nn.Module):
     """The input weighted by the tanh of its exponential. The module of `fusedact.functional.telu`.
 
-    x * tanh(exp(x))
+        x * tanh(exp(x))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -1306,7 +1306,7 @@ class TeLU(nn.Module):
 class Serf(nn.Module):
     """The input weighted by the error function of its softplus. The module of `fusedact.functional.serf`.
 
-    x * erf(log(1 + exp(x)))
+        x * erf(log(1 + exp(x)))
 
     At -inf the value and the gradient are 0, at +inf they are +inf and 1.
 
@@ -1334,7 +1334,7 @@ class Serf(nn.Module):
 class Erf(nn.Module):
     """The error function, a sigmoid between -1 and 1. The module of `fusedact.functional.erf`.
 
-    2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+        2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
 
     At the infinities the value is -1 and 1, and the gradient 0.
 
@@ -1352,7 +1352,7 @@ class Erf(nn.Module):
     >>> fusedact.Erf()
     Erf()
 
-    Source:
+    Source: torch.erf
     """
     inplace: bool
     save: str

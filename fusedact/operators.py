@@ -15,9 +15,9 @@ from . import catalog as _catalog  # noqa: F401  (its records are defined as ope
 from . import compat, eager, execution, registry
 from .dispatch import Path, choose
 from .execution import Call, Parameters
+from .piecewise.table_rows import Plan
+from .piecewise.tables import Table
 from .registry import ActivationSpec
-from .table_rows import Plan
-from .tables import Table
 
 __all__ = ["backward", "forward", "learned_backward"]
 

@@ -1,6 +1,6 @@
 """Application of elementwise activations, and their differentiation: autograd, vmap, jvp, in place.
 
-Two autograd Functions carry the paths that keep only what the gradient needs: `_Fast` on the normal way, and
+Autograd Functions carry the paths that keep only what the gradient needs: `_Fast` on the normal way, and
 `_Transformable` under torch.func and forward-mode differentiation, which the first kind cannot serve and which costs
 8 us more a call. Second and higher orders are derivatives of the formula.
 """
@@ -14,11 +14,26 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import compat, eager, execution, operators, saved, saving
+from . import compat, eager, execution, operators
 from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
-from .dispatch import FORMULA_COMPILING, SHARDS, choose, is_recording, saving_path
+from .cpu import pieces
+from .dispatch import (
+    ATEN_CPU,
+    FORMULA_COMPILING,
+    FORMULA_SMALL,
+    LARGE_CPU,
+    SHARDS,
+    Path,
+    choose,
+    is_recording,
+    nothing_under_way,
+    path_of_numbers,
+    saving_path,
+)
+from .eager import numeric
 from .execution import Call, Parameters
 from .registry import ActivationSpec
+from .saving import saved, saving
 from .sharding import Beside, locally
 
 __all__ = ["apply"]
@@ -33,6 +48,31 @@ def apply(
     save: str = "auto",
 ) -> Tensor:
     """The activation of x, on the path that `dispatch.choose` finds; `save` says what is kept for backward."""
+    if (
+        # PyTorch's own operators on the CPU are reached below with fewer questions.
+        (spec.aten is None or (type(x) is Tensor and x.is_cuda))
+        and nothing_under_way(x)
+        and numeric(params)
+        and save == "auto"
+        and not inplace
+        and type(channel_dim) is int
+        and not spec.autocast
+        and (spec.refuses is None or not spec.refuses(*params))
+    ):
+        # The shortest way, for the cheapest operators and small tensors; what is written below would do the same.
+        path = path_of_numbers(spec, x)
+        if path.kind == "aten" and spec.aten is not None:
+            return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
+        if path is FORMULA_SMALL:
+            return eager.formula(spec, x, params)
+        kernel = path.kind == "triton"
+        if kernel or (path.kind == "pieces" and x.numel() <= pieces.FEW and spec.lean_backward is not None):
+            if not x.requires_grad or not torch.is_grad_enabled():
+                return (
+                    execution.forward(Call(spec, path), x, params) if kernel else pieces.whole_forward(spec, x, params)
+                )
+            if not kernel or not saving.by_default(spec, x.dtype):
+                return _apply_short(spec, path, params, x)
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
         check_input(spec, x)
     if type(channel_dim) is not int:
@@ -44,13 +84,27 @@ def apply(
                 # Parameters of x's shape, inside an activation that is being traced.
                 return eager.formula(spec, x, params)
             params, channel = check_parameters(spec, x, params, channel_dim)
-            numbers = eager.numeric(params)
+            numbers = numeric(params)
             break
     if numbers and spec.refuses is not None and spec.refuses(*params):
         check_accepted("", spec, params)
     if spec.autocast:
         x, params = _autocast(x, params)
     path = choose(spec, x, params, numbers)
+    if (
+        path is ATEN_CPU
+        and save == "auto"
+        and not inplace
+        and spec.aten is not None
+        and saving.policy_var.get() == "auto"
+    ):
+        return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
+    if inplace and path is LARGE_CPU:
+        # Nothing new is written.
+        path = ATEN_CPU
+    if path is FORMULA_COMPILING and save == "auto" and not inplace:
+        # The shortest way: a compiled graph looks at everything again that was looked at, in every call.
+        return eager.formula(spec, x, params, channel)
     if path is SHARDS:
         return _by_shards(spec, x, params, inplace, channel, save)
     if save == "auto":
@@ -118,7 +172,7 @@ def _apply_inplace(call: Call, x: Tensor, params: Parameters, save: str) -> Tens
     differentiated = _needs_grad(x, params) or compat.transforms_active()
     # PyTorch's may keep the output.
     wanted = save == "input" and differentiated and not spec.always_aten
-    if path.kind == "aten" and spec.aten_inplace is not None and eager.numeric(params) and not wanted:
+    if path.kind == "aten" and spec.aten_inplace is not None and numeric(params) and not wanted:
         return spec.aten_inplace(x, *params)
     if differentiated:
         return x.copy_(apply(spec, x.clone(), params, channel_dim=channel or 0, save=save))
@@ -241,7 +295,7 @@ def _second_order(
 
 
 def _save(ctx: Any, params: Parameters, *tensors: Tensor) -> None:
-    if eager.numeric(params):
+    if numeric(params):
         ctx.numbers = params
         ctx.save_for_backward(*tensors)
         return
@@ -310,6 +364,34 @@ class _Numbers(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         call, params = ctx.call
         return None, None, _gradients(call, g, ctx.saved_tensors[0], params, _X_ONLY[len(params)])[0]
+
+
+class _Short(Function):
+    """`_Numbers` where nothing is under way: by a kernel, or of a CPU tensor of one piece."""
+
+    @staticmethod
+    def forward(ctx: Any, spec: ActivationSpec, path: Path, params: Parameters, x: Tensor) -> Tensor:
+        ctx.call = spec, path, params
+        ctx.save_for_backward(x)
+        if path.kind == "triton":
+            return execution.forward(Call(spec, path), x, params)
+        return pieces.whole_forward(spec, x, params)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        spec, path, params = ctx.call
+        x = ctx.saved_tensors[0]
+        # What was not under way in forward may be now.
+        if torch.is_grad_enabled() or compat.observed(x) or compat.is_legacy_batched(g):
+            dx = _gradients(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
+        elif path.kind == "triton":
+            dx = execution.backward(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
+        else:
+            dx = pieces.whole_backward(spec, g, x, params)
+        return None, None, None, dx
+
+
+_apply_short = compat.direct_apply(_Short)
 
 
 class _FastBackward(Function):

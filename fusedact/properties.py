@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .callables import as_function, check_elementwise, values
 from .dispatch import backend
 from .initialization import gain
-from .placement import kinks_of
+from .piecewise.callables import as_function, check_elementwise, values
+from .piecewise.placement import kinks_of
 from .quadrature import gauss_legendre
 
 __all__ = ["Extremum", "Properties", "Tail", "derivative", "measure"]

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import compat, eager, large_pages, ops, registry, seeds
+from . import compat, eager, ops, registry
 from .checks import check_input, check_number
+from .cpu import large_pages
 from .dispatch import choose
 from .eager import HALF_DTYPES
 from .execution import on_device
+from .hosts import seeds
 
 __all__ = ["RReLU", "rrelu"]
 
@@ -39,7 +41,7 @@ def rrelu(
 ) -> Tensor:
     """Leaky ReLU with a random slope for each element in training, and their mean otherwise.
 
-    x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
+        x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
 
     At 0 the gradient is the slope, as in PyTorch. At an infinity the value is the limit; a NaN gives NaN, and 1 as its
     gradient in training.
@@ -213,7 +215,7 @@ class RReLU(nn.Module):
     """Leaky ReLU with random slopes in training, and their mean in evaluation. The module of
     `fusedact.functional.rrelu`.
 
-    x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
+        x for x > 0, else slope * x; in training slope is uniform between lower and upper, otherwise (lower + upper) / 2
 
     Args:
         lower, upper: the least and the largest slope.

@@ -24,6 +24,9 @@ __all__ = [
     "register_own",
 ]
 
+# Of the activations that have names.
+KINDS = ("elementwise", "piecewise", "rowwise", "random", "gated")
+
 
 @dataclass(frozen=True)
 class ParameterSpec:
@@ -122,6 +125,9 @@ class ActivationSpec:
     pieces_from: int = 0
     # What torch.compile sees of numeric parameters: the "twin", or the "formula" where a compiler makes more of that.
     compiled: str = "twin"
+    # What stands in the place of both in graphs that torch.compile makes, in float32 and halves, where that measures
+    # faster: (value(x, *parameters), gradients(g, x, *parameters, needed=...)), see economical.py.
+    spelled: tuple[Callable[..., Tensor], Callable[..., tuple[Tensor | None, ...]]] | None = None
     # No kernel can be better than the operator: it serves every size.
     always_aten: bool = False
     # The same for tensors of the input's dtype: aten_tensors(input, *parameters, channel=None).
@@ -149,7 +155,7 @@ class ActivationSpec:
         """The twin's defaults, if it has them: PyTorch takes as long to read two numbers as to compute with them."""
         return None if any(p.required for p in self.parameters) else tuple(p.default for p in self.parameters)
 
-    @property
+    @cached_property
     def learnable(self) -> tuple[ParameterSpec, ...]:
         """The parameters that may be tensors, which get gradients."""
         return tuple(p for p in self.parameters if not p.fixed)
@@ -213,8 +219,17 @@ def get_own(key: str) -> ActivationSpec:
 def names(kind: str | None = None) -> tuple[str, ...]:
     """The names of all activations, or of those of a kind, in the catalog's order.
 
-    Kinds are "elementwise", "piecewise" (tables), "rowwise" (along a dimension), "random" and "gated".
+    Args:
+        kind: None, "elementwise", "piecewise" (tables), "rowwise" (along a dimension), "random" or "gated".
+
+    Raises:
+        ValueError: for another kind.
+
+    >>> fusedact.names("rowwise")
+    ('softmax', 'log_softmax', 'softmin', 'softmax2d')
     """
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"fusedact.names: kind must be None, {' or '.join(map(repr, KINDS))}, got {kind!r}")
     return tuple(name for name, spec in _records.items() if kind in (None, spec.kind))
 
 

@@ -16,20 +16,20 @@ from . import describe, functional, modules, registry
 FUNCTIONS = "".join(
     f"from .{module} import {name} as {name}\n"
     for module, names in {
-        "affine": ("linear",),
-        "biased": ("bias_act",),
-        "gating": ("gated", "glu", "packed_glu"),
+        "hosts.affine": ("linear",),
+        "hosts.biased": ("bias_act",),
+        "hosts.gating": ("gated", "glu", "packed_glu"),
         "randomized": ("rrelu",),
-        "rowwise": ("log_softmax", "softmax", "softmax2d", "softmin"),
+        "rowwise.rowwise": ("log_softmax", "softmax", "softmax2d", "softmin"),
     }.items()
     for name in names
 )
 MODULES = "".join(
     f"from .{module} import {name} as {name}\n"
     for module, names in {
-        "gated_modules": ("GEGLU", "GLU", "ReGLU", "SwiGLU"),
+        "hosts.gated_modules": ("GEGLU", "GLU", "ReGLU", "SwiGLU"),
         "randomized": ("RReLU",),
-        "rowwise": ("LogSoftmax", "Softmax", "Softmax2d", "Softmin"),
+        "rowwise.rowwise": ("LogSoftmax", "Softmax", "Softmax2d", "Softmin"),
     }.items()
     for name in names
 )
@@ -45,7 +45,7 @@ def _documented(text: str | None) -> str:
 
 def functional_stub() -> str:
     """The text of functional.pyi."""
-    parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise import pwl as pwl\n" + FUNCTIONS]
+    parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise.piecewise import pwl as pwl\n" + FUNCTIONS]
     parts.append(
         "def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:\n"
         + _documented(inspect.getdoc(functional.activate))
@@ -74,7 +74,7 @@ def modules_stub() -> str:
     """The text of modules.pyi."""
     imports = (
         "from typing import Any\n\nimport torch\nfrom torch import Tensor, nn\n\n"
-        "from .piecewise_module import PWL as PWL\n"
+        "from .piecewise.piecewise_module import PWL as PWL\n"
         "from .registry import ActivationSpec\n" + MODULES
     )
     parts = [HEADER + imports + "\nBound = float | None\nBounds = tuple[Bound, Bound]\n"]

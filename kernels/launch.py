@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise, from_bits, from_output, gates, piecewise, smooth
+from . import activations, elementwise, from_bits, from_output, gates, piecewise, relaunch, smooth
 from .statistics import STATISTICS
 
 NUM_WARPS = 4
@@ -212,20 +212,21 @@ def _channel_side(strides: list[int], channel_dim: int | None) -> str:
     return "none" if channel_dim is None else "cols" if strides[0] else "rows"
 
 
-def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any, num_warps: int = NUM_WARPS) -> None:
-    """Launch, from the second time on directly through the compiled kernel.
+def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any, num_warps: int = NUM_WARPS) -> Any:
+    """Launch, from the second time on directly through the compiled kernel, which it returns; None when interpreting.
 
     The key names all that Triton specializes the kernel on: dtypes, the pointers' 16-byte alignment, integer widths,
     compile-time arguments, and the device, for which a kernel is loaded.
     """
     compiled = _compiled.get(key)
     if compiled is not None:
-        compiled[(grid, 1, 1)](*args)
-        return
+        relaunch.again(compiled, grid, *args)
+        return compiled
     # enable_fp_fusion: Triton's default changes between versions, and numerics with it.
     compiled = kernel[(grid,)](*args, num_warps=num_warps, enable_fp_fusion=True)
     if compiled is not None:
         _compiled[key] = compiled
+    return compiled
 
 
 def _key(name: str, tensors: tuple[Tensor, ...], params: tuple[Any, ...], *constants: Any) -> tuple[Any, ...]:
@@ -314,6 +315,12 @@ def forward(
     n = x.numel()
     if n == 0:
         return None
+    known = relaunch.of_two(function, params, n, x, out) if alive is None else None
+    plan = relaunch.kept(known)
+    if plan is not None:
+        compiled, block, constants = plan
+        relaunch.again(compiled, -(-n // block), x, out, n, params, *constants)
+        return None
     channel_dim = _counted(params, x, channel_dim)
     values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(x, params)
@@ -322,9 +329,12 @@ def forward(
     # Of the flat template: rounds through all channels must leave room in 32 bits.
     if channel_dim is None and _same_dense_layout(x, out) and (alive is None or _round(out, alive, alive_dim) < 2**30):
         key = _flat_key(function, (x, out), n, values, kinds, table, precise)
-        args = (x, out, n, values, _device_function(function), kinds, table, precise, block)
+        constants = (_device_function(function), kinds, table, precise, block)
+        args = (x, out, n, values, *constants)
         if alive is None:
-            _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args, *_NOTHING_GATHERED)
+            constants += _NOTHING_GATHERED
+            compiled = _run(elementwise.forward_kernel, triton.cdiv(n, block), key, *args, *_NOTHING_GATHERED)
+            relaunch.keep(known, compiled, block, constants)
             return None
         *gathered, specialized = _gathering(function, out, alive, alive_dim, triton.cdiv(n, block))
         _run(elementwise.forward_kernel, triton.cdiv(n, block), (*key, *specialized), *args, *gathered)
@@ -374,10 +384,20 @@ def backward(
     tells them apart.
     """
     name = function if function.endswith("_from_output") else f"{function}_backward"
+    known = None
+    n = saved.numel()
+    if dx is not None and n and True not in needed:
+        known = relaunch.of_three(name, params, n, grad, saved, dx)
+    plan = relaunch.kept(known)
+    if plan is not None:
+        compiled, block, constants = plan
+        relaunch.again(compiled, -(-n // block), grad, saved, dx, dx, n, params, *constants)
+        return None
 
     def run(counted: int | None) -> Tensor | None:
-        kernel = _backward if counted is None or not any(needed) else _backward_channels
-        return kernel(name, grad, saved, dx, params, needed, counted)
+        if counted is None or not any(needed):
+            return _backward(name, grad, saved, dx, params, needed, counted, known)
+        return _backward_channels(name, grad, saved, dx, params, needed, counted)
 
     return _partial_sums(run, saved, params, needed, channel_dim)
 
@@ -410,8 +430,9 @@ def _backward(
     params: Parameters,
     needed: tuple[bool, ...],
     channel_dim: int | None,
+    known: tuple[Any, ...] | None,
 ) -> Tensor | None:
-    """`backward` where no gradient is summed per channel: flat or strided."""
+    """`backward` where no gradient is summed per channel: flat or strided; see `relaunch.of_three`."""
     n = saved.numel()
     values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(saved, params)
@@ -426,8 +447,9 @@ def _backward(
         tensors = (grad, saved, target, target if partials is None else partials)
         constants = (kinds, table, needed, dx is not None)
         key = _flat_key(function, tensors, n, values, *constants, precise)
-        args = (*tensors, n, values, _device_function(function), *constants, precise, block)
-        _run(elementwise.backward_kernel, grid, key, *args)
+        constants = (_device_function(function), *constants, precise, block)
+        compiled = _run(elementwise.backward_kernel, grid, key, *tensors, n, values, *constants)
+        relaunch.keep(known, compiled, block, constants)
         return partials
     shape = tuple(saved.shape)
     sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = collapse(

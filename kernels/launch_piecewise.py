@@ -170,7 +170,7 @@ def _sides(
 def prepare(
     breakpoints: Tensor, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor, kind: str, cells: int
 ) -> Tensor:
-    """The rows of `fusedact.tables.prepare` in fp32, without a graph and in one launch."""
+    """The rows of `fusedact.piecewise.tables.prepare` in fp32, without a graph and in one launch."""
     channels = max(t.shape[0] if t.dim() == 2 else 1 for t in (breakpoints, values))
     channels = max([channels, *(s.numel() for s in (left_slope, right_slope) if isinstance(s, Tensor))])
     count = breakpoints.shape[-1]

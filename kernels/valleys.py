@@ -1,6 +1,6 @@
 """Numbers of functions that fall to one minimum and rise from there, of which an output has two inputs.
 
-No Triton here: fusedact/inverses.py reads them too. README.md beside this file says how they were fitted.
+No Triton here: fusedact/saving/inverses.py reads them too. README.md beside this file says how they were fitted.
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from fusedact import biased
 from fusedact import functional as FF
+from fusedact.hosts import biased
 
 
 def in_small_pieces(monkeypatch):
     """Small tensors go in small pieces, as large ones do."""
     monkeypatch.setattr(biased, "PIECES_FROM", 0)
     monkeypatch.setattr(biased, "PIECES_FROM_BYTES", 0)
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: 64)
+    monkeypatch.setattr("fusedact.hosts.biased_pieces.piece_limit", lambda x: 64)
 
 
 def seeded(function, seed=0):

@@ -42,7 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         beside = [item for item in items if item.get_closest_marker("compiles")]
         config.hook.pytest_deselected(items=beside)
         items[:] = [item for item in items if not item.get_closest_marker("compiles")]
-    _started.append(asked[0].module.Beside(sorted({item.path.name for item in beside})))
+    files = sorted({item.path.name for item in beside})
+    compiled = {
+        "figures": [file for file in files if not file.endswith("compiled.py")],
+        "machine code": [file for file in files if file.endswith("compiled.py")],
+    }
+    _started.append(asked[0].module.Beside(compiled))
 
 
 def pytest_sessionfinish() -> None:
@@ -71,7 +76,30 @@ def device() -> str:
     pytest.skip("no GPU, and TRITON_INTERPRET is not set")
 
 
+@pytest.fixture(scope="session")
+def _triton_folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("triton"))
+
+
 @pytest.fixture
-def triton_cache(tmp_path_factory, monkeypatch):
-    """An empty cache of compiled kernels."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+def triton_cache(_triton_folder, monkeypatch):
+    """A cache of compiled kernels, empty at first, that all tests of a session share: much is compiled by several."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", _triton_folder)
+
+
+@pytest.fixture
+def profiled(monkeypatch):
+    """What a profiler's hook sees of each launch."""
+    triton = pytest.importorskip("triton")
+    seen = []
+
+    def hook(metadata):
+        seen.append(metadata.get())
+
+    if hasattr(triton.knobs.runtime.launch_enter_hook, "add"):
+        triton.knobs.runtime.launch_enter_hook.add(hook)
+        yield seen
+        triton.knobs.runtime.launch_enter_hook.remove(hook)
+    else:
+        monkeypatch.setattr(triton.knobs.runtime, "launch_enter_hook", hook)
+        yield seen

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 from scipy import special
 
-from fusedact.expressions import Node, order
+from fusedact.engine.expressions import Node, order
 
 
 def _pow(a: Any, b: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusedact import gating
+from fusedact.hosts import gating
 
 LAYOUTS = ("gate_value", "value_gate", "interleaved")
 FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -15,7 +15,7 @@ def in_small_pieces(monkeypatch):
     monkeypatch.setattr(gating, "PIECES_FROM", 0)
     monkeypatch.setattr(gating, "PIECES_FROM_BYTES", 0)
     monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)
-    monkeypatch.setattr("fusedact.gating_pieces.piece_limit", lambda x: 64)
+    monkeypatch.setattr("fusedact.hosts.gating_pieces.piece_limit", lambda x: 64)
 
 
 def halves(t, dim, layout):

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import affine, perceptron
+from fusedact.hosts import affine, perceptron
 
 FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
 

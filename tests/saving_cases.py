@@ -6,8 +6,9 @@ import oracles
 import pytest
 import torch
 
-from fusedact import registry, saving
-from fusedact.saved_forms import SAVED
+from fusedact import registry
+from fusedact.saving import saving
+from fusedact.saving.saved_forms import SAVED
 
 HALVES = [torch.float16, torch.bfloat16]
 DTYPES = [*HALVES, torch.float32, torch.float64]

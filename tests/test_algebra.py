@@ -13,8 +13,8 @@ import evaluation
 import mpmath
 import pytest
 
-from fusedact import algebra
-from fusedact.expressions import Graph, order
+from fusedact.engine import algebra
+from fusedact.engine.expressions import Graph, order
 
 INF, NAN = math.inf, math.nan
 

@@ -10,80 +10,140 @@ from pathlib import Path
 import pytest
 
 import fusedact
-from fusedact import codegen, functional, registry
+from fusedact import functional, registry
+from fusedact.engine import codegen
 
 PACKAGE = Path(fusedact.__file__).parent
 KERNELS = PACKAGE / "kernels"
-HOST = sorted(PACKAGE.glob("*.py"))
+HOST = sorted(
+    p
+    for p in [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/*.py")]
+    if p.parent.name not in ("integrations", "kernels") and (p.name != "__init__.py" or p.parent.name == "optim")
+)
 # Each imports a library of its own, and what users import: nothing imports them.
 INTEGRATIONS = sorted((PACKAGE / "integrations").glob("*.py"))
 
-# A file may import those to its left.
+
+def of(folder, *names):
+    return [f"{folder}.{name}" for name in names]
+
+
+# A file may import those before it.
 ORDER = [
-    *("kernels", "registry", "compat", "checks", "cpu_forms", "eager", "inverses", "saved_forms", "saving"),
-    *("sharding", "dispatch"),
-    # The engine.
-    *("expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
-    *("lowering", "tracing", "codegen", "sources", "lean", "engine"),
-    *("table_checks", "table_rows", "tables", "table_grid", "large_pages"),
+    "kernels",
+    "registry",
+    "compat",
+    "checks",
+    *of("cpu", "cpu_forms"),
+    "economical",
+    "eager",
+    *of("saving", "inverses", "saved_forms", "saving"),
+    "crossovers",
+    *of("cpu", "large_pages", "large_results"),
     # Statistics on the way.
-    *("figures", "flatness", "gathering"),
-    *("pieces", "table_sums", "execution"),
-    *("hosted", "seeds", "cpu_kernels", "gating_limits", "gating_pieces", "gating_operators"),
-    *("biased_pieces", "biased_operators"),
-    *("row_blocks", "row_operators", "rows", "cpu_gates", "cpu_curves", "catalog"),
-    *("operators", "packing", "cpu_saved", "saved", "ops", "learned", "products"),
-    *("describe", "piecewise", "table_parameters"),
+    *of("watching", "figures", "flatness", "gathering"),
+    "sharding",
+    "dispatch",
+    # The engine.
+    *of("engine", "expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
+    *of("engine", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
+    *of("piecewise", "table_checks", "table_rows", "tables", "table_grid"),
+    *of("cpu", "caches", "totals", "pieces"),
+    *of("piecewise", "table_sums"),
+    "execution",
+    *of("hosts", "hosted", "seeds", "cpu_kernels", "gating_limits", "gating_pieces", "gating_operators"),
+    *of("hosts", "biased_pieces", "biased_operators"),
+    *of("rowwise", "row_blocks", "row_operators", "rows"),
+    *of("cpu", "cpu_gates", "cpu_curves"),
+    "spelled_forms",
+    "catalog",
+    "operators",
+    *of("saving", "packing", "cpu_saved", "saved"),
+    "ops",
+    *of("piecewise", "learned"),
+    *of("hosts", "products"),
+    "describe",
+    *of("piecewise", "piecewise", "table_parameters"),
     # What PWL can do beside.
-    *("quadrature", "callables", "placement", "fitting", "simplification", "export", "drawing", "piecewise_module"),
-    *("rowwise", "randomized", "gating", "gated_modules", "biased", "affine", "perceptron"),
-    *("functional", "modules", "pairs", "custom", "initialization"),
-    *("linear_modules", "perceptron_modules", "regularization", "stubs", "memory"),
+    "quadrature",
+    *of("piecewise", "callables", "placement", "fitting", "simplification", "export"),
+    *of("looking", "drawing"),
+    *of("piecewise", "piecewise_module"),
+    *of("rowwise", "rowwise"),
+    "randomized",
+    *of("hosts", "gating", "gated_modules", "biased", "affine", "perceptron"),
+    "functional",
+    "modules",
+    *of("engine", "pairs"),
+    "custom",
+    "initialization",
+    *of("hosts", "linear_modules", "perceptron_modules"),
+    *of("piecewise", "regularization"),
+    "stubs",
+    *of("saving", "memory"),
     # convert, and what it is made of.
-    *("twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
-    *("conversion_report", "parameter_groups", "verification", "conversion"),
+    *of("conversion", "twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
+    *of("conversion", "conversion_report", "parameter_groups", "verification", "conversion"),
     # Optimizers.
-    "loggers",
-    *("lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
-    *("update_rules", "ready_rules", "step_log", "optim"),
+    *of("watching", "loggers"),
+    *of("optim", "lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),
+    *of("optim", "update_rules", "ready_rules", "step_log"),
+    "optim",
     # Watching.
-    *("rereading", "histograms", "arrival", "heatmaps", "watching", "monitoring", "logs"),
+    *of("watching", "rereading", "histograms", "arrival", "heatmaps", "watching", "monitoring", "logs"),
     # What shows, measures and tests, and the command line.
-    *("properties", "plotting", "demo", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
+    "properties",
+    *of("looking", "plotting"),
+    "demo",
+    *of("looking", "environment", "stopwatch", "selftest", "terminal", "cli_measure", "cli"),
 ]
 
 
+def named(path):
+    """A file as ORDER names it; a folder by its own name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def imports(path):
-    """The siblings that a file imports, wherever in it."""
+    """The files of the package that a file imports, wherever in it, as ORDER names them; `kernels` is one."""
+    folder = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            yield from [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*folder[: len(folder) - node.level + 1], *(node.module.split(".") if node.module else [])]
+            if base[:1] == ["kernels"]:
+                yield "kernels"
+                continue
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                yield inner if inner in ORDER or not base else ".".join(base)
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_imports_point_one_way(name):
     if name == "kernels":
         return
-    known = set(ORDER)
-    later = set(ORDER[ORDER.index(name) :])
-    assert not [i for i in imports(PACKAGE / f"{name}.py") if i in known & later]
+    file = PACKAGE / (name.replace(".", "/") + ".py")
+    found = set(imports(file if file.exists() else PACKAGE / name / "__init__.py"))
+    assert found <= set(ORDER[: ORDER.index(name)])
 
 
 def test_the_order_names_every_file():
-    assert {p.stem for p in HOST} - {"__init__", "__main__"} == set(ORDER) - {"kernels"}
+    assert {named(p) for p in HOST} - {"", "__main__"} == set(ORDER) - {"kernels"}
+
+
+def test_folders_hold_no_code_of_their_own():
+    """But for `fusedact.optim`, which people import."""
+    for path in (p for p in PACKAGE.glob("*/__init__.py") if p.parent.name not in ("optim", "integrations")):
+        (only,) = ast.parse(path.read_text()).body
+        assert isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)
 
 
 @pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda p: p.stem)
 def test_integrations_stand_outside(path):
     """They import files of the package, not each other, and the package none of them."""
-    found = {
-        (node.level, (node.module or "").split(".")[0])
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.level
-    }
-    assert {level for level, _ in found} <= {2}
-    assert {module for _, module in found} <= {"", *ORDER}
-    assert not any("integrations" in imports(other) for other in HOST)
+    assert set(imports(path)) <= set(ORDER)
+    assert not any(name.startswith("integrations") for other in HOST for name in imports(other))
 
 
 def test_kernels_import_no_host_file():
@@ -91,7 +151,9 @@ def test_kernels_import_no_host_file():
     assert not (KERNELS / "__init__.py").exists()
     stems = {p.stem for p in KERNELS.glob("*.py")}
     for path in KERNELS.glob("*.py"):
-        assert set(imports(path)) <= stems
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.level]
+        assert {n.level for n in nodes} <= {1}
+        assert {name for n in nodes for name in ([n.module] if n.module else [a.name for a in n.names])} <= stems
         assert "fusedact" not in {
             a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names
         }

@@ -7,24 +7,20 @@ import math
 import pytest
 import torch
 from biased_oracle import factors, in_small_pieces, seeded
+from hosts import Made, assert_near, differentiated
+from linear_oracle import bent
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fusedact
-from fusedact import biased_operators, biased_pieces, registry
 from fusedact import functional as FF
+from fusedact import registry
 from fusedact.dispatch import PIECES_CPU
-from fusedact.hosted import Hosted
+from fusedact.hosts import biased_operators, biased_pieces
+from fusedact.hosts.hosted import Hosted
 
 FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
-
-
-@fusedact.activation
-def bent(x, a=0.5):
-    """x + a tanh(x)^2."""
-    return x + a * torch.tanh(x) ** 2
 
 
 # The activation, its parameters, and the same in plain operators.
@@ -55,18 +51,6 @@ def in_pieces(monkeypatch):
 
 
 both_ways = pytest.mark.parametrize("way", ["plain", "pieces"], indirect=True)
-
-
-def assert_near(got, true, dtype, scale=1.0):
-    """Within a few units in the last place of what is written, and of the terms that it is made of."""
-    eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(got.double(), true.double(), rtol=8 * eps, atol=8 * eps * scale, equal_nan=True)
-
-
-def differentiated(function, leaves, g):
-    leaves = [t.detach().clone().requires_grad_() for t in leaves]
-    y = function(*leaves)
-    return y.detach(), torch.autograd.grad(y, leaves, g.to(y.dtype))
 
 
 @hosted
@@ -204,31 +188,6 @@ def test_parameters_get_gradients(shape, way, name, p):
     torch.testing.assert_close(grads[2].double(), true_grads[2], rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("which", range(4))
-@pytest.mark.parametrize("activation", ["swish", bent, "silu"], ids=["swish", "own", "silu"])
-def test_each_gradient_alone(which, activation, in_pieces):
-    tensors = [torch.randn(5, 40), torch.randn(40), torch.randn(5, 40), torch.tensor([0.7])]
-    key = {"swish": "beta", bent: "a"}.get(activation)
-    if which == 3 and key is None:
-        which = 2
-
-    def run(*wanted):
-        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(tensors)]
-        parameters = {} if key is None else {key: leaves[3]}
-        FF.bias_act(*leaves[:2], activation, leaves[2], **parameters).sum().backward()
-        return [leaf.grad for leaf in leaves]
-
-    alone, together = run(which), run(*range(4))
-    assert [grad is not None for grad in alone] == [i == which for i in range(4)]
-    torch.testing.assert_close(alone[which], together[which])
-
-
-def test_sums_are_the_same_each_time(in_pieces):
-    x, bias = torch.randn(50, 40), torch.rand(40)
-    runs = [differentiated(seeded(lambda x, b: FF.bias_act(x, b, "silu", None, 0.2)), (x, bias), x) for _ in range(2)]
-    assert torch.equal(runs[0][1][1], runs[1][1][1])
-
-
 def test_sums_of_halves_are_not_rounded_on_the_way(in_pieces):
     bias = torch.zeros(4, dtype=BF16, requires_grad=True)
     FF.bias_act(torch.ones(1001, 4, dtype=BF16), bias, "relu").sum().backward()
@@ -323,22 +282,6 @@ def test_what_is_given_is_kept_but_for_the_residual(p, in_pieces):
     assert sorted(t.numel() for t in kept) == [1] * (p > 0) + [30, 1200]
 
 
-class Made(TorchDispatchMode):
-    """The bytes of each memory that operators return, but for these tensors'."""
-
-    def __init__(self, *known):
-        super().__init__()
-        self.known = {t.untyped_storage().data_ptr() for t in known}
-        self.sizes = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for t in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in self.known:
-                self.sizes.append(t.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("name", ["silu", "swish", "generated", "relu"])
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("p", [0.0, 0.5])
@@ -352,36 +295,6 @@ def test_nothing_large_is_made_beside_results(name, dtype, p, in_pieces):
         biased_pieces.backward(spec, g, x, bias, params, 1, p, seed, [True, True, *[False] * len(params)], dx)
     # The generator's state has 5056 bytes; a few elements of float64 to a piece of 64, or complex numbers.
     assert 0 < max(size for size in made.sizes if size != 5056) <= 64 * 16
-
-
-class Seen(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.name())
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["silu", "swish", "own"])
-@pytest.mark.parametrize("p", [0.0, 0.5])
-def test_a_dispatch_mode_sees_operators(name, p, in_pieces):
-    activation, parameters, _ = HOSTED[name]
-    q = {key: torch.tensor(value, requires_grad=True) for key, value in parameters.items()}
-    x, bias = torch.randn(9, 10, requires_grad=True), torch.randn(10, requires_grad=True)
-
-    def step():
-        torch.manual_seed(0)
-        y = FF.bias_act(x, bias, activation, x, p, **q)
-        return torch.autograd.grad(y.sum(), (x, bias, *q.values()))
-
-    expected = step()
-    with Seen() as seen:
-        got = step()
-    torch.testing.assert_close(got, expected)
-    ours = [n for n in seen.names if n.startswith("fusedact::")]
-    assert ours == ["fusedact::bias_act", "fusedact::bias_act_backward"]
 
 
 def test_selective_checkpoints_can_keep_it(in_pieces):
@@ -466,21 +379,13 @@ def test_compiled_dropout_is_pytorchs(backend):
     assert 0.4 < (dx == 0).float().mean() < 0.6 and dx.unique().tolist() == [0.0, 2.0]
 
 
-class Logged(torch.Tensor):
-    """A tensor subclass."""
-
-
 class Overriding:
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         return function, args, kwargs
 
 
-def test_subclasses_and_meta_take_plain_operators(in_pieces):
-    x = torch.randn(3, 4).as_subclass(Logged)
-    assert type(FF.bias_act(x, torch.ones(4), "silu", None, 0.5)) is Logged
-    meta = torch.empty(3, 4, device="meta")
-    assert FF.bias_act(meta, meta[0], "silu", meta, 0.5).shape == (3, 4)
+def test_what_overrides_functions_is_asked(in_pieces):
     function, args, kwargs = FF.bias_act(torch.ones(2), Overriding(), "silu", None, 0.5, beta=1.0)
     assert function is FF.bias_act and args[2] == "silu"
     assert kwargs == {"residual": None, "dropout_p": 0.5, "training": True, "channel_dim": -1, "beta": 1.0}

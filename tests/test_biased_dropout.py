@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fusedact import functional as FF
-from fusedact import seeds
+from fusedact.hosts import seeds
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -32,7 +32,7 @@ N = 2**18
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @both_ways
 def test_the_mask_is_random(p, dtype, way, monkeypatch):
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: 2**15)
+    monkeypatch.setattr("fusedact.hosts.biased_pieces.piece_limit", lambda x: 2**15)
     torch.manual_seed(1)
     y = FF.bias_act(torch.ones(2**9, 2**9, dtype=dtype), None, "identity", None, p)
     kept = y != 0
@@ -78,7 +78,7 @@ def test_without_training_and_with_all_dropped():
 def test_the_mask_does_not_depend_on_pieces(shape, limit, monkeypatch):
     whole = factors(shape, 0.5)
     in_small_pieces(monkeypatch)
-    monkeypatch.setattr("fusedact.biased_pieces.piece_limit", lambda x: limit)
+    monkeypatch.setattr("fusedact.hosts.biased_pieces.piece_limit", lambda x: limit)
     assert torch.equal(factors(shape, 0.5), whole)
     # And with a bias the tensor is cut along its dimensions.
     y = seeded(lambda: FF.bias_act(torch.ones(shape), torch.zeros(shape[-1]), "identity", None, 0.5))()

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import fusedact
-from fusedact import dispatch, pieces, registry
+from fusedact import dispatch, registry
 from fusedact import functional as FF
+from fusedact.cpu import pieces
 
 # Those with one parameter and all that is written by hand; `others` of the catalog are below.
 LEARNED = ["relu_sigmoid", "elu", "prelu", "swish"]

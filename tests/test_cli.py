@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import cli, demo, describe, registry
+from fusedact import demo, describe, registry
+from fusedact.looking import cli
 
 
 def listed(capsys):

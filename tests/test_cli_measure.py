@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import cli, cli_measure, describe, properties, registry, selftest, stopwatch, terminal
+from fusedact import describe, properties, registry
+from fusedact.looking import cli, cli_measure, selftest, stopwatch, terminal
 
 
 def printed(capsys, *arguments):
@@ -99,7 +100,7 @@ def test_show_times_calls(capsys, monkeypatch):
 def test_show_needs_no_library(tmp_path):
     code = (
         "import sys; sys.modules['rich'] = sys.modules['matplotlib'] = None\n"
-        "from fusedact import cli; sys.exit(cli.main(['show', 'relu', '--no-timing']))"
+        "from fusedact.looking import cli; sys.exit(cli.main(['show', 'relu', '--no-timing']))"
     )
     options = {"capture_output": True, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
     done = subprocess.run([sys.executable, "-c", code], **options)

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import pieces, registry
+from fusedact import registry
+from fusedact.cpu import pieces
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 # And of activations of one's own, those that stand for them.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
-import linecache
 import pickle
-import re
 
 import benches
+import pages
 import pytest
 import torch
 from converted import alike, bent, lines, network
@@ -18,7 +16,7 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import twin_modules
+from fusedact.conversion import twin_modules
 
 # ----- twins
 
@@ -321,18 +319,8 @@ def test_encoder_layers(activation):
 
 
 def test_the_document():
-    """Its examples run, and the first prints what it says."""
-    text = (benches.ROOT / "docs" / "converting.md").read_text()
-    space = {"__name__": "document"}
-    shown = []
-    for i, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-        file = f"<document {i}>"
-        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(code, file, "exec"), space)
-        shown.append(space["report"])
-    (printed,) = re.findall(r"```\n(fusedact.convert: .*?)\n```", text, re.DOTALL)
-    assert str(shown[0]).splitlines()[:-1] == printed.splitlines()[:-1] and shown[0].difference < 1e-6
-    assert [c.place for c in shown[1].changes] == ["act", "blocks.0.1", "blocks.1.1", "forward"]
-    assert [e.place for e in shown[1].left] == ["blocks.2.1"]
-    assert len(space["optimizer"].param_groups[1]["params"]) == 2
+    """The mapping that it shows does what it says."""
+    names = pages.run(benches.ROOT / "docs" / "converting.md")
+    assert [c.place for c in names["report"].changes] == ["act", "blocks.0.1", "blocks.1.1", "forward"]
+    assert [e.place for e in names["report"].left] == ["blocks.2.1"]
+    assert len(names["optimizer"].param_groups[1]["params"]) == 2

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import functional_calls
+from fusedact.conversion import functional_calls
 
 
 class Net(nn.Module):
@@ -420,6 +420,16 @@ def test_source_that_is_not_what_runs():
     # For another mapping the class is read again.
     report = fusedact.convert(model, {F.relu: "mish"})
     assert left(report) == [("forward", "what may be an activation", "in forward, whose source cannot be read")]
+
+
+def test_a_method_whose_file_is_no_python_elsewhere():
+    """Of a page, or being edited."""
+    model, x = made_of("return F.relu(x)"), torch.randn(5)
+    file = type(model).forward.__code__.co_filename
+    lines = [*linecache.getlines(file), "Here is what it prints:\n"]
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+    report = fusedact.convert(model, verify=x)
+    assert len(report.changes) == 1 and seen(model, x) == ["relu"]
 
 
 def test_classes_that_nothing_can_be_derived_from():

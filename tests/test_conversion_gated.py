@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import call_sites, functional_calls, gating
+from fusedact.conversion import call_sites, functional_calls
+from fusedact.hosts import gating
 
 # ----- gated products
 
@@ -62,7 +63,30 @@ class Reads(Phi):
         return self.down_proj(hidden + up)
 
 
+class Named(Llama):
+    """The factors have names."""
+
+    def forward(self, x):
+        gate = F.silu(self.gate_proj(x))
+        up = self.up_proj(x)
+        return self.down_proj(gate * up)
+
+
+class NamedLater(Llama):
+    """The module's own gate, on the right, a name apart, inside a block."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            gate = self.act_fn(self.gate_proj(x))
+            x = self.up_proj(x)
+            scale = 2.0
+            hidden = (x + scale) * gate
+        return self.down_proj(hidden)
+
+
 GATED = {
+    Named: ("F.silu(gate) * up", "gated"),
+    NamedLater: ("(x + scale) * self.act_fn(gate)", "gated"),
     Llama: ("self.act_fn(self.gate_proj(x)) * self.up_proj(x)", "gated"),
     Mistral: ("self.up_proj(x) * F.silu(self.gate_proj(x))", "gated"),
     Phi: ("up_states * self.activation_fn(gate)", "packed_glu"),
@@ -138,6 +162,43 @@ def test_products_that_are_no_gates(monkeypatch):
     expected = model(x)
     report = fusedact.convert(model, verify=x)
     assert seen(model, x) == ["sigmoid", "tanh", "silu", "silu", "tanh", "gated"] and len(report.changes) == 6
+    torch.testing.assert_close(model(x), expected)
+
+
+STAYS = {
+    "read twice": ["a = F.silu(x)", "return a * x + a"],
+    "given twice": ["a = F.silu(x)", "b = a * x", "a = 2", "return b + a"],
+    "its own place": ["a = F.silu(x)", "a = a * x", "return a"],
+    "read by a function": ["a = F.silu(x)", "return (lambda: a * x)()"],
+    "read by a comprehension": ["a = F.silu(x)", "return sum(a * x for _ in range(2))"],
+    "changed in place": ["y = x.clone()", "a = F.silu(y)", "b = y.add_(1)", "return a * b"],
+    "changed in the product": ["y = x.clone()", "a = F.silu(y)", "return y.add_(1) + a * x"],
+    "changed by +=": ["y = x.clone()", "a = F.silu(y)", "y += 1", "return a * y"],
+    "changed by an index": ["y = x.clone()", "a = F.silu(y)", "y[0] = 1", "return a * y"],
+    "changed by out": ["y = x.clone()", "a = F.silu(y)", "b = torch.neg(x, out=y)", "return a * b"],
+    "changed in place by a call": ["y = x.clone()", "a = F.silu(y)", "b = F.relu(y, inplace=True)", "return a * b"],
+    "a loop between": ["a = F.silu(x)", "for _ in range(2):", "    x = x + 1", "return a * x"],
+    "a branch between": ["a = F.silu(x)", "if x.sum() > 0:", "    return x", "return a * x"],
+    "a name from outside": ["global a", "a = F.silu(x)", "return a * x"],
+    "looked up": ["a = F.silu(x)", "return a * x + eval('a')"],
+    "deleted": ["a = F.silu(x)", "b = a * x", "del a", "return b"],
+    "a number": ["a = F.silu(x)", "return a * 2"],
+    "a quotient": ["a = F.silu(x)", "return a / x"],
+    "an argument more": ["a = F.silu(x, inplace=False)", "return a * x"],
+    "no gate": ["a = F.softmax(x, -1)", "return a * x"],
+    "a gate already": ["a = torch.tanh(x)", "return torch.sigmoid(x) * a"],
+}
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_named_factors_that_stay(case, monkeypatch):
+    """Where the call would not be the same at the product; the calls by themselves are converted as ever."""
+    monkeypatch.setattr(functional_calls, "PIECES_FROM", 0)
+    model, x = made_of(*STAYS[case]), torch.randn(3, 4)
+    expected = model(x)
+    report = fusedact.convert(model, verify=x)
+    changed = [r for r in rows(report) if r[2] == "FF.gated"]
+    assert [r[1] for r in changed] == (["torch.sigmoid(x) * a"] if case == "a gate already" else [])
     torch.testing.assert_close(model(x), expected)
 
 

@@ -59,14 +59,6 @@ def test_what_tables_name_as_tests_are_tests(document):
         assert not name or name in defined, f"{file}::{name}"
 
 
-@pytest.mark.parametrize("document", ["integrations", "scaling"])
-def test_links_resolve(document):
-    links = re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / f"{document}.md").read_text())
-    assert links
-    for link in links:
-        assert (ROOT / "docs" / link).exists(), link
-
-
 def wrong(condition):
     """Where PyTorch's limit is wrong at an infinity, of the records for which the condition holds."""
     found = [w for w in twins.WRONG if w.where in ("-inf", "+inf") and condition(registry.get(w.name))]
@@ -108,12 +100,12 @@ def test_what_has_no_twin_gives_its_limit(place, elements):
 
 
 def test_the_tables_of_biased_activations_are_what_was_measured_and_counted():
-    times, ledger, rows_ledger = map(benches.load, ("biased_times", "biased_ledger", "rows_ledger"))
+    times, ledger = map(benches.load, ("biased_times", "biased_ledger"))
     text = times.PAGE.read_text()
     assert times.page() == text
     kept = {
         (r.kernel, r.direction): r.instructions
-        for r in rows_ledger.load(benches.ROOT / ledger.FIGURES)
+        for r in ledger.LEDGER.load(benches.ROOT)
         if (r.dtype, r.target) == ("bf16", "sm_90")
     }
     shown = re.findall(r"^\| ([a-z, ]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
@@ -137,7 +129,7 @@ def test_the_gallery_shows_everything_and_is_small():
 
 def test_pictures_are_drawn(tmp_path, monkeypatch):
     """Of some, into another folder."""
-    looking = make._looking()
+    looking = make._beside("looking")
     names = ("relu6", "softmax2d", "glu", "pwl", "rrelu")
     monkeypatch.setattr(looking, "PICTURES", tmp_path)
     monkeypatch.setattr(looking.registry, "names", lambda *_: names)
@@ -149,8 +141,6 @@ def test_choosing_tells_of_every_activation():
     text = (benches.ROOT / "docs" / "choosing.md").read_text()
     for name in fusedact.names("elementwise"):
         assert text.count(f"\n| `{name}` | [") + text.count(f"\n| `{name}` | (") == 1
-    for file in re.findall(r"\]\((\S+?)\)", text):
-        assert (benches.ROOT / "docs" / file).exists()
 
 
 def test_the_table_of_linear_layers_is_what_was_measured():

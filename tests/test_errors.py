@@ -39,6 +39,12 @@ CASES = {
         TypeError,
         f"fusedact.functional.selu: input must have dtype {FLOATS}, got float8_e4m3fn",
     ),
+    "no kind of activations": (
+        lambda: fusedact.names("elementwse"),
+        ValueError,
+        "fusedact.names: kind must be None, 'elementwise' or 'piecewise' or 'rowwise' or 'random' or 'gated', "
+        "got 'elementwse'",
+    ),
     "no tensor": (
         lambda: FF.relu_sigmoid([1.0]),
         TypeError,

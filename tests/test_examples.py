@@ -294,3 +294,60 @@ def test_what_the_transformers_took():
     assert_trained_alike(figures, "fusedact, recompute", 0.6)
     assert_trained_alike(figures, "torch.compile", 1.0)
     assert_trained_alike(figures, "fusedact, torch.compile", 1.0)
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text)]
+
+
+def test_tutorial(tmp_path):
+    """What it prints is what PyTorch computes; networks learn; every picture is one."""
+    pytest.importorskip("sklearn")
+    done = subprocess.run(
+        [
+            *(sys.executable, str(benches.ROOT / "examples" / "tutorial.py"), "--epochs", "4"),
+            *("--folder", "pictures", "--json", "figures.json"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    told = dict(re.findall(r"^(\w[\w ]+?): +(.+)$", done.stdout, re.MULTILINE))
+
+    x = torch.tensor([-1.0, 0.5, 1.0, 2.0], requires_grad=True)
+    y = torch.where(x > 0.5, torch.nn.functional.silu(x), 0.0)
+    y.sum().backward()
+    assert numbers(told["cut_silu"]) == [round(v, 3) for v in (*y.tolist(), *x.grad.tolist())]
+    assert numbers(told["by hand"]) == [round(v, 3) for v in x.grad.tolist()]
+    mean, std = y.mean().item(), y.std(correction=0).item()
+    logged = re.findall(r"^(cut_silu #1.*): \(4,\) float32 cpu, (?:[\d.]+ ms, )?(.*)$", done.stdout, re.MULTILINE)
+    assert logged == [
+        ("cut_silu #1", f"mean {mean:.4}, std {std:.4}"),
+        ("cut_silu #1 backward", "mean 1, std 0"),
+    ]
+
+    points = torch.tensor([-2.0, -0.5, 0.5, 2.0])
+    for name in ("relu", "leaky_relu", "tanh", "mish"):
+        expected = getattr(torch.nn.functional, name)(points)
+        assert numbers(told[name]) == [round(v, 3) for v in expected.tolist()]
+    assert numbers(told["Linear"])[0] < 1e-6
+    assert numbers(told["piecewise"])[:4] == [-1.2, 0.0, 1.5, 2.0] and numbers(told["piecewise"])[4] < 1e-6
+    errors = [numbers(told[f"tanh of {count} points"])[0] for count in (8, 16, 32)]
+    assert 3.0 < errors[0] / errors[1] < 5.0 and 3.0 < errors[1] / errors[2] < 5.0
+    assert numbers(told["prelu"]) == [-0.1, -1.0, 3.0, -2.0, -1.0, -6.0]
+    assert numbers(told["PReLU"]) == [-0.25, -0.5, 3.0, -1.0] and told["PReLU"].endswith("['weight']")
+
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert len(figures["activations"]) == 6
+    for name, found in figures["activations"].items():
+        assert found["last"] < found["first"] / 4 and found["right"] > 0.9, name
+        learned = "learned" in name or "per unit" in name
+        assert (found["moved"] > 0.02) == learned == (f"moved by up to {found['moved']:.2f}\n" in done.stdout), name
+        assert f"{name:21} loss {found['first']:.3f} to {found['last']:.3f}, {found['right']:.1%} right" in done.stdout
+    pictures = {file.stem: file for file in (tmp_path / "pictures").iterdir()}
+    assert set(pictures) == {*fusedact.names("elementwise"), "pwl", "rrelu"}
+    assert figures["pictures"] == len(pictures)
+    for file in pictures.values():
+        assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 4_000

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import placement, registry
+from fusedact import registry
+from fusedact.piecewise import placement
 
 fit = fusedact.PWL.from_function
 SMOOTH = ["gelu", "silu", "mish", "tanh"]

@@ -7,22 +7,17 @@ import math
 import pytest
 import torch
 from gated_oracle import BF16, FP16, FP32, FP64, LAYOUTS, halves, in_small_pieces
+from hosts import Made, assert_near, differentiated
+from linear_oracle import bent
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import gating_pieces, registry
+from fusedact import registry
+from fusedact.hosts import gating_pieces
 
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-@fusedact.activation
-def bent(x, a=0.5):
-    """x + a tanh(x)^2."""
-    return x + a * torch.tanh(x) ** 2
 
 
 # The activation, its parameters, and the same in plain operators.
@@ -44,18 +39,6 @@ gates = pytest.mark.parametrize("name", GATES)
 @pytest.fixture
 def in_pieces(monkeypatch):
     in_small_pieces(monkeypatch)
-
-
-def assert_near(got, true, dtype, scale=1.0):
-    """Within a few units in the last place of what is written, and of the terms that it is made of."""
-    eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(got.double(), true.double(), rtol=8 * eps, atol=8 * eps * scale, equal_nan=True)
-
-
-def differentiated(function, leaves, g):
-    leaves = [t.detach().clone().requires_grad_() for t in leaves]
-    y = function(*leaves)
-    return y.detach(), torch.autograd.grad(y, leaves, g.to(y.dtype))
 
 
 @gates
@@ -190,33 +173,6 @@ def test_parameters_get_gradients(shape, how, form, name, request):
     torch.testing.assert_close(grads[-1].double(), true_grads[-1], rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("which", range(3))
-@pytest.mark.parametrize("activation", ["swish", bent], ids=["swish", "own"])
-def test_each_gradient_alone(which, activation, in_pieces):
-    tensors = [torch.randn(5, 40), torch.randn(5, 40), torch.tensor([0.7])]
-    key = "beta" if activation == "swish" else "a"
-
-    def run(*wanted):
-        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(tensors)]
-        FF.gated(leaves[0], leaves[1], activation, **{key: leaves[2]}).sum().backward()
-        return [leaf.grad for leaf in leaves]
-
-    alone, together = run(which), run(0, 1, 2)
-    assert [grad is not None for grad in alone] == [i == which for i in range(3)]
-    torch.testing.assert_close(alone[which], together[which])
-
-
-def test_sums_are_the_same_each_time(in_pieces):
-    x, gate, beta = torch.randn(50, 40), torch.randn(50, 40), torch.rand(40)
-
-    def run():
-        leaf = beta.clone().requires_grad_()
-        FF.gated(x, gate, "swish", beta=leaf).sum().backward()
-        return leaf.grad
-
-    assert torch.equal(run(), run())
-
-
 # ----- higher orders, transforms, and who else watches
 
 
@@ -287,22 +243,6 @@ def test_only_what_is_given_is_kept(in_pieces):
     assert [t.data_ptr() for t in kept] == [t.data_ptr() for t in (x, gate, packed)]
 
 
-class Made(TorchDispatchMode):
-    """The bytes of each memory that operators return, but for these tensors'."""
-
-    def __init__(self, *known):
-        super().__init__()
-        self.known = {t.untyped_storage().data_ptr() for t in known}
-        self.sizes = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for t in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in self.known:
-                self.sizes.append(t.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("name", ["silu", "swish", "generated", "gelu"])
 @pytest.mark.parametrize("layout", ["", *LAYOUTS])
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
@@ -321,36 +261,6 @@ def test_nothing_large_is_made_beside_results(name, layout, dtype, in_pieces):
     assert 0 < max(made.sizes) <= 64 * 16
 
 
-class Seen(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.name())
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["silu", "swish", "own"])
-def test_a_dispatch_mode_sees_operators(name, in_pieces):
-    activation, parameters, _ = GATES[name]
-    p = {key: torch.tensor(value, requires_grad=True) for key, value in parameters.items()}
-    x, gate = (torch.randn(9, 10, requires_grad=True) for _ in range(2))
-    packed = torch.randn(9, 10, requires_grad=True)
-
-    def step():
-        y = FF.gated(x, gate, activation, **p)
-        z = FF.packed_glu(packed, activation, layout="value_gate", **p)
-        return torch.autograd.grad(y.sum() + z.sum(), (x, gate, packed, *p.values()))
-
-    expected = step()
-    with Seen() as seen:
-        got = step()
-    torch.testing.assert_close(got, expected)
-    ours = [n for n in seen.names if n.startswith("fusedact::")]
-    assert sorted(ours) == sorted(f"fusedact::{n}{s}" for n in ("gated", "packed_glu") for s in ("", "_backward"))
-
-
 def test_operators_are_right_for_fake_tensors(in_pieces):
     x, gate, packed = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 6)
     beta = torch.ones(1)
@@ -362,13 +272,6 @@ def test_operators_are_right_for_fake_tensors(in_pieces):
         torch.library.opcheck(ops.packed_glu.default, (packed, *rest, 1, "interleaved"), test_utils=test)
         arguments = (torch.randn(4, 3), packed, *rest, 1, "interleaved", [True, True])
         torch.library.opcheck(ops.packed_glu_backward.default, arguments, test_utils=test)
-
-
-def test_checkpoints_replay_it(in_pieces):
-    x, gate = (torch.randn(9, 10, requires_grad=True) for _ in range(2))
-    expected = torch.autograd.grad(FF.gated(x, gate).sum(), (x, gate))
-    got = torch.autograd.grad(checkpoint(FF.gated, x, gate, use_reentrant=False).sum(), (x, gate))
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
 def test_compiled_and_exported_it_is_plain_operators():
@@ -391,17 +294,6 @@ def test_compiled_and_exported_it_is_plain_operators():
     assert not [n for n in program.graph.nodes if "fusedact" in str(n.target)]
     t = torch.randn(2, 6)
     torch.testing.assert_close(program.module()(t), module(t))
-
-
-class Logged(torch.Tensor):
-    """A tensor subclass."""
-
-
-def test_subclasses_and_meta_take_plain_operators(in_pieces):
-    x = torch.randn(3, 4).as_subclass(Logged)
-    assert type(FF.gated(x, x)) is Logged
-    assert type(FF.packed_glu(x, layout="gate_value")) is Logged
-    assert FF.gated(torch.empty(3, 4, device="meta"), torch.empty(3, 4, device="meta")).shape == (3, 4)
 
 
 def test_two_dtypes_give_the_wider_one():

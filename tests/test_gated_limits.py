@@ -7,24 +7,20 @@ import math
 import pytest
 import torch
 from gated_oracle import BF16, FP16, FP32, FP64, LAYOUTS, halves, in_small_pieces
+from linear_oracle import bent
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import gating_pieces, registry
-from fusedact.gating_limits import Limits
+from fusedact import registry
+from fusedact.hosts import gating_pieces
+from fusedact.hosts.gating_limits import Limits
 
 LIMITS = {"limit and offset": (1.5, 1.0), "limit": (1.0, 0.0), "offset": (None, -0.5)}
 both = pytest.mark.parametrize("how", ["plain", "pieces"])
 # And, at sizes between these, with the activation as one operation.
 ways_of_all_sizes = pytest.mark.parametrize("how", ["plain", "one", "pieces"])
-
-
-@fusedact.activation
-def bent(x, a=0.5):
-    """x + a tanh(x)^2."""
-    return x + a * torch.tanh(x) ** 2
 
 
 @fusedact.activation

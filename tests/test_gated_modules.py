@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import gating, registry
+from fusedact import registry
+from fusedact.hosts import gating
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_glu_is_torchs(how, request, monkeypatch):
     if how == "pieces":
         request.getfixturevalue("in_pieces")
         monkeypatch.setattr(gating, "F", None)
-        monkeypatch.setattr("fusedact.gating.choose", lambda *_: fusedact.dispatch.PIECES_CPU)
+        monkeypatch.setattr("fusedact.hosts.gating.choose", lambda *_: fusedact.dispatch.PIECES_CPU)
     (info,) = [op for op in op_db if op.name == "nn.functional.glu"]
     for dtype in (FP32, FP64, BF16):
         for sample in info.sample_inputs("cpu", dtype, requires_grad=True):

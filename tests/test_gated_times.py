@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 
 import benches
+import pages
 import pytest
 import torch
 
@@ -55,9 +55,7 @@ def test_the_page_is_current():
 
 
 def test_the_pages_examples_run():
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", gated_times.PAGE.read_text(), re.DOTALL):
-        exec(block, names)
+    names = pages.run(gated_times.PAGE)
     experts, x = names["Experts"](32, 64), 5 * torch.randn(8, 32)
     t = experts.gate_up(x)
     expected = experts.down(gated_times.FORMS["`interleaved`, gpt-oss"].chain(t))

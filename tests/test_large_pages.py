@@ -11,7 +11,7 @@ import torch
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import large_pages
+from fusedact.cpu import large_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SMAPS = Path("/proc/self/smaps")

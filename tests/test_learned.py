@@ -21,8 +21,9 @@ from torch.func import functional_call, grad, jacfwd, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fusedact
-from fusedact import execution, learned, table_rows
+from fusedact import execution
 from fusedact import functional as FF
+from fusedact.piecewise import learned, table_rows
 
 COUNTS = (2, 3, 8, 16, 17, 64, 256, 1024)
 ALL = ("values", "slopes", "breakpoints")
@@ -206,8 +207,6 @@ def test_compile(backend, channels, learnable):
                 p.mul_(1.1)
 
 
-# Dynamo's own, when it reads a Function.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("channels", "learnable"), [(1, "values"), (3, ALL)], ids=str)
 def test_compiled_graphs_keep_the_operators(learnable, channels, monkeypatch):
     """Where kernels serve a device; so they do not on this one."""

@@ -23,7 +23,7 @@ import triton.language as tl
 
 from fusedact.kernels import activations, elementwise, launch
 
-pytestmark = pytest.mark.compiles
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
 aot, disassembly, ledger = (benches.load(name) for name in ("aot", "disassembly", "ledger"))
 
@@ -32,10 +32,7 @@ FIGURES, README = benches.ROOT / ledger.FIGURES, benches.ROOT / ledger.README
 KEPT = ledger.load(FIGURES)
 PINNED = re.search(r"^triton==(\S+)$", (benches.ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
 
-# `python -m bench.ledger --check`, which .ci/run runs, compiles all. Here: kernels of which everything is counted on
-# every target, and both ways to compute; and the elementwise records that these are not, once and forward.
 COMPILED = [("bf16", target) for target in aot.TARGETS] + [("fp32", "sm_90")]
-ALL = tuple(aot.TARGETS)
 CASES = [(name, direction) for name, kernel in KERNELS.items() for direction in kernel.directions]
 COUNTED = [
     (*case, dtype, target) for case in CASES for dtype in KERNELS[case[0]].dtypes for target in KERNELS[case[0]].targets
@@ -46,13 +43,6 @@ on_the_pinned_version = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        yield
-
-
 def kept(name, direction, dtype="bf16", target="sm_90"):
     return next(r for r in KEPT if r.key == (name, direction, dtype, target))
 
@@ -61,19 +51,11 @@ def kept(name, direction, dtype="bf16", target="sm_90"):
 
 
 @on_the_pinned_version
-@pytest.mark.parametrize(
-    ("name", "direction", "dtype", "target"),
-    [
-        case
-        for case in COUNTED
-        if case[2:] in (COMPILED if KERNELS[case[0]].targets == ALL else COMPILED[1:2])
-        and (KERNELS[case[0]].targets == ALL or (case[1] == "forward" and case[0] in ledger.NAMES))
-    ],
-    ids=str,
-)
-def test_no_figure_is_worse(name, direction, dtype, target):
-    found = ledger.row(name, KERNELS[name], direction, dtype, target)
-    assert list(ledger.problems([found], KEPT)) == []
+@pytest.mark.parametrize("dtype", ledger.DTYPES)
+def test_no_figure_is_worse(dtype):
+    found = list(ledger.sweep(ledger.cases(dtypes=[dtype])))
+    assert [r.key for r in found] == [r.key for r in KEPT if r.dtype == dtype]
+    assert list(ledger.problems(found, KEPT)) == []
 
 
 def test_every_kernel_is_kept():
@@ -272,6 +254,23 @@ def test_a_loop_counts_as_often_as_it_runs():
             disassembly.whole_block(code, stored=16, elements=elements, trips=trips)
 
 
+def test_kernels_are_disassembled_at_once():
+    """As each one alone, with its labels."""
+    cases = [("prelu", "forward", "sm_80"), ("selu", "backward", "sm_90"), ("prelu", "backward", "sm_80")]
+    cases += [("pwl_search", "forward", "sm_100"), ("elu", "forward", "gfx942")]
+    made = [
+        aot.compile_kernel(KERNELS[name].function, direction, target, torch.bfloat16, KERNELS[name].params)
+        for name, direction, target in cases
+    ]
+    aot._texts.clear()
+    aot.disassemble(made)
+    assert len(aot._texts) == 4
+    for kernel in made[:4]:
+        alone = disassembly.sass(aot._of_file(kernel.asm["cubin"], "nvdisasm", "-c"))
+        assert disassembly.sass(aot.disassembly(kernel)) == alone
+        assert any(i.target is not None for i in alone)
+
+
 # A loop over blocks, under masks, that the compiler unrolled twice; what is left over, once; then the sums.
 ROUNDS = [
     "S2R R0, SR_TID.X",
@@ -301,13 +300,12 @@ def test_once_round_a_loop_over_blocks():
             disassembly.once_round(sass(*code), stored)
 
 
-@on_the_pinned_version
 @pytest.mark.parametrize("where", ledger.PER_CHANNEL)
 @pytest.mark.parametrize(("dtype", "target"), COMPILED)
 def test_gradients_per_channel_cost_little_more(where, dtype, target):
     """Than the same parameter alone: addresses and masks in place of the last sums."""
     alone, each = (
-        ledger.row(name, KERNELS[name], "backward", dtype, target)
+        kept(name, "backward", dtype, target)
         for name in ("relu_sigmoid (learned)", f"relu_sigmoid (per channel, {where})")
     )
     assert each.wide and not each.spills
@@ -334,16 +332,6 @@ def test_amd_accesses_have_widths():
     assert [(i.loads, i.stores) for i in code] == [(16, 0), (2, 0), (0, 2), (0, 0)]
     with pytest.raises(KeyError):
         disassembly.gcn("\tglobal_load_novel v1, v[2:3], off\n")
-
-
-@pytest.mark.parametrize(
-    ("issued", "special", "bound", "speed"),
-    [(10, 2, "HBM", 4.3), (50, 2, "issue", 2.14), (10, 5, "MUFU", 3.34), (10, 0, "HBM", 4.3)],
-)
-def test_predictions(issued, special, bound, speed):
-    found = ledger.predicted("forward", 2, issued, special)
-    assert found == {"budget": 24.9, "bound": bound, "predicted_tb_s": speed}
-    assert ledger.predicted("backward", 4, 1, 0)["budget"] == 74.7
 
 
 # ----- files and the command line

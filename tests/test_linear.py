@@ -23,12 +23,10 @@ from linear_oracle import (
 from linear_oracle import kept as kept_by
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import products
+from fusedact.hosts import products
 
 activations = pytest.mark.parametrize("name", ACTIVATIONS)
 ways = pytest.mark.parametrize("how", ["plain", "own"])
@@ -155,31 +153,6 @@ def test_parameters_get_gradients(shape, name, how, request):
     assert got[-1].shape == shape
 
 
-@pytest.mark.parametrize("which", range(4))
-@pytest.mark.parametrize("activation", ["swish", "silu"])
-def test_each_gradient_alone(which, activation, own):
-    x, weight, bias, _ = layer()
-    given = [x, weight, bias, torch.tensor([0.7])]
-
-    def run(*wanted):
-        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(given)]
-        keywords = {"beta": leaves[3]} if activation == "swish" else {}
-        y = FF.linear(*leaves[:3], activation, **keywords)
-        if y.requires_grad:
-            y.sum().backward()
-        return [leaf.grad for leaf in leaves]
-
-    alone, together = run(which), run(0, 1, 2, 3)
-    assert [grad is not None for grad in alone] == [i == which and (i < 3 or activation == "swish") for i in range(4)]
-    torch.testing.assert_close(alone[which], together[which])
-
-
-def test_sums_are_the_same_each_time(own):
-    x, weight, bias, g = layer(rows=(300,))
-    first, second = (differentiated(lambda *t: FF.linear(*t, "swish"), (x, weight, bias), g) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_biass_gradient_does_not_depend_on_threads(threads, own, monkeypatch):
     monkeypatch.setattr(products, "SUMMED", 64)
@@ -251,50 +224,6 @@ def test_compiled_and_exported_it_is_plain_operators():
     program = torch.export.export(module, (x.detach(),))
     assert not [n for n in program.graph.nodes if "fusedact" in str(n.target)]
     torch.testing.assert_close(program.module()(x), module(x))
-
-
-class Seen(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.name())
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["silu", "relu", "swish", "own"])
-def test_a_dispatch_mode_sees_products_and_operators(name, own):
-    activation, parameters, _ = ACTIVATIONS[name]
-    leaves = [t.requires_grad_() for t in layer()[:3]]
-
-    def step():
-        return torch.autograd.grad(FF.linear(*leaves, activation, **parameters).sum(), leaves)
-
-    expected = step()
-    with Seen() as seen:
-        got = step()
-    torch.testing.assert_close(got, expected)
-    assert "aten::addmm" in seen.names and seen.names.count("aten::mm") == 2
-    assert [n for n in seen.names if n.startswith("fusedact::")]
-
-
-def test_checkpoints_replay_it(own):
-    x, weight, bias, _ = (t.requires_grad_() for t in layer())
-    call = lambda x: FF.linear(x, weight, bias, "relu")  # noqa: E731
-    expected = torch.autograd.grad(call(x).sum(), (x, weight, bias))
-    got = torch.autograd.grad(checkpoint(call, x, use_reentrant=False).sum(), (x, weight, bias))
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-
-
-class Logged(torch.Tensor):
-    """A tensor subclass."""
-
-
-def test_subclasses_and_meta_take_plain_operators(own):
-    x, weight, bias, _ = layer()
-    assert type(FF.linear(x.as_subclass(Logged), weight, bias, "silu")) is Logged
-    assert FF.linear(*(t.to("meta") for t in (x, weight, bias)), "silu").shape == (5, 7)
 
 
 # ----- what is kept, and made

@@ -14,7 +14,7 @@ from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 import fusedact
-from fusedact import logs
+from fusedact.watching import logs
 
 
 @pytest.fixture(autouse=True)

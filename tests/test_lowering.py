@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import algebra, lowering, tracing
-from fusedact.expressions import Graph
+from fusedact.engine import algebra, lowering, tracing
+from fusedact.engine.expressions import Graph
 
 # By operator: calls of it, of x and perhaps of a parameter p.
 CALLS: dict[str, list[str]] = {

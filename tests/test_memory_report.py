@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fusedact
-from fusedact import saving
+from fusedact.saving import saving
 
 
 def report(*layers, shape=(32, 16), **options):

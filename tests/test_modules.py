@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import inspect
 import io
 import pickle
@@ -15,8 +14,8 @@ import torch
 from torch import nn
 
 import fusedact
-from fusedact import dispatch, functional, modules, properties, registry, stubs
 from fusedact import functional as FF
+from fusedact import modules, registry, stubs
 
 names = pytest.mark.parametrize("name", fusedact.names("elementwise"))
 own = pytest.mark.parametrize("name", oracles.OWN_NAMES)
@@ -381,36 +380,3 @@ def test_they_look_written_by_hand(name):
 @pytest.mark.parametrize("name", stubs.FILES)
 def test_stubs_are_current(name):
     assert (stubs.FOLDER / name).read_text() == stubs.FILES[name](), "run python -m fusedact.stubs"
-
-
-DOCUMENTED = [
-    *[getattr(functional, name) for name in functional.__all__],
-    *[getattr(modules, name) for name in modules.__all__],
-    dispatch.backend,
-    dispatch.explain,
-    fusedact.convert,
-    fusedact.gain,
-    fusedact.plot,
-    properties.measure,
-    fusedact.Linear,
-    fusedact.MLP,
-    fusedact.GatedMLP,
-    fusedact.monitor,
-    fusedact.log_activation,
-    fusedact.log_to_console,
-    fusedact.second_order_total_variation,
-    fusedact.lipschitz_bound,
-    fusedact.PWL.from_function,
-    fusedact.PWL.to_torch,
-    fusedact.PWL.simplified,
-]
-
-
-@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__name__)
-def test_examples_in_docstrings(documented):
-    scope = {"torch": torch, "fusedact": fusedact, "FF": FF}
-    test = doctest.DocTestParser().get_doctest(documented.__doc__, scope, documented.__name__, None, 0)
-    assert test.examples
-    runner = doctest.DocTestRunner()
-    runner.run(test)
-    assert runner.failures == 0

@@ -123,7 +123,7 @@ def test_nan_infinities_and_accuracy():
 
 def test_the_device_path_tells_the_same():
     """Figures that make nobody wait, as a GPU's outputs have them."""
-    from fusedact import figures
+    from fusedact.watching import figures
 
     y = torch.randn(100, 40)
     y[0, 0], y[1, 1], y[2, 2] = math.nan, -math.inf, 0.0
@@ -402,7 +402,7 @@ def test_an_exception_leaves_no_hooks():
 
 def test_passes_that_are_not_watched_gather_nothing(monkeypatch):
     """Of every ten, one: that is what makes it cheap."""
-    from fusedact import figures
+    from fusedact.watching import figures
 
     calls = []
     of_piece = figures.of_piece
@@ -418,7 +418,8 @@ def test_passes_that_are_not_watched_gather_nothing(monkeypatch):
 
 def test_pieces_gather_while_they_are_in_the_cache(monkeypatch):
     """Nothing of a large tensor is read again."""
-    from fusedact import monitoring, pieces
+    from fusedact.cpu import pieces
+    from fusedact.watching import monitoring
 
     monkeypatch.setattr(pieces, "PIECE_PER_THREAD", 1000)
     monkeypatch.setattr(monitoring, "reread", lambda *_: pytest.fail("read again"))

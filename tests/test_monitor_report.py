@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fusedact
-from fusedact import monitoring
+from fusedact.watching import monitoring
 
 QUIET = {"dead_above": None, "exploding_above": None, "on_nan": None}
 
@@ -179,6 +179,24 @@ def test_nan_warns():
         "fusedact.monitor: layer '2' (Tanh): 6 NaN in pass 1"
     ]
     assert warned(net, torch.zeros(2, 3), on_nan=None, dead_above=None) == []
+
+
+def test_passes_are_taken_in_together():
+    """But NaN is told of when the next pass begins, and reading or the end of the block takes in all."""
+    net, good, dead = nn.Sequential(nn.ReLU()), torch.ones(2, 3), -torch.ones(2, 3)
+    with warnings.catch_warnings(record=True) as caught, fusedact.monitor(net, exploding_above=None) as stats:
+        warnings.simplefilter("always")
+        for x in (*[good] * 20, math.nan * good, good, good):
+            before = len(caught)
+            net(x)
+            assert len(caught) - before == (stats.seen == 22)
+        assert stats.steps == tuple(range(23)) and len(stats.records()) == 23
+        for x in (good, dead):
+            net(x)
+    assert [str(w.message).split("(ReLU): ")[-1].split(":")[0] for w in caught] == [
+        "6 NaN in pass 20",
+        "100% of its units are dead in pass 24",
+    ]
 
 
 @pytest.mark.parametrize("last", [nn.Tanh(), fusedact.ReLUSigmoid()])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import io
 import math
 import pickle
@@ -13,7 +12,8 @@ import torch
 from optimizer_cases import PAIRS, assert_close, closeness, copies, give_gradients, parameters
 
 import fusedact
-from fusedact import optim, ready_rules
+from fusedact import optim
+from fusedact.optim import ready_rules
 
 pairs = pytest.mark.parametrize("name", PAIRS)
 
@@ -411,17 +411,3 @@ def test_backends():
     torch.testing.assert_close(p.detach(), torch.full((2,), 0.9))
     with fusedact.backend("triton"), pytest.raises(RuntimeError, match="the triton backend is forced, but no kernel"):
         opt([p], [torch.ones(2)])
-
-
-DOCUMENTED = [
-    *(optim.SGD, optim.ClassicMomentum, optim.ScaledSGD, optim.Adam, optim.AdamW, optim.Optimizer, optim.update_rule)
-]
-
-
-@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__name__)
-def test_doctests(documented):
-    test = doctest.DocTestParser().get_doctest(
-        documented.__doc__, {"torch": torch, "fusedact": fusedact}, documented.__name__, None, 0
-    )
-    out = io.StringIO()
-    assert test.examples and doctest.DocTestRunner().run(test, out=out.write).failed == 0, out.getvalue()

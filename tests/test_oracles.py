@@ -11,7 +11,8 @@ import twins
 from gallery import GALLERY
 from torch.nn import functional as F
 
-from fusedact import registry, tracing
+from fusedact import registry
+from fusedact.engine import tracing
 
 ones = torch.ones_like
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import doctest
-import io
 import linecache
 import math
 import pickle
@@ -16,13 +14,15 @@ import threading
 import types
 
 import own_module
+import pages
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import codegen, compat, engine
+from fusedact import compat
+from fusedact.engine import codegen, engine
 
 
 def fresh():
@@ -181,9 +181,7 @@ def test_doctest():
         >>> squared
         <fusedact activation squared(x: torch.Tensor, k: float | torch.Tensor = 2.0, inplace: bool = False, *, ...>
     """)
-    test = doctest.DocTestParser().get_doctest(text, {}, "own", "own.txt", 0)
-    out = io.StringIO()
-    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=out.write).failed == 0, out.getvalue()
+    pages.examples(text, {}, "own")
 
 
 class Notebook:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import piecewise, table_rows, tables
+from fusedact.piecewise import piecewise, table_rows, tables
 
 cases = pytest.mark.parametrize("case", oracle.CASES)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -196,7 +196,7 @@ def test_one_table_per_channel(place, dtype, arguments):
 @pytest.mark.parametrize("threads_to_take", [1, 10**6])
 def test_large_tensors_are_worked_in_pieces(channels, layout, threads_to_take, monkeypatch):
     """With a serial gather, and with a parallel one."""
-    monkeypatch.setattr("fusedact.pieces.PIECE_PER_THREAD", 500)
+    monkeypatch.setattr("fusedact.cpu.pieces.PIECE_PER_THREAD", 500)
     monkeypatch.setattr(tables, "THREADS_TO_TAKE", threads_to_take)
     x = 3 * torch.randn(6, 3, 40, 20)
     if layout == "channels_last":

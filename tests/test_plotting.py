@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import plotting
+from fusedact.looking import plotting
 
 
 def lines(axes):

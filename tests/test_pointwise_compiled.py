@@ -15,8 +15,10 @@ if compat.interpreting:
     pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
 
 import benches
+import machine_code
 import triton
 import triton.language as tl
+from machine_code import assert_clean, wide_accesses
 
 from fusedact.kernels import launch_pointwise
 
@@ -59,14 +61,12 @@ def constants(values, params, precise: tl.constexpr):
 
 
 def compiled(function, target, inputs, outputs, params=(), needed=(), channel_dim=None):
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        launch_pointwise.pointwise(function, function.__name__, inputs, outputs, params, needed, channel_dim)
-        (kernel,) = aot._kernels_of(stub.device)
-        return kernel
+    arguments = (function, function.__name__, inputs, outputs, params, needed, channel_dim)
+    return aot.launched(target, lambda: launch_pointwise.pointwise(*arguments))
 
 
 def double_backward(target, dtype, view=lambda t: t, shape=(64, 512), channel_dim=None, summed=True, inputs=None):
-    """The kernel from three tensors to two, with sums for a parameter that is a tensor."""
+    """The kernel, with its grid, from three tensors to two, with sums for a parameter that is a tensor."""
     if inputs is None:
         inputs = [view(torch.zeros(shape, dtype=dtype)) for _ in range(3)]
     parameter = torch.zeros(1 if channel_dim is None else inputs[0].shape[channel_dim])
@@ -74,56 +74,38 @@ def double_backward(target, dtype, view=lambda t: t, shape=(64, 512), channel_di
     return compiled(swish_double_backward, target, inputs, outputs, (parameter,), (summed,), channel_dim)
 
 
-def wide_accesses(kernel, target):
-    """How many loads and stores of 16 bytes it has."""
-    if target == "gfx942":
-        counts = aot.amdgcn(kernel)
-        return tuple(counts[f"buffer_{way}_dwordx4"] + counts[f"global_{way}_dwordx4"] for way in ("load", "store"))
-    instructions = aot.sass(kernel)
-    return tuple(sum(i.startswith(way) and ".128" in i for i in instructions) for way in ("LDG", "STG"))
-
-
-def assert_clean(kernel, target, scalar_spills=False):
-    """No atomics, and no spills to memory. AMD's scalar registers may be told to spill to vector registers."""
-    if target == "gfx942":
-        assert not [i for i in aot.amdgcn(kernel) if "atomic" in i or i.startswith("scratch_")]
-        used = aot.amd_metadata(kernel)
-        assert used["vgpr_spill_count"] == used["private_segment_fixed_size"] == 0
-        assert scalar_spills or used["sgpr_spill_count"] == 0
-        return
-    assert not [i for i in aot.sass(kernel) if i.startswith(("ATOM", "RED.", "LDL", "STL"))]
-    used = aot.resources(kernel)
-    assert (used["STACK"], used["LOCAL"]) == (0, 0)
-
-
 @targets
 @dtypes
 @pytest.mark.parametrize("summed", [False, True], ids=["values", "sums"])
-def test_flat(target, dtype, summed):
+def test_flat(request, target, dtype, summed):
     """One access of 16 bytes to each of five tensors; masked ones are narrow."""
-    kernel = double_backward(target, dtype, summed=summed)
+    kernel, _ = machine_code.compiled(request, double_backward)
     assert kernel.name == "pointwise_kernel"
-    assert wide_accesses(kernel, target) == (3, 2)
-    assert_clean(kernel, target)
+    assert wide_accesses(kernel) == (3, 2)
+    assert_clean(kernel)
 
 
 @targets
 @dtypes
-def test_few_tensors(target, dtype):
+def test_few_tensors(request, target, dtype):
     """Two accesses of 16 bytes to each."""
-    x = torch.zeros(64, 512, dtype=dtype)
-    kernel = compiled(logistic, target, [x], [torch.empty_like(x)])
-    assert wide_accesses(kernel, target) == (2, 2)
-    assert_clean(kernel, target)
+
+    def make(target, dtype):
+        x = torch.zeros(64, 512, dtype=dtype)
+        return compiled(logistic, target, [x], [torch.empty_like(x)])
+
+    kernel, _ = machine_code.compiled(request, make)
+    assert wide_accesses(kernel) == (2, 2)
+    assert_clean(kernel)
 
 
 @targets
 def test_several_dtypes(target):
     """The wide elements decide: theirs are accesses of 16 bytes, and those of halves are of 8."""
     x, y = torch.zeros(64, 512), torch.zeros(64, 512, dtype=BF16)
-    kernel = double_backward(target, BF16, inputs=[x, y, x])
-    assert wide_accesses(kernel, target) == (2, 0)
-    assert_clean(kernel, target)
+    kernel, _ = double_backward(target, BF16, inputs=[x, y, x])
+    assert wide_accesses(kernel) == (2, 0)
+    assert_clean(kernel)
 
 
 VIEWS = {
@@ -136,11 +118,14 @@ VIEWS = {
 @targets
 @dtypes
 @pytest.mark.parametrize("where", VIEWS)
-def test_strided(target, dtype, where):
-    shape, view = VIEWS[where]
-    kernel = double_backward(target, dtype, view, shape)
+def test_strided(request, target, dtype, where):
+    def make(target, dtype, where):
+        shape, view = VIEWS[where]
+        return double_backward(target, dtype, view, shape)
+
+    kernel, _ = machine_code.compiled(request, make)
     assert kernel.name == "pointwise_strided_kernel"
-    assert_clean(kernel, target)
+    assert_clean(kernel)
 
 
 CHANNELS = {
@@ -154,25 +139,33 @@ CHANNELS = {
 @dtypes
 @pytest.mark.parametrize("where", CHANNELS)
 @pytest.mark.parametrize("summed", [False, True], ids=["values", "sums"])
-def test_channels(target, dtype, where, summed):
+def test_channels(request, target, dtype, where, summed):
     """One pass; where the compiler sees whole channels or rows, of 16-byte accesses."""
-    shape, view = CHANNELS[where]
-    kernel = double_backward(target, dtype, view, shape, channel_dim=1, summed=summed)
+
+    def make(target, dtype, where, summed):
+        shape, view = CHANNELS[where]
+        return double_backward(target, dtype, view, shape, channel_dim=1, summed=summed)
+
+    kernel, _ = machine_code.compiled(request, make)
     assert kernel.name == ("pointwise_channel_kernel" if summed else "pointwise_strided_kernel")
-    loads, stores = wide_accesses(kernel, target)
+    loads, stores = wide_accesses(kernel)
     # The parameter may take two more.
     assert stores == 2 and 3 <= loads <= 5
-    assert_clean(kernel, target)
+    assert_clean(kernel)
 
 
 @targets
 @dtypes
-def test_odd_channels(target, dtype):
+def test_odd_channels(request, target, dtype):
     """Three tensors' strides of four dimensions still leave vector registers enough."""
-    shape, view = VIEWS["four dimensions"]
-    kernel = double_backward(target, dtype, view, shape, channel_dim=1)
+
+    def make(target, dtype):
+        shape, view = VIEWS["four dimensions"]
+        return double_backward(target, dtype, view, shape, channel_dim=1)
+
+    kernel, _ = machine_code.compiled(request, make)
     assert kernel.name == "pointwise_channel_kernel"
-    assert_clean(kernel, target, scalar_spills=True)
+    assert_clean(kernel, scalar_spills=True)
 
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
@@ -182,6 +175,11 @@ def test_what_is_no_block(target, view, channel_dim):
     """Outputs and parts that are numbers, or broadcast; no outputs at all."""
     x = view(torch.zeros(64, 512))
     parameter = torch.zeros(1 if channel_dim is None else x.shape[channel_dim])
-    assert_clean(compiled(sums_alone, target, [x], [], (parameter,) * 2, (True, True), channel_dim), target)
     outputs = [torch.zeros_like(x) for _ in range(2)]
-    assert_clean(compiled(constants, target, [x], outputs, (parameter,), (True,), channel_dim), target)
+    kernels = [
+        compiled(sums_alone, target, [x], [], (parameter,) * 2, (True, True), channel_dim)[0],
+        compiled(constants, target, [x], outputs, (parameter,), (True,), channel_dim)[0],
+    ]
+    aot.disassemble(kernels)
+    for kernel in kernels:
+        assert_clean(kernel)

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import fusedact
-from fusedact import drawing, export
+from fusedact.looking import drawing
+from fusedact.piecewise import export
 
 PWL = fusedact.PWL
 SPECIAL = [torch.inf, -torch.inf, torch.nan, 1e30, -3e38, 0.0, -0.0]

@@ -12,7 +12,7 @@ from expressions_strategy import activations, candidates, judged, results
 from hypothesis import assume, given, settings
 
 import fusedact
-from fusedact import codegen, engine
+from fusedact.engine import codegen, engine
 
 EXAMPLES = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 # In units of roundoff, relative to each result.

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
 from fusedact import functional as FF
-from fusedact import plotting, randomized
+from fusedact import randomized
+from fusedact.looking import plotting
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fusedact import registry
-from fusedact.saved_forms import SAVED
+from fusedact.saving.saved_forms import SAVED
 
 saved_forms = benches.load("saved_forms")
 HALVES = [torch.float16, torch.bfloat16]

@@ -26,9 +26,10 @@ from saving_cases import (
 from torch import nn
 
 import fusedact
-from fusedact import describe, saving
+from fusedact import describe
 from fusedact import functional as FF
-from fusedact.saved_forms import SAVED
+from fusedact.saving import saving
+from fusedact.saving.saved_forms import SAVED
 
 # ----- the choice
 

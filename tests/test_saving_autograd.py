@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import fusedact
 from fusedact import functional as FF
-from fusedact.saved_forms import SAVED
+from fusedact.saving.saved_forms import SAVED
 
 # PyTorch warns where an operator inside a loop over a batch has no batching rule.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import dispatch, plotting
+from fusedact import dispatch
 from fusedact import functional as FF
+from fusedact.looking import plotting
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 INF, NAN = math.inf, math.nan
@@ -249,7 +250,7 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_layouts(name, view, dim, monkeypatch):
-    from fusedact import row_blocks
+    from fusedact.rowwise import row_blocks
 
     # Several blocks.
     monkeypatch.setattr(row_blocks, "BLOCK_PER_THREAD", 16)

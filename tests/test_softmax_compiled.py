@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ if compat.interpreting:
     pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
 
 import benches
+import machine_code
 
 from fusedact.kernels import launch_rrelu, launch_softmax
 
@@ -32,35 +34,24 @@ def scores(x, dim=-1, log=False, temperature=1.0, mask=None):
 
 
 def compiled(direction, target, dtype, shape, dim=-1, learned=False, **options):
-    """The kernel that the launcher uses, and what it was launched with."""
-    x = torch.zeros(shape, dtype=DTYPES[dtype])
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        if direction == "forward":
-            launch_softmax.forward(x, torch.empty_like(x), scores(x, dim, **options))
-        else:
-            given = x if learned else None
-            launch_softmax.backward(x, x, given, torch.empty_like(x), scores(x, dim, **options))
-        (kernel,) = aot._kernels_of(stub.device)
-        (launched,) = stub.launches
-    return kernel, launched
+    """The kernel that the launcher uses, and its grid."""
+    x = torch.empty(shape, dtype=DTYPES[dtype])
+    out, how = torch.empty_like(x), scores(x, dim, **options)
+    if direction == "forward":
+        return aot.launched(target, lambda: launch_softmax.forward(x, out, how))
+    return aot.launched(target, lambda: launch_softmax.backward(x, x, x if learned else None, out, how))
 
 
-def assert_wide(kernel, direction, target, spills=0):
+def assert_wide(kernel, spills=0):
     """All accesses to global memory but those to single numbers take 16 bytes."""
-    if target == "gfx942":
-        counts = aot.amdgcn(kernel)
-        moved = [i for i in counts if i.startswith(("buffer_load", "buffer_store", "global_load", "global_store"))]
+    if "amdgcn" in kernel.asm:
+        moved = [i for i in aot.amdgcn(kernel) if re.match(r"(buffer|global)_(load|store)", i)]
         assert moved and all(i.endswith("_dwordx4") for i in moved), moved
-        assert not [i for i in counts if "atomic" in i]
-        assert not any(aot.amd_metadata(kernel).values())
-        return
-    instructions = aot.sass(kernel)
-    loads = [i for i in instructions if i.startswith("LDG")]
-    stores = [i for i in instructions if i.startswith("STG")]
-    assert loads and stores and all(".128" in i for i in [*loads, *stores])
-    assert not [i for i in instructions if i.startswith(("ATOM", "RED."))]
-    used = aot.resources(kernel)
-    assert used["STACK"] + used["LOCAL"] <= spills
+    else:
+        instructions = aot.sass(kernel)
+        loads, stores = ([i for i in instructions if i.startswith(way)] for way in ("LDG", "STG"))
+        assert loads and stores and all(".128" in i for i in [*loads, *stores])
+    machine_code.assert_clean(kernel, spills)
 
 
 # Several rows to a program, one, one with all threads, and one that is read twice.
@@ -74,11 +65,14 @@ KERNELS = [
 
 @directions
 @pytest.mark.parametrize(("n", "target", "dtype", "log"), KERNELS)
-def test_rows(n, target, dtype, log, direction):
-    kernel, launched = compiled(direction, target, dtype, (4096, n), log=log)
-    assert_wide(kernel, direction, target)
+def test_rows(request, n, target, dtype, log, direction):
+    def make(n, target, dtype, log, direction):
+        return compiled(direction, target, dtype, (4096, n), log=log)
+
+    kernel, grid = machine_code.compiled(request, make)
+    assert_wide(kernel)
     assert ("looping" in kernel.name) == (n == 65_536)
-    assert launched.grid == (4096 * n // max(n, 2048), 1, 1)
+    assert grid == (4096 * n // max(n, 2048), 1, 1)
 
 
 @directions
@@ -87,26 +81,25 @@ def test_the_longest_rows_that_are_read_once(direction, target, dtype):
     """Some registers of fp32 and of backward go to local memory."""
     kernel, _ = compiled(direction, target, dtype, (4096, 32_768))
     assert "looping" not in kernel.name
-    assert_wide(kernel, direction, target, spills=0 if (direction, dtype) == ("forward", "bf16") else 128)
+    assert_wide(kernel, spills=0 if (direction, dtype) == ("forward", "bf16") else 128)
 
 
 @directions
 @pytest.mark.parametrize("mask", ["keep", "add"])
 @pytest.mark.parametrize(("n", "target"), [(1024, "sm_90"), (65_536, "sm_90"), (1024, "gfx942")])
-def test_masks_and_temperatures(n, mask, direction, target):
-    made = torch.ones(n, dtype=torch.bool) if mask == "keep" else torch.zeros(n, dtype=torch.bfloat16)
-    options = {"temperature": torch.ones(1), "mask": made.expand(4096, n)}
-    kernel, _ = compiled(direction, target, "bf16", (4096, n), learned=True, **options)
-    if target == "gfx942":
-        assert not any(aot.amd_metadata(kernel).values())
-        return
-    instructions = aot.sass(kernel)
-    # A mask of bytes takes 8 at a time; a temperature and a sum are single numbers.
-    wide = [i for i in instructions if i.startswith(("LDG", "STG")) and ".128" in i]
-    narrow = [i for i in instructions if i.startswith(("LDG", "STG")) and ".128" not in i and ".64" not in i]
-    assert wide and len(narrow) <= 2
-    used = aot.resources(kernel)
-    assert (used["STACK"], used["LOCAL"]) == (0, 0)
+def test_masks_and_temperatures(request, n, mask, direction, target):
+    def make(n, mask, direction, target):
+        given = torch.ones(n, dtype=torch.bool) if mask == "keep" else torch.zeros(n, dtype=torch.bfloat16)
+        options = {"temperature": torch.ones(1), "mask": given.expand(4096, n)}
+        return compiled(direction, target, "bf16", (4096, n), learned=True, **options)
+
+    kernel, _ = machine_code.compiled(request, make)
+    machine_code.assert_in_registers(kernel)
+    if target != "gfx942":
+        # A mask of bytes takes 8 at a time; a temperature and a sum are single numbers.
+        moved = [i for i in aot.sass(kernel) if i.startswith(("LDG", "STG"))]
+        narrow = [i for i in moved if ".128" not in i and ".64" not in i]
+        assert any(".128" in i for i in moved) and len(narrow) <= 2
 
 
 @directions
@@ -120,18 +113,14 @@ def test_masks_and_temperatures(n, mask, direction, target):
 def test_dims_in_the_middle(shape, direction, target):
     """Rows lie side by side: no copy, and wide accesses along them."""
     kernel, _ = compiled(direction, target, "bf16", shape, 1)
-    assert_wide(kernel, direction, target)
+    assert_wide(kernel)
 
 
 @directions
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_odd_dims_in_the_middle(direction, target):
     kernel, _ = compiled(direction, target, "fp32", (64, 1000, 7, 7), 1)
-    if target == "gfx942":
-        assert not any(aot.amd_metadata(kernel).values())
-    else:
-        used = aot.resources(kernel)
-        assert used["STACK"] + used["LOCAL"] <= 64
+    machine_code.assert_in_registers(kernel, spills=64)
 
 
 @directions
@@ -162,29 +151,21 @@ def test_offsets_beyond_32_bits():
     ("target", "dtype"),
     [("sm_80", "bf16"), ("sm_90", "fp32"), ("sm_100", "fp16"), ("gfx942", "bf16")],
 )
-def test_rrelu(target, dtype, backward):
-    x, g = (torch.zeros(1 << 14, dtype=DTYPES[dtype]) for _ in range(2))
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        launch_rrelu.run(g if backward else x, x, torch.empty_like(x), torch.zeros(1, dtype=torch.int64), 0.1, 0.3)
-        (kernel,) = aot._kernels_of(stub.device)
-    if target == "gfx942":
-        counts = aot.amdgcn(kernel)
-        assert counts["buffer_load_dwordx4"] + counts["global_load_dwordx4"] >= 1
-        assert not any(aot.amd_metadata(kernel).values())
-        return
-    instructions = aot.sass(kernel)
-    per_thread = 2 if backward else 1
-    assert sum(i.startswith("LDG") and ".128" in i for i in instructions) == 2 * per_thread
-    assert sum(i.startswith("STG") and ".128" in i for i in instructions) == 2
-    used = aot.resources(kernel)
-    assert (used["STACK"], used["LOCAL"]) == (0, 0)
+def test_rrelu(request, target, dtype, backward):
+    def make(target, dtype, backward):
+        x, g = (torch.zeros(1 << 14, dtype=DTYPES[dtype]) for _ in range(2))
+        seed, out = torch.zeros(1, dtype=torch.int64), torch.empty_like(x)
+        return aot.launched(target, lambda: launch_rrelu.run(g if backward else x, x, out, seed, 0.1, 0.3))
+
+    kernel, _ = machine_code.compiled(request, make)
+    loads, stores = machine_code.wide_accesses(kernel)
+    assert loads >= 1 if target == "gfx942" else (loads, stores) == (4 if backward else 2, 2)
+    machine_code.assert_in_registers(kernel)
 
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_strided_rrelu(target):
     x = torch.zeros(8, 6, 7, 9).transpose(1, 2)[:, :, ::2]
-    with aot.stub_driver(aot.TARGETS[target]) as stub:
-        launch_rrelu.run(x, x, torch.empty_like(x), torch.zeros(1, dtype=torch.int64), 0.1, 0.3)
-        (kernel,) = aot._kernels_of(stub.device)
-    used = aot.amd_metadata(kernel) if target == "gfx942" else aot.resources(kernel)
-    assert not any(used.get(name, 0) for name in ("STACK", "LOCAL", "vgpr_spill_count"))
+    seed, out = torch.zeros(1, dtype=torch.int64), torch.empty_like(x)
+    kernel, _ = aot.launched(target, lambda: launch_rrelu.run(x, x, out, seed, 0.1, 0.3))
+    machine_code.assert_in_registers(kernel, scalar_spills=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fusedact import sources
+from fusedact.engine import sources
 
 TEXT = "def answer():\n    return 42\n"
 
@@ -294,7 +294,7 @@ def test_many_processes_at_once(cache):
 
 def test_needs_no_other_module():
     """The writers above load it alone."""
-    assert importlib.util.find_spec("fusedact.sources").origin == sources.__file__
+    assert importlib.util.find_spec("fusedact.engine.sources").origin == sources.__file__
 
 
 # ----- running

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
-import io
 import logging
 import math
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import optim, step_log
+from fusedact import optim
 
 
 @pytest.fixture
@@ -147,10 +145,3 @@ def test_errors(arguments, error, match):
 def test_wrong_targets(target):
     with pytest.raises(TypeError, match="target must be an update rule, an optimizer or a class of optimizers"):
         fusedact.log_step(every=2)(target)
-
-
-def test_doctest():
-    names = {"torch": torch, "fusedact": fusedact}
-    test = doctest.DocTestParser().get_doctest(step_log.log_step.__doc__, names, "log_step", None, 0)
-    out = io.StringIO()
-    assert test.examples and doctest.DocTestRunner().run(test, out=out.write).failed == 0, out.getvalue()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusedact import table_rows, tables
-from fusedact.table_grid import Grid
+from fusedact.piecewise import table_rows, tables
+from fusedact.piecewise.table_grid import Grid
 
 
 def assert_same(breakpoints, values, left, right, dtype, channels):

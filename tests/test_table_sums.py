@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fusedact import pieces, table_rows, table_sums, tables
+from fusedact.cpu import pieces
+from fusedact.piecewise import table_rows, table_sums, tables
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 COUNTS = [2, 3, 8, 16, 17, 64, 256, 1024]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import pieces
+from fusedact.cpu import pieces
 
 cases = pytest.mark.parametrize(("name", "params"), oracles.CASES, ids=oracles.IDS)
 some_cases = pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.parallel import ParallelStyle
 from torch.distributed.tensor.placement_types import Placement
 
-from ..piecewise_module import PWL
-from ..table_parameters import ROWS
+from ..piecewise.piecewise_module import PWL
+from ..piecewise.table_parameters import ROWS
 
 __all__ = ["ActivationParallel"]
 

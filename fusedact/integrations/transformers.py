@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from .. import modules, registry
 from ..custom import CustomActivation
-from ..piecewise_module import PWL
+from ..piecewise.piecewise_module import PWL
 
 __all__ = ["initialize", "register"]
 
@@ -44,8 +44,8 @@ def register(activations: Entry | Mapping[str, Entry] | None = None, *, override
         ValueError: for an unknown activation, arguments that it does not take, or a name that is taken; nothing is
             registered then.
 
-    >>> from fusedact.integrations import transformers  # doctest: +SKIP
-    >>> sorted(transformers.register({"gate": ("swish", {"learnable": True})}))  # doctest: +SKIP
+    >>> from fusedact.integrations import transformers
+    >>> sorted(transformers.register({"gate": ("swish", {"learnable": True})}))
     ['gate']
     """
     if activations is None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fusedact import registry
+from fusedact.kernels import launch
 
 HALVES = [torch.float16, torch.bfloat16]
 # And of activations of one's own, whose kernels the engine writes: all, and those that stand for them.
@@ -26,6 +27,12 @@ some_cases = pytest.mark.parametrize(
 )
 BY_HAND = [case for case in SOME if oracles.spec(case[0]).build is None]
 by_hand = pytest.mark.parametrize(("name", "params"), BY_HAND, ids=oracles.ids(BY_HAND))
+
+
+@pytest.fixture(autouse=True)
+def _large_blocks(monkeypatch):
+    """No value depends on the size of a block, whose real one test_layouts.py has; the interpreter pays per block."""
+    monkeypatch.setattr(launch, "INTERPRETER_WARP_SIZE", 512)
 
 
 def test_every_activation_is_tested():

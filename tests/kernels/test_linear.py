@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import fusedact
-from fusedact import affine, perceptron
 from fusedact import functional as FF
+from fusedact.hosts import affine, perceptron
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 FLAT, CHANNEL = "pointwise_kernel", "pointwise_channel_kernel"
@@ -30,8 +30,8 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def _any_size(monkeypatch):
-    monkeypatch.setattr(affine, "ATEN_BELOW", 0)
-    monkeypatch.setattr(perceptron, "ATEN_BELOW", 0)
+    monkeypatch.setattr(affine, "aten_below", lambda device: 0)
+    monkeypatch.setattr(perceptron, "aten_below", lambda device: 0)
 
 
 def leaves_of(dtype, device, *shapes):

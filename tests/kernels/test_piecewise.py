@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fusedact import functional as FF
-from fusedact import table_rows, tables
 from fusedact.kernels import launch
+from fusedact.piecewise import table_rows, tables
 
 cases = pytest.mark.parametrize("case", oracle.CASES)
 FLAT = ["forward_kernel", "backward_kernel"]

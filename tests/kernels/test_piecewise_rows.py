@@ -6,8 +6,8 @@ import pwl_oracle as oracle
 import pytest
 import torch
 
-from fusedact import table_rows
 from fusedact.kernels import launch_piecewise
+from fusedact.piecewise import table_rows
 
 
 def assert_same_rows(b, v, left, right, how, device):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedact import table_rows, tables
 from fusedact.kernels import launch, launch_piecewise
+from fusedact.piecewise import table_rows, tables
 
 # Relative to the sum of absolute terms; and how wrong an element's place between two breakpoints may be, in steps.
 BOUND, PLACE = 1e-5, 2.0**-18

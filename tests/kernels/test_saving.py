@@ -9,9 +9,9 @@ from saving_cases import HALVES, SERVED, SPECS, same, served, usual
 from saving_cases import gradient as any_gradient
 
 from fusedact import functional as FF
-from fusedact import packing, saving
 from fusedact.kernels import launch
-from fusedact.saved_forms import SAVED
+from fusedact.saving import packing, saving
+from fusedact.saving.saved_forms import SAVED
 
 BITS = [(name, policy) for name, policy in SERVED if policy == "bits" or SAVED[name].bits]
 with_bits = pytest.mark.parametrize(("name", "policy"), BITS, ids=[f"{n}-{p}" for n, p in BITS])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fusedact import selftest
 from fusedact.kernels import launch
+from fusedact.looking import selftest
 
 
 @pytest.mark.parametrize("family", ["learned parameters", "along a dimension", "random", "your own"])

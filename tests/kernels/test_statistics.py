@@ -13,7 +13,7 @@ import fusedact
 from fusedact import functional as FF
 from fusedact import registry
 from fusedact.kernels import launch, statistics
-from fusedact.rereading import is_pointwise
+from fusedact.watching.rereading import is_pointwise
 
 NAMES = ("silu", "relu_sigmoid", "elu", "gelu", "tanh", "snake", "hardtanh")
 SHAPES = {"flat": (37, 50), "image": (3, 5, 7, 11), "blocks": (3, 4096), "one": (1,), "none": ()}
@@ -194,7 +194,7 @@ def test_without_a_monitor_nothing_is_gathered(device, monkeypatch):
 
 
 def test_names_agree():
-    from fusedact import figures
+    from fusedact.watching import figures
 
     assert (figures.NAMES[0], figures.NAMES[1], "deviation", *figures.NAMES[3:]) == statistics.STATISTICS
     assert statistics.FLAT.value == figures.FLAT == monitored.FLAT

@@ -1,0 +1,1 @@
+"""Whole models: modules and calls replaced, in place, with a report."""

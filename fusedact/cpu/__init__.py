@@ -1,0 +1,1 @@
+"""What runs on a CPU: lean forms, and pieces that fit into its caches."""

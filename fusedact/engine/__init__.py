@@ -1,0 +1,1 @@
+"""How a function in plain PyTorch becomes kernels: recorded, simplified, written."""

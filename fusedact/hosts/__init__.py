@@ -1,0 +1,1 @@
+"""Forms that have any activation inside: gated, biased, behind linear layers."""

@@ -1,0 +1,1 @@
+"""What shows, measures and tests activations, and the command line."""

@@ -1,0 +1,1 @@
+"""Piecewise-linear functions: tables, fixed and learned, and what can be done with them."""

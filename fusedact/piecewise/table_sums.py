@@ -1,0 +1,240 @@
+"""What learning a piecewise-linear table needs: sums over the elements, in plain PyTorch and in cache-sized pieces.
+
+An element counts to a place: left of a breakpoint beside it, at it, or right of it. Each place's sums of the gradient g
+and of g times the distance from the breakpoint make all that is wanted, and nothing cancels. Both are one complex
+number, which is added at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..cpu import large_pages
+from ..cpu.cpu_forms import Spare, no_spare
+from ..cpu.pieces import TABLE_PIECE, Memory, piece_limit, pieces_of
+from ..eager import HALF_DTYPES
+from .tables import Table, gathered, integers
+
+__all__ = ["backward"]
+
+# Threads work on rows of sums side by side, each of which takes so many elements before the next.
+ROWS = 8
+LENGTH = TABLE_PIECE // ROWS
+# In a row so many sums of a place take turns: an addition need not wait for the one before it. And a sum in float32 has
+# at most 512 terms, whatever the elements, when it is added to one in float64: if all are equal, the worst case, it is
+# off by 8e-6 of itself.
+LANES = 16
+# Where a table is long or x short, fewer sums are in float64 throughout.
+MOST_SUMS = 2**15
+WIDE_LANES = 8
+# Below so many elements one sum is enough.
+SHORT = 2**13
+
+# Numbers of buffers beyond those of places.
+_X, _G, _TERMS = 100, 101, 102
+
+
+class _Places:
+    """Where elements count: rows of three places, left of a breakpoint, at it, and right of it.
+
+    For each row of the table the first row of places is that of NaN, then come the breakpoints, and last what a grid or
+    a search knows to be behind the last one.
+    """
+
+    def __init__(self, table: Table, x: Tensor) -> None:
+        self.table = table
+        self.channels, self.rows = table.data.shape[0], table.count + 2
+        b, slopes = table.breakpoints, table.slopes
+        self._points = torch.cat([b[:, :1], b, b[:, -1:]], 1).view(-1)
+        at = torch.where(table.late, slopes[:, :-1], slopes[:, 1:])
+        sides = torch.stack([slopes[:, :-1], at, slopes[:, 1:]], 2).view(self.channels, -1)
+        # A NaN is the first: its side is 0, and its row too.
+        first, last = (t.expand(-1, width) for t, width in ((slopes[:, :1], 2), (slopes[:, -1:], 4)))
+        self.slopes = torch.cat([first, sides, last], 1).view(-1)
+        # Beside x, where the rows of its channel begin.
+        self.beside: tuple[Tensor, ...] = ()
+        if table.channel_dim is not None:
+            shape = [1] * x.dim()
+            shape[table.channel_dim] = self.channels
+            base = torch.arange(self.channels, dtype=torch.int32, device=x.device) * self.rows
+            self.beside = (base.view(shape).expand(x.shape),)
+
+    @property
+    def count(self) -> int:
+        return self.channels * self.rows * 3
+
+    def of(self, x: Tensor, beside: Sequence[Tensor], spare: Spare) -> tuple[Tensor, Tensor]:
+        """The number of each element's place, and its distance from the breakpoint.
+
+        In the fourth and third part of buffer 0, by way of the first.
+        """
+        even = None if beside else self.table.even
+        room, side = (spare(0, torch.float32, part) for part in (2, 3))
+        row = self.table.nearest(x, beside[:-1], spare)
+        if even is not None:
+            row.floor_()
+            distance = torch.add(even.behind, row, alpha=even.step, out=room)
+            torch.sub(x, distance, out=distance)
+            return integers(torch.sign(distance, out=side).add_(row, alpha=3.0), spare), distance
+        row = integers(row, spare)
+        if beside:
+            row.add_(beside[-1])
+        distance = gathered(self._points, row, room)
+        torch.sub(x, distance, out=distance)
+        return integers(torch.sign(distance, out=side), spare).add_(row, alpha=3), distance
+
+    def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of NaN, of the breakpoints' places, and of what is behind the last."""
+        rows = sums.view(self.channels, -1)
+        end = 2 + 3 * self.table.count
+        return rows[:, 0], rows[:, 2:end].view(self.channels, -1, 3), rows[:, end : end + 3].sum(1)
+
+    def values(self, sums: Tensor, moments: Tensor, slopes: bool) -> Tensor:
+        """The gradients of the values, and of the slopes or zeros."""
+        nan, near, behind = self._parts(sums)
+        nan_moment, moment, behind_moment = self._parts(moments)
+        count = self.table.count
+        steps = self.table.breakpoints.double().diff()
+        made = sums.new_zeros(self.channels, count + 2)
+        made[:, :count] = near.sum(2)
+        made[:, 0] += nan
+        made[:, count - 1] += behind
+        # What lies beside one breakpoint counts in part to the next.
+        shared = (moment[:, 1:, 0] + moment[:, :-1, 2]).div_(steps)
+        made[:, : count - 1] -= shared
+        made[:, 1:count] += shared
+        if slopes:
+            made[:, count] = moment[:, 0, 0] + nan_moment
+            made[:, count + 1] = moment[:, -1, 2] + behind_moment
+        return made
+
+    def lines(self, sums: Tensor, moments: Tensor) -> Tensor:
+        """The sums over segments: of g, and of g times the distance from the segment's beginning."""
+        nan, near, behind = self._parts(sums)
+        nan_moment, moment, behind_moment = self._parts(moments)
+        count, late = self.table.count, self.table.late
+        steps = torch.nn.functional.pad(self.table.breakpoints.double().diff(), (1, 0))
+        before = near[..., 0] + near[..., 1].where(late, 0.0)
+        made = sums.new_zeros(self.channels, 2, count + 1)
+        made[:, 0, :count] = before
+        made[:, 0, 1:] += near[..., 2] + near[..., 1].where(~late, 0.0)
+        made[:, 0, 0] += nan
+        made[:, 0, count] += behind
+        made[:, 1, :count] = moment[..., 0]
+        made[:, 1, 1:count] += (steps * before)[:, 1:]
+        made[:, 1, 1:] += moment[..., 2]
+        made[:, 1, 0] += nan_moment
+        made[:, 1, count] += behind_moment
+        return made
+
+
+@lru_cache(maxsize=64)
+def _turns(length: int, lanes: int, size: int) -> Tensor:
+    """Where the sums of each of so many elements begin, taking turns."""
+    return torch.arange(length, dtype=torch.int32).remainder_(lanes).mul_(size)
+
+
+def _scatters_complex(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+class _Sums:
+    """The sums of g and of g times the distance, for each place. Which sum an element adds to, its number decides."""
+
+    def __init__(self, places: int, x: Tensor) -> None:
+        self._places = places
+        large = x.numel() >= TABLE_PIECE
+        narrow = x.is_cpu and x.dtype != torch.float64 and large and ROWS * LANES * places <= MOST_SUMS
+        # Of terms, and of sums; the narrow ones are added to others after each piece.
+        self.dtype = torch.complex64 if narrow else torch.complex128
+        self._lanes = LANES if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
+        self._rows = ROWS if large and ROWS * self._lanes * places <= MOST_SUMS else 1
+        self._total = torch.zeros(places, 2, dtype=torch.float64, device=x.device)
+        self._sums = torch.zeros(self._rows, self._lanes * places, dtype=self.dtype, device=x.device)
+        self._numbers = torch.view_as_real(self._sums).view(-1, places, 2)
+        self._length = LENGTH if self._rows > 1 else TABLE_PIECE
+        self._turns = _turns(self._length, self._lanes, places) if self._lanes > 1 else None
+
+    def add(self, place: Tensor, terms: Tensor) -> None:
+        """Add a piece: tensors of one shape; place is overwritten."""
+        place, terms = place.reshape(-1), terms.reshape(-1)
+        if not _scatters_complex(place.device):
+            self._total.index_add_(0, place, torch.view_as_real(terms))
+            return
+        whole = self._rows * self._length
+        for start in range(0, len(place), whole):
+            part, its = (place, terms) if len(place) == whole else (t[start : start + whole] for t in (place, terms))
+            rows = len(part) // self._length
+            end = rows * self._length
+            if rows:
+                self._add(self._sums[:rows], part[:end], its[:end])
+            if end < len(part):
+                self._add(self._sums[:1], part[end:], its[end:])
+            if self.dtype == torch.complex64:
+                self._flush()
+
+    def _add(self, sums: Tensor, place: Tensor, terms: Tensor) -> None:
+        place, terms = (t.view(len(sums), -1) for t in (place, terms))
+        if self._turns is not None:
+            place.add_(self._turns[: place.shape[1]])
+        sums.scatter_add_(1, place, terms)
+
+    def _flush(self) -> None:
+        self._total.add_(self._numbers.sum(0, dtype=torch.float64))
+        self._sums.zero_()
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        self._flush()
+        return self._total[:, 0], self._total[:, 1]
+
+
+def _widened(t: Tensor, dtype: torch.dtype, spare: Spare, number: int) -> Tensor:
+    if t.dtype == dtype:
+        return t
+    return t.to(dtype) if spare is no_spare else spare(number).copy_(t)  # type: ignore[union-attr]
+
+
+def backward(
+    table: Table, g: Tensor, x: Tensor, dx_needed: bool, wanted: str, slopes: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of x, if needed, and the sums over all elements in float64, for each row of the table.
+
+    For "values", (rows, count + 2): each value's gradient, and behind them, zeros unless `slopes`, those of the left
+    and of the right slope. For "lines", (rows, 2, count + 1): over each segment, the sum of g, and that of g times the
+    distance of x from the breakpoint where the segment begins; the first segment's ends at it.
+    """
+    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+    dx = large_pages.empty_like(x) if dx_needed else None
+    beside = table.beside(x)
+    places = _Places(table, x)
+    sums = _Sums(places.count, x)
+    limit = piece_limit(x, table=True)
+    if sums.dtype != torch.complex64 or x.dtype != torch.float32:
+        # More bytes for each element.
+        limit = max(1, limit // 2)
+    memory = Memory(x)
+    # The buffers are for float32, and cost a short tensor more than they save.
+    spare: Spare = no_spare if dtype == torch.float64 or x.numel() < SHORT else memory
+    last = x if dx is None else dx
+    for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *beside, *places.beside, last, limit=limit):
+        memory.piece = x_piece
+        x_wide, g_wide = _widened(x_piece, dtype, spare, _X), _widened(g_piece, dtype, spare, _G)
+        place, distance = places.of(x_wide, cut, spare)
+        if dx is not None:
+            slope = gathered(places.slopes, place, spare(0, torch.float32, 0))
+            if x.dtype == dtype:
+                torch.mul(slope, g_wide, out=dx_piece)
+            else:
+                dx_piece.copy_(slope.mul_(g_wide))
+        terms = torch.complex(g_wide, distance.mul_(g_wide), out=spare(0, torch.complex64, 0))
+        if terms.dtype != sums.dtype:
+            terms = terms.to(sums.dtype) if spare is no_spare else memory(_TERMS, sums.dtype).copy_(terms)
+        sums.add(place, terms)
+    first, second = sums.result()
+    if wanted == "lines":
+        return dx, places.lines(first, second)
+    return dx, places.values(first, second, slopes)

@@ -1,0 +1,334 @@
+"""Piecewise-linear functions with tables: their evaluation in plain PyTorch, as table_rows.py lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.nn import Parameter
+
+from .. import compat
+from ..cpu.cpu_forms import Gradients, Needed, Spare, no_spare
+from ..registry import ActivationSpec, get
+from .table_rows import HEADER, SEARCH, SECTIONS, Plan, prepare
+
+__all__ = ["Even", "Table", "gathered", "integers", "reference"]
+
+# Up to so many elements a search by one operation takes less time than an index by several.
+FEW = 2**11
+# index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
+# and with indices of 64 bits. Derived from these figures, measured with two threads.
+THREADS_TO_TAKE = 4
+
+
+def gathered(entries: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """The entries at an index."""
+    if index.dtype == torch.int64:
+        return torch.take(entries, index, out=out)
+    if out is None:
+        return entries.index_select(0, index.reshape(-1)).reshape(index.shape)
+    torch.index_select(entries, 0, index.view(-1), out=out.view(-1))
+    return out
+
+
+def _readable(data: Tensor) -> bool:
+    """Whether numbers may be read off a table: at no cost, and not of a graph's tensors."""
+    return data.is_cpu and data.dtype == torch.float32 and not data.requires_grad and not is_compiling()
+
+
+@dataclass(frozen=True)
+class Even:
+    """Breakpoints that arithmetic gives exactly: the i-th, from 0, is first + step * i, or behind + step * (i + 1)."""
+
+    step: float
+    first: Tensor
+    behind: Tensor
+
+
+def _even(breakpoints: Tensor) -> Even | None:
+    """How arithmetic gives them, if it does, whether a processor rounds the product or not."""
+    count = len(breakpoints)
+    if count == 1:
+        return None
+    first = breakpoints[0]
+    step = breakpoints.new_tensor((breakpoints[-1].item() - first.item()) / (count - 1))
+    behind = first - step
+    numbers = torch.arange(count, dtype=breakpoints.dtype, device=breakpoints.device)
+    for start, i in ((first, numbers), (behind, numbers + 1)):
+        rounded, fused = i * step + start, (i.double() * step + start.double()).to(i.dtype)
+        if not bool(((rounded == breakpoints) & (fused == breakpoints)).all()):
+            return None
+    return Even(step.item(), first, behind)
+
+
+def integers(t: Tensor, spare: Spare) -> Tensor:
+    """t without its fraction, in its own memory if that was given."""
+    if not t.is_floating_point():
+        return t
+    if spare is no_spare:
+        return t.int()
+    if torch.get_num_threads() >= THREADS_TO_TAKE:
+        return t.long()
+    return t.view(torch.int32).copy_(t)
+
+
+def _scratch(spare: Spare) -> Tensor | None:
+    """Memory that lines, or their sums' terms, will overwrite."""
+    return spare(0, torch.float32, 0)
+
+
+class Table:
+    """A prepared piecewise-linear function, in one row or one per channel; methods take x in the rows' dtype.
+
+    `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x.
+    """
+
+    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int, like: Table | None = None) -> None:
+        """`like`, a table with the same breakpoints and plan, saves computing what depends on these alone."""
+        self.data = data
+        self.count = count
+        self.how = how
+        # None for a single row.
+        self.channel_dim = channel_dim if data.shape[0] > 1 else None
+        self.size = 1 << count.bit_length()
+        flat = data.reshape(-1)
+        # Behind each name a view that begins with its first entry: one index serves all.
+        starts = [HEADER + i * self.size for i in range(4)]
+        self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
+        self._first = flat[HEADER + SECTIONS * self.size :]
+        # For one row: scale, offset and bounds.
+        self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+        if like is None:
+            # Where the grid of one row begins, in steps; and counted from 1.
+            origin = self._one[1] * data[0, 2]
+            self._origin = origin, origin + 1.0
+        else:
+            self._origin = like._origin
+            self.__dict__.update({name: getattr(like, name) for name in ("_grid", "breakpoints", "even")})
+
+    @cached_property
+    def _grid(self) -> tuple[float, float]:
+        """The steps of the grid in x, and its last cell, for one row."""
+        scale, _, last = self.data[0, :3].tolist()
+        return scale * last, last
+
+    @cached_property
+    def even(self) -> Even | None:
+        if self.how.kind == "uniform" and self.channel_dim is None and _readable(self.data):
+            return _even(self.breakpoints[0])
+        return None
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
+        """The bounds of x for one row, as numbers."""
+        low, high = self.data[0, 3:5].tolist()
+        return low, high
+
+    @cached_property
+    def _lines(self) -> Tensor:
+        """Each segment's slope, value at the anchor, and anchor, as one complex number, which one gather reads."""
+        count = self._anchors.numel()
+        slopes, values = self._slopes[:count], self._values[:count]
+        return torch.stack([slopes, values, self._anchors, self._anchors], 1).view(torch.complex128).view(-1)
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """All of it, as an operator's arguments."""
+        how = self.how
+        return self.data, self.count, how.kind, how.cells, how.steep, how.even, self.channel_dim
+
+    @cached_property
+    def spec(self) -> ActivationSpec:
+        """The record of this one function, which has no parameters."""
+        return replace(
+            get("pwl"),
+            parameters=(),
+            eager=self.value,
+            lean_forward=self.lean_value,
+            lean_backward=self.gradient,
+            device=f"pwl_{self.how.kind}",
+            table=self,
+        )
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """The slopes of each row's segments."""
+        return self.data[:, HEADER + self.size : HEADER + self.size + self.count + 1]
+
+    @cached_property
+    def late(self) -> Tensor:
+        """Whether a breakpoint itself still belongs to the segment before it: the flatter one, as `prepare` turns."""
+        magnitudes = self.slopes.abs()
+        return magnitudes[:, 1:] > magnitudes[:, :-1]
+
+    @cached_property
+    def breakpoints(self) -> Tensor:
+        """The breakpoints of each row."""
+        start = HEADER + 5 * self.size + 1
+        return self.data[:, start : start + self.count]
+
+    def beside(self, x: Tensor) -> tuple[Tensor, ...]:
+        """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
+        if self.channel_dim is None:
+            return ()
+        channels, row = self.data.shape
+        shape = [1] * x.dim()
+        shape[self.channel_dim] = channels
+        base = torch.arange(channels, dtype=torch.int32, device=x.device) * row
+        tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
+        return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
+
+    def index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """Where in the views the segment of each element is: its number, behind all of the rows before its own."""
+        base = beside[4] if beside else None
+        if self.how.kind == "search":
+            return self._searched(x, base)
+        # A NaN counts as 0.
+        if beside:
+            part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1])
+            part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self.data[0, 2])
+        else:
+            step, last = self._grid
+            part = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last)
+        index = integers(part, spare)
+        if self.how.kind == "bucket":
+            if base is not None:
+                index.add_(base)
+            index.copy_(gathered(self._first, index, _scratch(spare)))
+        if base is not None:
+            index.add_(base)
+        # A comparison in place takes a third of one that makes bools.
+        turned = gathered(self._turns, index, _scratch(spare)).le_(x)
+        return index.add_(turned.int() if spare is no_spare else turned.view(torch.int32).copy_(turned))
+
+    def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
+        """The binary search of the kernels, which works for rows per channel too."""
+        index = torch.zeros_like(x, dtype=torch.int32) if base is None else base.clone()
+        step = self.size // 2
+        while step:
+            index = index + step * (x >= gathered(self._turns, index + (step - 1))).int()
+            step //= 2
+        return index
+
+    def _index_of_few(self, x: Tensor) -> Tensor:
+        """The same for one row and few elements, in fewer operations. A NaN counts to the last segment."""
+        return torch.bucketize(x.contiguous(), self._turns[: self.count], out_int32=True, right=True)
+
+    def value(self, x: Tensor, *beside: Tensor) -> Tensor:
+        """The function at x, differentiable."""
+        subclass = self.channel_dim is None and type(x) not in (Tensor, Parameter)
+        # With numbers, which do not learn.
+        if subclass and not self.data.requires_grad and compat.holds_numbers(self.data):
+            return self._compared(x)
+        index = self.index(x.detach(), beside)
+        low, high = (beside or self._one)[2:4]
+        # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
+        x = torch.minimum(torch.maximum(x, low), high)
+        return torch.addcmul(
+            gathered(self._values, index), gathered(self._slopes, index), x - gathered(self._anchors, index)
+        )
+
+    def _compared(self, x: Tensor) -> Tensor:
+        """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
+        parts = (self._turns, self._slopes, self._values, self._anchors)
+        turns, slopes, values, anchors = (part[: self.count + 1].tolist() for part in parts)
+        low, high = self._bounds
+        # Not clamp, whose gradient at a NaN is 0.
+        bounded = torch.where(x < low, low, torch.where(x > high, high, x))
+        y = (bounded - anchors[0]) * slopes[0] + values[0]
+        for turn, slope, value, anchor in zip(turns, slopes[1:], values[1:], anchors[1:], strict=False):
+            y = torch.where(x >= turn, (bounded - anchor) * slope + value, y)
+        return y
+
+    def lean_value(self, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+        """The same without a graph to record."""
+        if not beside and x.numel() <= FEW:
+            index = self._index_of_few(x)
+        elif self.even is not None:
+            index = self._even_index(x, self.even, spare)
+        else:
+            index = self.index(x, beside, spare)
+        if beside:
+            # Beside tensors clamp takes three times as long.
+            y = torch.maximum(x, beside[2], out=out)
+            torch.minimum(y, beside[3], out=y)
+        else:
+            low, high = self._bounds
+            y = torch.clamp(x, low, high, out=out)
+        if spare is no_spare:
+            y.sub_(gathered(self._anchors, index))
+            return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
+        line = torch.view_as_real(gathered(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
+        return torch.addcmul(line[..., 1], line[..., 0], y.sub_(line[..., 2]), out=y)
+
+    def _even_index(self, x: Tensor, even: Even, spare: Spare) -> Tensor:
+        """The index where arithmetic gives every breakpoint; at a breakpoint either segment, for the same value."""
+        step, last = self._grid
+        cell = torch.add(self._origin[0], x, alpha=step, out=spare(0)).nan_to_num_(0.0).clamp_(0.0, last - 0.5).floor_()
+        # A comparison in place takes a third of one that makes bools.
+        return integers(cell.add_(torch.add(even.first, cell, alpha=even.step, out=_scratch(spare)).le_(x)), spare)
+
+    def nearest(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
+        """The number, from 1, of a breakpoint beside each element; with a fraction; one more behind the last; 0 of NaN.
+
+        The nearest one where a grid tells. In the first part of buffer 0, by way of the third and fourth.
+        """
+        kind = self.how.kind
+        if kind == "search":
+            segment = self._searched(x, beside[4] if beside else None)
+            if beside:
+                segment = segment - beside[4]
+            return (segment + 1) * (x == x)
+        room = spare(0, torch.float32, 0)
+        if beside:
+            part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self.data[0, 2]).add_(1.0)
+        else:
+            step, last = self._grid
+            # In a grid that tells the nearest breakpoint, the last is nearest to all behind it.
+            last += 0.5 if kind == "uniform" else 1.0
+            part = torch.add(self._origin[1], x, alpha=step, out=room).clamp_(1.0, last)
+        part.nan_to_num_(0.0)
+        if kind == "uniform":
+            return part
+        # The cell of a NaN is the first one, and its number changed behind that.
+        cell = integers(part.sub_(1.0).clamp_min_(0.0), spare)
+        if beside:
+            cell.add_(beside[4])
+        segment = gathered(self._first, cell, spare(0, torch.float32, 2)).add_(1.0)
+        if spare is no_spare:
+            return segment.mul_(x == x)
+        # A comparison in place takes a third of one that makes bools.
+        known = cast("Tensor", spare(0, torch.float32, 3)).copy_(x).eq_(x)
+        return torch.mul(segment, known, out=room)
+
+    def slopes_at(self, index: Tensor, spare: Spare = no_spare) -> Tensor:
+        """The slopes of segments by their index."""
+        return gathered(self._slopes, index, _scratch(spare))
+
+    def gradient(
+        self,
+        g: Tensor,
+        x: Tensor,
+        *beside: Tensor,
+        needed: Needed = None,
+        out: Tensor | None = None,
+        spare: Spare = no_spare,
+    ) -> Gradients:
+        """g times the slope at x."""
+        few = not beside and x.numel() <= FEW
+        index = self._index_of_few(x).mul_(x == x) if few else self.index(x, beside, spare)
+        slopes = self.slopes_at(index, spare)
+        return (slopes.mul_(g) if out is None else torch.mul(slopes, g, out=out),)
+
+
+def reference(
+    x: Tensor, breakpoints: Tensor, values: Tensor, left_slope: float | Tensor = 0.0, right_slope: float | Tensor = 0.0
+) -> Tensor:
+    """One table's function, differentiable in x and in the tables."""
+    data = prepare(breakpoints, values, left_slope, right_slope, SEARCH, x.dtype)
+    return Table(data, breakpoints.shape[-1], SEARCH, 1).value(x)

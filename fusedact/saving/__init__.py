@@ -1,0 +1,1 @@
+"""What backward keeps: policies, and gradients from outputs and bits."""

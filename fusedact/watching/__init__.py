@@ -1,0 +1,1 @@
+"""Statistics of activations while a model trains."""
