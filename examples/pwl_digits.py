@@ -134,7 +134,7 @@ def main() -> None:
             accuracy[name].append(reached)
             print(f"{name:25} seed {seed}: {reached:.2%}", flush=True)
     seconds = step_seconds(data, options.steps, options.device)
-    ratio = seconds["PWL, learned per channel"] / seconds["ReLU"]
+    ratio = round(seconds["PWL, learned per channel"] / seconds["ReLU"], 3)
     print()
     found = {}
     for name, reached in accuracy.items():
@@ -142,7 +142,7 @@ def main() -> None:
         print(f"{name:25} {mean:.2%}, standard deviation {spread:.2%}, {1e3 * seconds[name]:.1f} ms a step")
         found[name] = {"accuracy": reached, "step_seconds": round(seconds[name], 6)}
     print(f"a step takes {ratio:.2f} times as long with learned functions")
-    about = {"data": data.name, "epochs": options.epochs, "seeds": options.seeds, "step_ratio": round(ratio, 3)}
+    about = {"data": data.name, "epochs": options.epochs, "seeds": options.seeds, "step_ratio": ratio}
     common.save(options.plot, draw(training, accuracy))
     common.write(options.json, options.device, {**about, "activations": found})
 
