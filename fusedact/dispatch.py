@@ -17,8 +17,8 @@ from torch.nn import Module, Parameter
 
 from . import compat, sharding
 from .checks import FLOAT_DTYPES, check_input, check_names, check_parameters, owner
-from .cpu import large_results
-from .cpu.large_results import LARGE_COUNT
+from .cpu import cpu_kernels
+from .cpu.cpu_kernels import LARGE_COUNT
 from .crossovers import ATEN_TENSORS_BELOW, FORMULA_BELOW, ROWS_BELOW, aten_below
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
@@ -28,6 +28,7 @@ from .watching import gathering
 __all__ = [
     "Path",
     "backend",
+    "by_twin",
     "choose",
     "choose_step",
     "explain",
@@ -178,6 +179,24 @@ def nothing_under_way(x: Tensor) -> bool:
     )
 
 
+def by_twin(spec: ActivationSpec, x: Tensor) -> bool:
+    """Whether a small plain tensor on the CPU is for PyTorch's own operator, whatever is under way, for numbers."""
+    return (
+        not is_compiling()
+        and ((kind := type(x)) is Tensor or kind is Parameter)
+        and x.is_cpu
+        and x.dtype in FLOAT_DTYPES
+        # Under torch.jit.trace sizes are tensors.
+        and type(count := x.numel()) is int
+        and count < LARGE_COUNT
+        and not (spec.pieces_from and count >= spec.pieces_from)
+        and not spec.autocast
+        and not compat.interpreting
+        and _backend.get() == "auto"
+        and saving.policy_var.get() == "auto"
+    )
+
+
 def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
     """The path by PyTorch's operator, where that takes no longer than pieces on the CPU, for numbers."""
     if spec.aten is None:
@@ -192,16 +211,14 @@ def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
 
 
 def _in_large_pages(spec: ActivationSpec, x: Tensor) -> bool:
-    """Whether the operator's result is to be written to large pages: nobody watches, and it keeps x or nothing."""
+    """Whether the operator's results are to be written to large pages: nobody watches, and it has kernels for it."""
     kind: type = type(x)
     if not (kind is Tensor or kind is Parameter) or x.layout is not torch.strided or compat.observed(x):
         return False
-    operator = large_results.operator_of(spec, x)
+    kernels = cpu_kernels.large(spec, x)
     differentiated = x.requires_grad and torch.is_grad_enabled()
     return (
-        operator is not None
-        and not (differentiated and operator.backward is None)
-        and gathering.wanted_var.get() is None
+        kernels is not None and not (differentiated and kernels.backward is None) and gathering.wanted_var.get() is None
     )
 
 
@@ -423,7 +440,7 @@ def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tenso
         return replace(path, keeps="what the calls with shards keep", because="they are calls with plain tensors")
     if path.kind == "formula":
         return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
-    if path.kind == "aten" and policy == "auto":
+    if (path.kind == "aten" or path is LARGE_CPU) and policy == "auto":
         keeps = saving.operator_keeps(spec) if numbers else ""
         return replace(path, keeps=keeps or "what its operator keeps", because="PyTorch's operator decides")
     return replace(path, keeps=plan.keeps, because=plan.reason)

@@ -11,7 +11,7 @@ from .. import compat
 from ..eager import HALF_DTYPES, Parameter, numeric, operand
 from ..registry import ActivationSpec
 from ..watching import flatness, gathering
-from . import caches, large_pages, large_results
+from . import caches, cpu_kernels, large_pages
 from .cpu_forms import Gradients
 from .totals import Totals
 
@@ -110,11 +110,11 @@ class Memory:
         return self(number).copy_(t)
 
 
-def _operator(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> large_results.Operator | None:
+def _large(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> cpu_kernels.Kernels | None:
     """PyTorch's own, where its result is large, and numbers are all that it takes beside x."""
-    if x.numel() < large_results.LARGE_COUNT or not x.is_cpu or not numeric(params):
+    if x.numel() < cpu_kernels.LARGE_COUNT or not x.is_cpu or not numeric(params):
         return None
-    return large_results.operator_of(spec, x)
+    return cpu_kernels.large(spec, x)
 
 
 def _widened(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> bool:
@@ -186,8 +186,8 @@ def forward(
 
     Where statistics are wanted of a CPU tensor, they are gathered of each piece while it is in the cache.
     """
-    if out is None and (operator := _operator(spec, x, params)) is not None and gathering.wanted() is None:
-        return large_results.forward(operator, x, params)
+    if out is None and (kernels := _large(spec, x, params)) is not None and gathering.wanted() is None:
+        return cpu_kernels.large_forward(kernels, x, params)
     lean = spec.lean_forward
     function = lean or spec.eager
     half = _widened(spec, x, params)
@@ -268,8 +268,9 @@ def backward(
     channel: int | None = None,
 ) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed."""
-    if (operator := _operator(spec, x, params)) is not None and operator.backward is not None and needed[0]:
-        return [large_results.backward(operator, g, x, params), *[None] * len(params)]
+    kernels = _large(spec, x, params) if needed[0] else None
+    if kernels is not None and kernels.backward is not None and not kernels.from_value:
+        return [cpu_kernels.large_backward(kernels, g, x, params), *[None] * len(params)]
     half = _widened(spec, x, params)
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward

@@ -15,13 +15,14 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import compat, eager, ops
 from ..checks import check_parameters
+from ..cpu import cpu_kernels
 from ..cpu.large_pages import LARGE
 from ..crossovers import aten_below
 from ..dispatch import Path, choose
 from ..execution import Parameters
 from ..registry import ActivationSpec
 from ..saving import saving
-from . import cpu_kernels, products
+from . import products
 from .hosted import Hosted, check_tensor, record, recorded, stays_in_eager
 
 __all__ = [
@@ -221,7 +222,7 @@ def activation_of(hosted: Hosted, z: Tensor, save: str) -> Tensor:
         params, _ = check_parameters(spec, z, params, -1)
     if differentiated:
         return ops.apply(spec, z, params, _kept_as_output(spec, z, params, save), -1, save)
-    kernels = cpu_kernels.kernels_of(spec) if z.is_cpu and eager.numeric(params) and not compat.interpreting else None
+    kernels = cpu_kernels.hosted(spec) if z.is_cpu and eager.numeric(params) and not compat.interpreting else None
     if kernels is not None and z.is_contiguous():
         kernels.forward(z, out=z)
         return z

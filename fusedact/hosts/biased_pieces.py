@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..cpu import cpu_kernels
+from ..cpu.cpu_kernels import Kernels
 from ..cpu.pieces import Memory, _differentiated, _Filled, _operands, piece_limit, pieces_of
 from ..cpu.totals import Totals
 from ..eager import Parameter, numeric
 from ..registry import ActivationSpec
-from .cpu_kernels import Kernels, kernels_of
 from .seeds import Numbers
 
 __all__ = ["backward", "factors", "forward", "scale_of"]
@@ -96,7 +97,7 @@ def forward(
         forward(spec, x.contiguous(), bias, _contiguous(residual), params, dim, p, seed, made)
         out.copy_(made)
         return
-    into = kernels_of(spec)
+    into = cpu_kernels.hosted(spec)
     dtype = _dtype(out, bias)
     limit = piece_limit(out)
     operands = _Filled(_operands([*params, *_listed(bias)], x, dim, dtype))
@@ -168,7 +169,7 @@ def backward(
         if dx is not None and made is not None:
             dx.copy_(made)
         return sums
-    into = kernels_of(spec)
+    into = cpu_kernels.hosted(spec)
     dtype = _dtype(g, x, bias)
     count = len(params)
     # The bias last.
@@ -215,11 +216,12 @@ def _piece(
 ) -> Sequence[Tensor]:
     """Gradients of z and of the parameters, elementwise; z's possibly in memory of `out`."""
     if into is not None:
-        y = z
+        assert into.backward is not None
+        kept = z
         if into.from_value:
-            y = memory(_VALUE, z.dtype)
-            into.forward(z, out=y)
-        into.backward(g, z, y, out)
+            kept = memory(_VALUE, z.dtype)
+            into.forward(z, out=kept)
+        into.backward(g, kept, grad_input=out)
         return [out]
     owed = (True, *needed)
     if spec.lean_backward is None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cpu import cpu_kernels
+from ..cpu.cpu_kernels import Kernels
 from ..cpu.pieces import Memory, _Filled, _operands, piece_limit, pieces_of
 from ..cpu.totals import Totals
 from ..eager import HALF_DTYPES, Parameter, numeric
 from ..registry import ActivationSpec
-from .cpu_kernels import Kernels, kernels_of
 from .gating_limits import NONE, Limits, limited_piece, stop_gate, stop_value
 
 __all__ = ["backward", "by_hand", "forward"]
@@ -20,7 +21,7 @@ __all__ = ["backward", "by_hand", "forward"]
 
 def by_hand(spec: ActivationSpec) -> bool:
     """Whether pieces have PyTorch's own kernels for it, or forms that the engine did not write."""
-    return kernels_of(spec) is not None or (
+    return cpu_kernels.hosted(spec) is not None or (
         spec.key is None and spec.lean_backward is not None and not spec.lean_by_engine
     )
 
@@ -69,7 +70,7 @@ def forward(
     """out = activation(gate) x, of what the limits leave of both."""
     if out.numel() == 0:
         return
-    into = kernels_of(spec)
+    into = cpu_kernels.hosted(spec)
     dtype = _dtype(out, into, limits)
     operands = _Filled(_operands(params, gate, channel, dtype))
     memory = Memory(out)
@@ -98,7 +99,7 @@ def backward(
     limits: Limits = NONE,
 ) -> list[Tensor | None]:
     """Write dx and dgate, those that are not None; the gradients of the parameters, those that are needed."""
-    into = kernels_of(spec)
+    into = cpu_kernels.hosted(spec)
     dtype = _dtype(x, into, limits)
     totals = Totals(params, needed, x, channel, dtype)
     if x.numel():
@@ -158,9 +159,9 @@ def _piece(
         return [None] * len(values)
     if into is not None:
         # It has no parameters, so that this is what is owed.
-        assert dgate is not None
+        assert dgate is not None and into.backward is not None
         made = dgate if _writable(dgate, dtype) else memory(_MADE, dtype)
-        into.backward(product, gate, a, made)
+        into.backward(product, a if into.from_value else gate, grad_input=made)
         _write(made, dgate, given_gate, limits, memory, stop_gate)
         return [None] * len(values)
     owed = (dgate is not None, *needed)

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from .. import compat, eager
 from ..checks import check_parameters
-from ..cpu import large_pages
+from ..cpu import cpu_kernels, large_pages
+from ..cpu.cpu_kernels import Kernels
 from ..dispatch import Path
 from ..execution import Call, Parameters
 from ..registry import ActivationSpec
 from ..saving import saved, saving
 from . import biased_operators
-from .cpu_kernels import Kernels, kernels_of
 
 __all__ = ["Activated", "activated", "derived", "into", "planned", "product", "rows"]
 
@@ -104,7 +104,7 @@ def _kernels(how: Activated, z: Tensor, params: Parameters) -> Kernels | None:
     """PyTorch's own for the activation, on the CPU where nobody watches: they take halves as they are."""
     if not z.is_cpu or how.call.path.kind == "triton" or not eager.numeric(params) or compat.dispatch_mode_active():
         return None
-    return kernels_of(how.call.spec)
+    return cpu_kernels.hosted(how.call.spec)
 
 
 def _biased(how: Activated, z: Tensor) -> biased_operators.Call:
@@ -145,15 +145,16 @@ def _in_rows(
     kernels: Kernels, g: Tensor, kept: Tensor, summed: bool, out: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The gradient of the product, and its sum over the rows, if wanted, while they are in the cache."""
+    assert kernels.backward is not None
     dz = large_pages.empty_like(kept) if out is None else out
     wide = torch.float32 if g.dtype in eager.HALF_DTYPES else g.dtype
     if kept.numel() <= SUMMED:
-        kernels.backward(g, kept, kept, dz)
+        kernels.backward(g, kept, grad_input=dz)
         return dz, dz.sum(0) if summed else None
     total = torch.zeros(kept.shape[1], dtype=wide) if summed else None
     for part in zip(*(t.split(max(1, SUMMED // kept.shape[1])) for t in (g, kept, dz)), strict=True):
         g_rows, kept_rows, out_rows = part
-        kernels.backward(g_rows, kept_rows, kept_rows, out_rows)
+        kernels.backward(g_rows, kept_rows, grad_input=out_rows)
         if total is not None:
             total.add_(out_rows.sum(0, dtype=wide))
     return dz, None if total is None else total.to(g.dtype)

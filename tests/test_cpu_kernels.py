@@ -8,9 +8,9 @@ import torch
 import fusedact
 from fusedact import dispatch, registry
 from fusedact import functional as FF
-from fusedact.cpu import large_pages, large_results, pieces
+from fusedact.cpu import cpu_kernels, large_pages, pieces
 
-NAMES = sorted(large_results._OPERATORS)
+NAMES = sorted(cpu_kernels._KERNELS)
 PLACES = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 3.0, -3.0, 6.0, 20.0, 21.0, 0.5, -0.5]
 
 
@@ -19,7 +19,7 @@ def small_counts(monkeypatch):
     """Every tensor is large, and none is small."""
     monkeypatch.setattr(pieces, "FEW", 0)
     monkeypatch.setattr(large_pages, "LARGE", 1)
-    monkeypatch.setattr(large_results, "LARGE_COUNT", 1)
+    monkeypatch.setattr(cpu_kernels, "LARGE_COUNT", 1)
     monkeypatch.setattr(dispatch, "LARGE_COUNT", 1)
 
 
@@ -43,8 +43,8 @@ def test_bits_are_those_of_the_operator(small_counts, name, dtype):
         assert y.dtype == dtype and y.stride() == expected.stride()
         torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
         ours, theirs = (x.detach().clone().requires_grad_() for _ in range(2))
-        keeps_x = large_results._OPERATORS[name].backward is not None
-        assert (dispatch.choose(spec, ours, usual, True) == dispatch.LARGE_CPU) == keeps_x
+        has_backward = cpu_kernels._KERNELS[name].backward is not None
+        assert (dispatch.choose(spec, ours, usual, True) == dispatch.LARGE_CPU) == has_backward
         g = torch.linspace(-1.0, 2.0, y.numel()).to(dtype).view(y.shape)
         y, expected = function(ours, *usual), spec.aten(theirs, *usual)
         y.backward(g), expected.backward(g)
@@ -61,16 +61,41 @@ def test_parameters_arrive(small_counts, name):
     assert torch.equal(y, expected) and torch.equal(ours.grad, theirs.grad)
 
 
-def test_second_derivatives(small_counts):
-    x = torch.linspace(-3.0, 3.0, 31, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(FF.silu, x) and torch.autograd.gradcheck(FF.gelu, x)
+@pytest.mark.parametrize("name", ["silu", "gelu", "relu", "sigmoid", "tanh"])
+def test_second_derivatives(small_counts, name):
+    x = torch.linspace(-3.0, 3.0, 32, dtype=torch.float64, requires_grad=True)
+    function, batch = getattr(FF, name), torch.eye(32, dtype=torch.float64)
+    assert torch.autograd.gradcheck(function, x) and torch.autograd.gradgradcheck(function, x)
+    y, twin = function(x), registry.get(name).aten(x)
+    assert y.grad_fn is not None and y.grad_fn.name() != twin.grad_fn.name()
+    (found,) = torch.autograd.grad(y, x, batch, retain_graph=True, is_grads_batched=True)
+    (expected,) = torch.autograd.grad(twin, x, batch, is_grads_batched=True)
+    assert torch.equal(found, expected)
+    with torch.autograd.set_detect_anomaly(True):
+        (found,) = torch.autograd.grad(y, x, torch.full_like(y, torch.inf))
+    (expected,) = torch.autograd.grad(registry.get(name).aten(x), x, torch.full_like(y, torch.inf))
+    assert torch.equal(found, expected)
 
 
-def test_only_x_is_kept(small_counts):
+@pytest.mark.parametrize(("name", "what"), [("silu", "input"), ("relu", "output"), ("sigmoid", "output")])
+def test_what_pytorch_keeps_is_kept(small_counts, name, what):
     x, kept = torch.randn(64, requires_grad=True), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()), lambda t: t):
-        FF.silu(x)
-    assert kept == [x.data_ptr()]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        y = getattr(FF, name)(x)
+    assert kept == [(x if what == "input" else y).data_ptr()]
+    assert fusedact.explain(name, x).keeps == what
+    if what == "output":
+        y = getattr(FF, name)(x).add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("policy", ["input", "output"])
+def test_a_policy_is_kept(small_counts, policy):
+    """Kernels that read the value are not given the input."""
+    ours, theirs = (torch.linspace(-4.0, 4.0, 64).requires_grad_() for _ in range(2))
+    FF.sigmoid(ours, save=policy).sum().backward(), torch.sigmoid(theirs).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-7)
 
 
 def test_who_watches_sees_pytorchs_operator(small_counts):
