@@ -133,7 +133,7 @@ def module_signature(spec: ActivationSpec) -> inspect.Signature:
         if not spec.always_learned:
             add("learnable", False, "bool | str | tuple[str, ...]", ours)
         add("num_parameters", 1, "int", keyword if spec.always_learned else ours)
-        if not spec.twin and not spec.always_learned:
+        if not spec.twin or spec.always_learned:
             add("inplace", False, "bool", keyword)
         add("channel_dim", 1, "int", keyword)
         add("bounds", None, BOUNDS, keyword)
@@ -171,7 +171,8 @@ def module_docstring(spec: ActivationSpec) -> str:
             "device": "of the learnable parameters.",
             "dtype": "of the learnable parameters.",
         }
-    arguments |= {"inplace": "overwrite the input.", "save": _saving(spec)}
+    kept = ", of which a copy is kept where a parameter learns" if spec.learnable else ""
+    arguments |= {"inplace": f"overwrite the input{kept}.", "save": _saving(spec)}
     if spec.ignores:
         arguments |= {"args": "ignored.", "kwargs": "ignored."}
     signature = module_signature(spec).parameters

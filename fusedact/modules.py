@@ -71,8 +71,6 @@ class _Elementwise(nn.Module):
     ) -> None:
         owner = type(self).__name__ if spec.key else f"fusedact.{type(self).__name__}"
         chosen = _chosen(owner, spec, learnable)
-        if chosen and inplace:
-            raise ValueError(f"{owner}: inplace=True cannot be combined with learnable parameters")
         if isinstance(num_parameters, bool) or not isinstance(num_parameters, int):
             raise TypeError(f"{owner}: num_parameters must be an int, got {type(num_parameters).__name__}")
         if num_parameters < 1 or (num_parameters > 1 and not chosen):

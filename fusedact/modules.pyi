@@ -70,7 +70,7 @@ class ReLUSigmoid(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -107,7 +107,7 @@ class ELU(nn.Module):
 
     Args:
         alpha: the negative of the limit at -inf.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -178,6 +178,7 @@ class PReLU(nn.Module):
         init: what it begins with.
         device: of the learnable parameters.
         dtype: of the learnable parameters.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -200,7 +201,7 @@ class PReLU(nn.Module):
     weight: float | nn.Parameter
     inplace: bool
     save: str
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, save: str = 'auto') -> None: ...
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: torch.dtype | None = None, *, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Swish(nn.Module):
@@ -215,7 +216,7 @@ class Swish(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -308,7 +309,7 @@ class LeakyReLU(nn.Module):
 
     Args:
         negative_slope: the slope below 0.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -348,7 +349,7 @@ class CELU(nn.Module):
 
     Args:
         alpha: the negative of the limit at -inf; not 0.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -502,7 +503,7 @@ class Softplus(nn.Module):
     Args:
         beta: how sharply it bends; not 0.
         threshold: where it becomes the identity.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -628,7 +629,7 @@ class Hardtanh(nn.Module):
     Args:
         min_val: the lower bound.
         max_val: the upper bound.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -781,7 +782,7 @@ class Softshrink(nn.Module):
 
     Args:
         lambd: how far; finite and not negative.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -852,7 +853,7 @@ class Threshold(nn.Module):
     Args:
         threshold: where the input begins to pass.
         value: the value up to there.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
@@ -955,7 +956,7 @@ class StarReLU(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -1025,7 +1026,7 @@ class ClippedGELU(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -1067,7 +1068,7 @@ class Laplace(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -1109,6 +1110,7 @@ class XIELU(nn.Module):
         beta: the slope at 0.
         eps: what expm1 is bounded by.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -1136,7 +1138,7 @@ class XIELU(nn.Module):
     eps: float | nn.Parameter
     inplace: bool
     save: str
-    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
+    def __init__(self, alpha_p_init: float = 0.8, alpha_n_init: float = 0.8, beta: float = 0.5, eps: float = -1e-06, *, num_parameters: int = 1, inplace: bool = False, channel_dim: int = 1, bounds: Bounds | dict[str, Bounds] | None = None, device: Any = None, dtype: torch.dtype | None = None, save: str = 'auto') -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Snake(nn.Module):
@@ -1151,7 +1153,7 @@ class Snake(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.
@@ -1191,7 +1193,7 @@ class Squareplus(nn.Module):
         learnable: False, True (all for which the function is not constant), a parameter's name, or a tuple of names: these become
             nn.Parameters.
         num_parameters: how many entries a learnable parameter has: 1 for all channels, or one per channel.
-        inplace: overwrite the input.
+        inplace: overwrite the input, of which a copy is kept where a parameter learns.
         channel_dim: the input's dimension that has num_parameters entries; -1 for channels last.
         bounds: (low, high), None for no bound, or a dict of them by name: what a learnable parameter is
             clamped to before each forward and in state_dict(), whatever an optimizer does.

@@ -40,7 +40,13 @@ def apply(
 ) -> Tensor:
     """The activation of x, on the path that `dispatch.choose` finds; `save` says what is kept for backward."""
     # The two shortest ways, for the cheapest operators and small tensors; what is written below them would do the same.
-    if spec.aten is not None and save == "auto" and not inplace and by_twin(spec, x) and (not params or numeric(params)):
+    if (
+        spec.aten is not None
+        and save == "auto"
+        and not inplace
+        and by_twin(spec, x)
+        and (not params or numeric(params))
+    ):
         if type(channel_dim) is int and (spec.refuses is None or not spec.refuses(*params)):
             return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
     elif (

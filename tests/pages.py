@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import benches
+import image_models
 import pytest
 
 # README.md, and what lies in docs/.
@@ -60,14 +61,14 @@ def run(page: Path, **given: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def needing(library: str | None) -> Iterator[None]:
-    """Around code that may need a library: skips without it; loggers and transformers' names are as before after it."""
-    if library:
-        pytest.importorskip(library)
+def needing(*libraries: str) -> Iterator[None]:
+    """Around code that needs libraries: skips without them; loggers and transformers' names are as before after it."""
+    for library in libraries:
+        image_models.timm() if library == "timm" else pytest.importorskip(library)
     logger = logging.getLogger("fusedact")
     level, handlers = logger.level, list(logger.handlers)
     names: dict[str, Any] = {}
-    if library == "transformers":
+    if "transformers" in libraries:
         from transformers.activations import ACT2FN as names
         from transformers.utils import logging as told
 

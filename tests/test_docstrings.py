@@ -22,7 +22,7 @@ WITHOUT_EXAMPLE = {"fusedact.Path", "fusedact.optim.UpdateRule", "fusedact.optim
 
 PACKAGE = Path(fusedact.__file__).parent
 DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.Module)
-NEEDS = {"transformers.py": "transformers"}
+NEEDS = {"transformers.py": ["transformers"]}
 # Their examples are not run: they need the processes of a job, and Keras's backend, which a process chooses once.
 SKIPPED = {"distributed.py", "keras.py"}
 
@@ -78,7 +78,7 @@ def written():
 def test_other_examples(title, line, text):
     file = Path(title).name
     assert ("+SKIP" in text) == (file in SKIPPED)
-    with pages.needing(NEEDS.get(file)):
+    with pages.needing(*NEEDS.get(file, [])):
         pages.examples(text, {"torch": torch, "fusedact": fusedact, "FF": FF}, title, line)
 
 

@@ -286,11 +286,6 @@ CASES = {
         ValueError,
         "fusedact.Swish: beta begins with 2.0, outside its bounds (0.0, 1.0)",
     ),
-    "PReLU in place": (
-        lambda: fusedact.Activation("prelu", inplace=True),
-        ValueError,
-        "fusedact.Activation: inplace=True cannot be combined with learnable parameters",
-    ),
     "near name": (
         lambda: fusedact.create("relu_sigmod"),
         ValueError,
@@ -336,11 +331,6 @@ CASES = {
         lambda: fusedact.ELU(learnable=1),
         TypeError,
         "fusedact.ELU: learnable must be a bool, the name of a parameter or a tuple of names, got int",
-    ),
-    "learnable in place": (
-        lambda: fusedact.ReLUSigmoid(learnable=True, inplace=True),
-        ValueError,
-        "fusedact.ReLUSigmoid: inplace=True cannot be combined with learnable parameters",
     ),
     "tensor to a module": (
         lambda: fusedact.ELU(alpha=torch.tensor(1.0)),

@@ -487,11 +487,6 @@ ERRORS = {
         ValueError,
         "fusedact.PWL: x must have 4 channels in dimension 1, got shape (2, 3)",
     ),
-    "inplace": (
-        lambda: fusedact.PWL(B, V, learnable=True, inplace=True),
-        ValueError,
-        "fusedact.PWL: inplace=True cannot be combined with learnable tables",
-    ),
     "unsorted": (
         lambda: fusedact.PWL([0.0, -1.0], [0.0, 1.0], learnable="breakpoints"),
         ValueError,

@@ -177,7 +177,7 @@ def test_representations(expected):
 
 def test_what_is_its_own_of_prelu():
     parameters = inspect.signature(fusedact.PReLU).parameters
-    assert [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == ["channel_dim", "bounds", "save"]
+    assert [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == ["inplace", "channel_dim", "bounds", "save"]
     assert "learnable" not in parameters
 
 
@@ -256,6 +256,35 @@ def test_modules_of_ones_own_are_the_function(name):
     given = x.clone()
     assert oracles.module(name, inplace=True)(given) is given
     torch.testing.assert_close(given, module(x))
+
+
+LEARNED = {
+    "one": lambda **how: fusedact.ReLUSigmoid(learnable=True, **how),
+    "per channel": lambda **how: fusedact.PReLU(3, **how),
+    "bounds": lambda **how: fusedact.Swish(learnable=True, bounds=(0.0, 2.0), **how),
+    "table": lambda **how: fusedact.PWL([-1.0, 0.0, 1.0], [0.5, 0.0, 1.0], 0.1, 0.2, learnable=True, **how),
+    "fixed table": lambda **how: fusedact.PWL([-1.0, 0.0, 1.0], [0.5, 0.0, 1.0], 0.1, 0.2, **how),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("case", LEARNED)
+def test_in_place_beside_parameters_that_learn(case, compiled):
+    """The input is overwritten and the gradients are those of the call that does not."""
+    grads = []
+    for inplace in (False, True):
+        module = LEARNED[case](inplace=inplace)
+        x = torch.linspace(-2.0, 2.0, 24).view(2, 3, 4).requires_grad_()
+
+        def double(x, module=module):
+            given = x * 1.0
+            y = module(given)
+            return y, given
+
+        y, given = (torch.compile(double, backend="aot_eager") if compiled else double)(x)
+        assert torch.equal(y, given) == inplace
+        grads.append([y, *torch.autograd.grad(y.square().sum(), [x, *module.parameters()])])
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("way", roundtrips())

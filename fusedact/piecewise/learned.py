@@ -23,7 +23,7 @@ from .table_grid import Grid
 from .table_rows import Plan
 from .tables import Table
 
-__all__ = ["SEARCHING", "Finder", "Points", "apply", "compiled", "formula"]
+__all__ = ["SEARCHING", "Finder", "Points", "apply", "compiled", "formula", "to_differentiate"]
 
 
 class Points(NamedTuple):
@@ -97,6 +97,11 @@ def _by_shards(owner: str, x: Tensor, points: Points, finder: Finder, channel_di
         return apply(owner, x, Points(*parts), finder, channel_dim)
 
     return sharding.locally(owner, "x", x, beside, channel_dim % x.dim() if any(rows) else None, function)
+
+
+def to_differentiate(x: Tensor, inplace: bool) -> Tensor:
+    """What is given in x's place where x will be overwritten: backward needs it as it is."""
+    return x.clone() if inplace else x
 
 
 def formula(x: Tensor, points: Points, plan: Plan, channel_dim: int) -> Tensor:

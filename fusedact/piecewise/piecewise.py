@@ -113,13 +113,19 @@ def pwl(
     points = Points(b, v, left, right)
     learns = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in points)
     if plain:
+        given = learned.to_differentiate(x, inplace)
         compiling = is_compiling()
-        y = learned.compiled(x, points, channel_dim) if compiling else learned.formula(x, points, SEARCH, channel_dim)
+        y = (
+            learned.compiled(given, points, channel_dim)
+            if compiling
+            else learned.formula(given, points, SEARCH, channel_dim)
+        )
         return x.copy_(y) if inplace else y
     if learns or sharding.among(*points) or (channels > 1 and sharding.among(x)):
         if save == "bits":
             raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
-        y = learned.apply(OWNER, x, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
+        given = learned.to_differentiate(x, inplace)
+        y = learned.apply(OWNER, given, points, _finder(breakpoints, b) if known else learned.SEARCHING, channel_dim)
         return x.copy_(y) if inplace else y
     how = table_rows.plan(b, v) if known else SEARCH
     table = points.table(x, how, channel_dim)

@@ -51,7 +51,7 @@ class PWL(TableParameters):
         min_slope: the bound of slopes, if monotone.
         min_gap: how close breakpoints that learn may come to each other; by default a hundredth of the smallest gap.
         channel_dim: the input's dimension that has C entries, if there is a table per channel; -1 for channels last.
-        inplace: overwrite the input; only if nothing learns.
+        inplace: overwrite the input; of which a copy is kept where something learns.
         device, dtype: of the tables, which are parameters where they learn, else buffers. The device is that of a
             table given as a tensor, or the default.
         save: what is kept for backward: 'auto', 'input', 'bits'; see `fusedact.functional.pwl`.
@@ -110,8 +110,6 @@ class PWL(TableParameters):
         super().__init__()
         check_save(OWNER, SPEC, save)
         chosen = chosen_tables(OWNER, learnable)
-        if chosen and inplace:
-            raise ValueError(f"{OWNER}: inplace=True cannot be combined with learnable tables")
         if chosen and save == "bits":
             raise ValueError(f"{OWNER}: save='bits' cannot be combined with learnable tables, which need the input")
         cpu = torch.device("cpu")
@@ -260,7 +258,8 @@ class PWL(TableParameters):
             check_input(SPEC, input)
         check_channels(OWNER, input, self.num_parameters, self.channel_dim)
         if is_compiling():
-            y = learned.compiled(input, self._points(), self.channel_dim)
+            given = learned.to_differentiate(input, self.inplace)
+            y = learned.compiled(given, self._points(), self.channel_dim)
             return input.copy_(y) if self.inplace else y
         stored = self._all_stored()
         if stored[0].device != input.device:
@@ -270,7 +269,9 @@ class PWL(TableParameters):
             )
         learns = self.learnable and torch.is_grad_enabled() and any(t.requires_grad for t in stored)
         if learns or sharding.among(*stored) or (self.num_parameters > 1 and sharding.among(input)):
-            return learned.apply(OWNER, input, self._points(), self._finder(), self.channel_dim)
+            given = learned.to_differentiate(input, self.inplace)
+            y = learned.apply(OWNER, given, self._points(), self._finder(), self.channel_dim)
+            return input.copy_(y) if self.inplace else y
         return ops.apply(self._table(input.dtype).spec, input, (), self.inplace, save=self.save)
 
     @property
