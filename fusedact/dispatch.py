@@ -211,15 +211,11 @@ def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
 
 
 def _in_large_pages(spec: ActivationSpec, x: Tensor) -> bool:
-    """Whether the operator's results are to be written to large pages: nobody watches, and it has kernels for it."""
+    """Whether results are to be written to large pages: nobody watches, and something writes into given memory."""
     kind: type = type(x)
     if not (kind is Tensor or kind is Parameter) or x.layout is not torch.strided or compat.observed(x):
         return False
-    kernels = cpu_kernels.large(spec, x)
-    differentiated = x.requires_grad and torch.is_grad_enabled()
-    return (
-        kernels is not None and not (differentiated and kernels.backward is None) and gathering.wanted_var.get() is None
-    )
+    return cpu_kernels.large(spec, x) is not None and gathering.wanted_var.get() is None
 
 
 def path_of_numbers(spec: ActivationSpec, x: Tensor) -> Path:
@@ -440,6 +436,8 @@ def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tenso
         return replace(path, keeps="what the calls with shards keep", because="they are calls with plain tensors")
     if path.kind == "formula":
         return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
+    if path is LARGE_CPU and saving.operator_keeps(spec) != "output":
+        return replace(path, keeps="input", because="its derivative reads nothing else")
     if (path.kind == "aten" or path is LARGE_CPU) and policy == "auto":
         keeps = saving.operator_keeps(spec) if numbers else ""
         return replace(path, keeps=keeps or "what its operator keeps", because="PyTorch's operator decides")

@@ -40,15 +40,25 @@ def test_bits_are_those_of_the_operator(small_counts, name, dtype):
     for x in inputs(dtype):
         assert dispatch.choose(spec, x, usual, True) == dispatch.LARGE_CPU
         y, expected = function(x, *usual), spec.aten(x, *usual)
-        assert y.dtype == dtype and y.stride() == expected.stride()
+        # PyTorch's own logsigmoid gives what is contiguous.
+        assert y.dtype == dtype and y.stride() == (expected if name != "logsigmoid" else torch.empty_like(x)).stride()
         torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
         ours, theirs = (x.detach().clone().requires_grad_() for _ in range(2))
-        has_backward = cpu_kernels._KERNELS[name].backward is not None
-        assert (dispatch.choose(spec, ours, usual, True) == dispatch.LARGE_CPU) == has_backward
+        assert dispatch.choose(spec, ours, usual, True) == dispatch.LARGE_CPU
         g = torch.linspace(-1.0, 2.0, y.numel()).to(dtype).view(y.shape)
         y, expected = function(ours, *usual), spec.aten(theirs, *usual)
         y.backward(g), expected.backward(g)
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0, equal_nan=True)
+        # PyTorch's derivative of erf rounds four times.
+        rounding = {"rtol": 8 * torch.finfo(dtype).eps, "atol": 1e-7} if name == "erf" else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(ours.grad, theirs.grad, equal_nan=True, **rounding)
+
+
+def test_what_has_no_kernel_has_a_form_for_pieces():
+    for name, kernels in cpu_kernels._KERNELS.items():
+        spec = registry.get(name)
+        assert kernels.forward is not None or spec.lean_forward is not None
+        assert kernels.backward is not None or spec.lean_backward is not None
+        assert not (kernels.hosted and (spec.parameters or kernels.backward is None))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if registry.get(name).parameters])

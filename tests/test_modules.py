@@ -177,7 +177,12 @@ def test_representations(expected):
 
 def test_what_is_its_own_of_prelu():
     parameters = inspect.signature(fusedact.PReLU).parameters
-    assert [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == ["inplace", "channel_dim", "bounds", "save"]
+    assert [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == [
+        "inplace",
+        "channel_dim",
+        "bounds",
+        "save",
+    ]
     assert "learnable" not in parameters
 
 

@@ -1,4 +1,4 @@
-"""Forms for the CPU path of what is no product of x and a gate: bent lines, roots, waves; see cpu_forms.py."""
+"""Forms for the CPU path of what is no product of x and a gate: lines, roots, waves and their like; see cpu_forms.py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from .cpu_forms import LARGEST, Gradients, Needed, Parameter, Spare, constant, n
 
 __all__ = [
     "elu_backward_lean",
+    "erf_backward_lean",
+    "erf_lean",
+    "logsigmoid_backward_lean",
+    "logsigmoid_lean",
     "prelu_backward_lean",
     "prelu_lean",
     "snake_backward_lean",
@@ -29,6 +33,8 @@ __all__ = [
 # Resolved once: looking an overload up costs more than a small tensor's operation.
 _softplus_out = torch.ops.aten.softplus.out
 _elu_backward = torch.ops.aten.elu_backward.grad_input
+_log_sigmoid = torch.ops.aten.log_sigmoid_forward.output
+_log_sigmoid_backward = torch.ops.aten.log_sigmoid_backward.grad_input
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
@@ -153,6 +159,34 @@ def softsign_backward_lean(
     """g / (1 + |x|)^2."""
     d = torch.abs(x, out=spare(0)).add_(1.0)
     return (torch.div(g, d, out=out).div_(d),)
+
+
+def logsigmoid_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """PyTorch's own, without what it keeps for backward."""
+    y = new(x, out)
+    _log_sigmoid(x, output=y, buffer=new(x, spare(0, x.dtype)))
+    return y
+
+
+def logsigmoid_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """PyTorch's own, from what its forward would have kept."""
+    kept = new(x, spare(0, x.dtype))
+    _log_sigmoid(x, output=new(x, spare(1, x.dtype)), buffer=kept)
+    return (_log_sigmoid_backward(g, x, kept, grad_input=new(x, out)),)
+
+
+def erf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
+    """PyTorch's own."""
+    return torch.erf(x, out=out)
+
+
+def erf_backward_lean(
+    g: Tensor, x: Tensor, needed: Needed = None, out: Tensor | None = None, spare: Spare = no_spare
+) -> Gradients:
+    """g exp(-x^2) 2 / sqrt(pi)."""
+    return (torch.square(x, out=spare(0)).neg_().exp_().mul_(2.0 / math.sqrt(math.pi)).mul_(g),)
 
 
 def snake_lean(x: Tensor, alpha: Parameter, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:

@@ -27,13 +27,14 @@ _aten = torch.ops.aten
 class Kernels(NamedTuple):
     """`forward(x, *parameters, out=y)`, and `backward(g, kept, *parameters, grad_input=dx)`.
 
-    What is kept is the value if `from_value`, else x. The memory written to may be that of an argument. Without a
-    backward, PyTorch's own does not write into given memory. What PyTorch derives from its value alone can be called
-    without `grad_input`, too. What is `hosted` has no parameters: forms that have an activation inside run it by these.
+    What is kept is the value if `from_value`, else x. The memory written to may be that of an argument. What PyTorch
+    derives from its value alone can be called without `grad_input`, too. Where one is None, PyTorch's own would need
+    more memory, or does not write into what is given: the record's form for pieces serves. What is `hosted` has no
+    parameters: forms that have an activation inside run it by these.
     """
 
-    forward: Callable[..., Any]
-    backward: Callable[..., Any] | None = None
+    forward: Any = None
+    backward: Any = None
     from_value: bool = False
     hosted: bool = False
 
@@ -83,6 +84,7 @@ _KERNELS = {
     "hardshrink": Kernels(_aten.hardshrink.out, _aten.hardshrink_backward.grad_input),
     "threshold": Kernels(_aten.threshold.out, _threshold_backward),
     "hardswish": Kernels(_aten.hardswish.out),
+    "logsigmoid": Kernels(),
     # Its slope is the same at its value.
     "relu": Kernels(
         lambda x, out: torch.clamp_min(x, 0.0, out=out),
@@ -102,7 +104,7 @@ def hosted(spec: ActivationSpec) -> Kernels | None:
 
 
 def large(spec: ActivationSpec, x: Tensor) -> Kernels | None:
-    """Those that serve x alone, for numbers, if its results are large; None if none do."""
+    """Those that serve an x whose results are large, for numbers; None if none do."""
     if x.nbytes < large_pages.LARGE or spec.key is not None:
         return None
     return _KERNELS.get(spec.name)
@@ -117,7 +119,6 @@ def large_forward(kernels: Kernels, x: Tensor, params: Sequence[Parameter]) -> T
 
 def large_backward(kernels: Kernels, g: Tensor, kept: Tensor, params: Sequence[Parameter]) -> Tensor:
     """The gradient of x, in large pages."""
-    assert kernels.backward is not None
     dx = large_pages.empty_like(kept)
     kernels.backward(g, kept, *params, grad_input=dx)
     return dx

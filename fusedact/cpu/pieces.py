@@ -186,7 +186,8 @@ def forward(
 
     Where statistics are wanted of a CPU tensor, they are gathered of each piece while it is in the cache.
     """
-    if out is None and (kernels := _large(spec, x, params)) is not None and gathering.wanted() is None:
+    kernels = _large(spec, x, params) if out is None else None
+    if kernels is not None and kernels.forward is not None and gathering.wanted() is None:
         return cpu_kernels.large_forward(kernels, x, params)
     lean = spec.lean_forward
     function = lean or spec.eager
@@ -194,7 +195,9 @@ def forward(
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
         twin = spec.aten_tensors
-        if twin is not None and all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params):
+        # What is not widened is faster in large pages.
+        small = half or x.nbytes < large_pages.LARGE
+        if twin is not None and small and all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params):
             y = twin(x, *params, channel=channel)
             return y if out is None else out.copy_(y)
         params = _operands(params, x, channel, dtype)

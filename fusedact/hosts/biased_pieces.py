@@ -216,7 +216,6 @@ def _piece(
 ) -> Sequence[Tensor]:
     """Gradients of z and of the parameters, elementwise; z's possibly in memory of `out`."""
     if into is not None:
-        assert into.backward is not None
         kept = z
         if into.from_value:
             kept = memory(_VALUE, z.dtype)

@@ -159,7 +159,7 @@ def _piece(
         return [None] * len(values)
     if into is not None:
         # It has no parameters, so that this is what is owed.
-        assert dgate is not None and into.backward is not None
+        assert dgate is not None
         made = dgate if _writable(dgate, dtype) else memory(_MADE, dtype)
         into.backward(product, a if into.from_value else gate, grad_input=made)
         _write(made, dgate, given_gate, limits, memory, stop_gate)

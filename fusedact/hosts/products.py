@@ -145,7 +145,6 @@ def _in_rows(
     kernels: Kernels, g: Tensor, kept: Tensor, summed: bool, out: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The gradient of the product, and its sum over the rows, if wanted, while they are in the cache."""
-    assert kernels.backward is not None
     dz = large_pages.empty_like(kept) if out is None else out
     wide = torch.float32 if g.dtype in eager.HALF_DTYPES else g.dtype
     if kept.numel() <= SUMMED:
