@@ -6,19 +6,17 @@ the launcher relies on are private to Triton: run this file against every versio
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
+import compiling
 import pytest
 import torch
 
 import fusedact
 from fusedact import compat
 
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("triton is not installed", allow_module_level=True)
-if compat.interpreting:
-    pytest.skip("under TRITON_INTERPRET nothing is launched", allow_module_level=True)
+if why := compiling.why_not():
+    pytest.skip(why, allow_module_level=True)
 
 import benches
 import triton

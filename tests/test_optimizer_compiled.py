@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
+import compiling
 import pytest
 
-from fusedact import compat
-
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("triton is not installed", allow_module_level=True)
-if compat.interpreting:
-    pytest.skip("under TRITON_INTERPRET nothing is compiled", allow_module_level=True)
+if why := compiling.why_not():
+    pytest.skip(why, allow_module_level=True)
 
 import benches
 import machine_code

@@ -1,4 +1,4 @@
-"""Forms for the CPU path of what is no product of x and a gate: lines, roots, waves and their like; see cpu_forms.py."""
+"""Forms for the CPU path of what is no product of x and a gate: bends, roots, waves, their like; see cpu_forms.py."""
 
 from __future__ import annotations
 

@@ -16,10 +16,30 @@ from ..custom import CustomActivation
 from ..registry import ActivationSpec
 from .affine import activated_layer, is_plain
 
-__all__ = ["Held", "Linear", "activation_module", "arguments_of_module", "hosted"]
+__all__ = ["Held", "Holder", "Linear", "activation_module", "arguments_of_module", "hosted"]
 
 
-class Linear(nn.Linear):
+class Holder:
+    """What modules share that hold an activation, besides weights of their own."""
+
+    activation: nn.Module
+
+    @property
+    def spec(self) -> ActivationSpec | None:
+        """The activation's record, if it is one of this library's."""
+        return getattr(self.activation, "spec", None)
+
+    @property
+    def save(self) -> str:
+        """The activation's policy of what is kept for backward."""
+        return getattr(self.activation, "save", "auto")
+
+    @save.setter
+    def save(self, policy: str) -> None:
+        self.activation.save = policy  # type: ignore[assignment]
+
+
+class Linear(Holder, nn.Linear):
     """A linear layer and its activation. The module of `fusedact.functional.linear`.
 
         activation(x weight^T + bias)
@@ -55,8 +75,6 @@ class Linear(nn.Linear):
 
     Source: torch.nn.Linear.
     """
-
-    activation: nn.Module
 
     def __init__(
         self,
@@ -95,20 +113,6 @@ class Linear(nn.Linear):
         activation, save, parameters, within = held
         with within:
             return activated_layer(input, weight, self.bias, activation, save, parameters)
-
-    @property
-    def spec(self) -> ActivationSpec | None:
-        """The activation's record, if it is one of this library's."""
-        return getattr(self.activation, "spec", None)
-
-    @property
-    def save(self) -> str:
-        """The activation's policy of what is kept for backward."""
-        return getattr(self.activation, "save", "auto")
-
-    @save.setter
-    def save(self, policy: str) -> None:
-        self.activation.save = policy  # type: ignore[assignment]
 
 
 def arguments_of_module(learnable: Any, num_parameters: int, bounds: Any, save: str) -> dict[str, Any]:

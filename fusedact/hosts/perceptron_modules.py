@@ -13,12 +13,12 @@ from . import perceptron
 from .affine import activation_of, check_layer, is_plain
 from .gating import gated
 from .hosted import Hosted
-from .linear_modules import Held, activation_module, arguments_of_module, hosted
+from .linear_modules import Held, Holder, activation_module, arguments_of_module, hosted
 
 __all__ = ["MLP", "GatedMLP"]
 
 
-class MLP(nn.Module):
+class MLP(Holder, nn.Module):
     """Two linear layers with an activation between them, as in transformers; or with a gated one.
 
         down_proj(activation(up_proj(x))), or if gated down_proj(activation(gate_proj(x)) up_proj(x))
@@ -62,7 +62,6 @@ class MLP(nn.Module):
     gate_proj: nn.Linear
     up_proj: nn.Linear
     down_proj: nn.Linear
-    activation: nn.Module
 
     def __init__(
         self,
@@ -147,20 +146,6 @@ class MLP(nn.Module):
         with within:
             hosted = Hosted.of(f"fusedact.{type(self).__name__}", activation, parameters)
             return activation_of(hosted, z, save)
-
-    @property
-    def spec(self) -> Any:
-        """The activation's record, if it is one of this library's."""
-        return getattr(self.activation, "spec", None)
-
-    @property
-    def save(self) -> str:
-        """The activation's policy of what is kept for backward."""
-        return getattr(self.activation, "save", "auto")
-
-    @save.setter
-    def save(self, policy: str) -> None:
-        self.activation.save = policy  # type: ignore[assignment]
 
     def extra_repr(self) -> str:
         return "recompute=True" if self.recompute else ""

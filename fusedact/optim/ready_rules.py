@@ -226,13 +226,18 @@ class SGD(_Ready):
 
 
 def _fused_sgd(fused, nesterov, maximize, params, grads, states, count, numbers, first):  # type: ignore[no-untyped-def]
+    lr = numbers["lr"] * numbers.get("factor", 1.0)
+    if not states and not numbers.get("weight_decay", 0.0) and torch.get_num_threads() > 1:
+        # The fused step brings all threads together for each tensor, however small.
+        compat.add_all(params, grads, alpha=lr if maximize else -lr)
+        return
     fused(
         list(params),
         list(grads),
         list(states.get("momentum_buffer", [])),
         weight_decay=numbers.get("weight_decay", 0.0),
         momentum=numbers.get("momentum", 0.0),
-        lr=numbers["lr"] * numbers.get("factor", 1.0),
+        lr=lr,
         dampening=numbers.get("dampening", 0.0),
         nesterov=nesterov,
         maximize=maximize,
