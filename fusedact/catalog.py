@@ -325,9 +325,6 @@ add(
         device="logsigmoid",
         twin="torch.nn.functional.logsigmoid",
         aten=F.logsigmoid,
-        lean_forward=cpu_curves.logsigmoid_lean,
-        lean_backward=cpu_curves.logsigmoid_backward_lean,
-        lean_halves=lambda: True,
     )
 )
 
@@ -419,9 +416,6 @@ add(
         twin="torch.nn.functional.hardswish",
         aten=F.hardswish,
         aten_inplace=partial(F.hardswish, inplace=True),
-        lean_forward=cpu_gates.hardswish_lean,
-        lean_backward=cpu_gates.hardswish_backward_lean,
-        lean_halves=lambda: True,
     )
 )
 
@@ -771,8 +765,6 @@ add(
         example=">>> FF.erf(torch.tensor([-1.0, 0.5, 2.0]))\ntensor([-0.8427,  0.5205,  0.9953])",
         eager=torch.erf,
         aten=torch.erf,
-        lean_forward=cpu_curves.erf_lean,
-        lean_backward=cpu_curves.erf_backward_lean,
     )
 )
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import benches
-import image_models
 import pytest
 
 # README.md, and what lies in docs/.
@@ -64,7 +63,7 @@ def run(page: Path, **given: Any) -> dict[str, Any]:
 def needing(*libraries: str) -> Iterator[None]:
     """Around code that needs libraries: skips without them; loggers and transformers' names are as before after it."""
     for library in libraries:
-        image_models.timm() if library == "timm" else pytest.importorskip(library)
+        pytest.importorskip(library)
     logger = logging.getLogger("fusedact")
     level, handlers = logger.level, list(logger.handlers)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The names of other libraries give what those libraries compute: tutorials in NumPy, Keras, transformers and timm."""
+"""The names of other libraries give what those libraries compute: tutorials in NumPy, Keras and transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 
-import image_models
 import numpy as np
 import pytest
 import torch
@@ -165,35 +164,6 @@ def test_prelu_by_name():
     for made in (fusedact.create("prelu"), fusedact.Activation("prelu")):
         torch.testing.assert_close(made(x), nn.PReLU()(x))
     torch.testing.assert_close(FF.activate(x, "prelu", weight=torch.full((1,), 0.25)), nn.PReLU()(x))
-
-
-# ----- timm: the names of its layers, but for prelu, which is a module alone
-
-
-TIMM = [
-    "silu",
-    "swish",
-    "mish",
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "celu",
-    "selu",
-    "gelu",
-    "gelu_tanh",
-    "quick_gelu",
-]
-TIMM += ["sigmoid", "tanh", "hard_sigmoid", "hardsigmoid", "hard_swish", "hardswish", "hard_mish", "identity"]
-
-
-@pytest.mark.parametrize("name", TIMM)
-def test_timm(name):
-    made = image_models.timm().layers.create_act_layer(name)
-    assert_named(name, lambda x: made(x * 1.0))
-    # timm gives every layer `inplace`.
-    x = torch.linspace(-5, 5, 101)
-    torch.testing.assert_close(fusedact.create(name, inplace=True)(x.clone()), made(x.clone()), rtol=1e-5, atol=1e-6)
 
 
 # ----- Keras itself, on its torch backend; in a process of its own, as it reads its settings from a file on import

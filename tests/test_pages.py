@@ -14,6 +14,7 @@ import torch
 
 # The blocks that are not run, with the reason that the page gives.
 NOT_RUN = {
+    ("docs/integrations.md", "timm needs torchvision, which most builds of torch would have to be reinstalled for"),
     ("docs/integrations.md", "Keras takes its backend from the environment of a new process"),
     ("docs/scaling.md", "it needs a job's processes, and a mesh of them"),
     ("docs/tutorial/scaling.md", "it needs a job's processes, and a mesh of them"),
@@ -24,7 +25,7 @@ NEEDS = {
     "README.md": ["matplotlib"],
     "docs/tutorial/first_activation.md": ["matplotlib"],
     "docs/tutorial/learnable.md": ["matplotlib"],
-    "docs/integrations.md": ["transformers", "timm"],
+    "docs/integrations.md": ["transformers"],
     "docs/tutorial/swapping.md": ["transformers"],
 }
 

@@ -73,6 +73,23 @@ def test_conversion(name):
     assert not left - {nn.Dropout} and any(twin_modules.is_ours(m) for m in model.modules())
 
 
+NAMES = ["silu", "swish", "mish", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "gelu_tanh"]
+NAMES += ["quick_gelu", "sigmoid", "tanh", "hard_sigmoid", "hardsigmoid", "hard_swish", "hardswish", "hard_mish"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name):
+    """Those of timm's layers, but for prelu, which learns; each takes `inplace`."""
+    theirs = image_models.timm().layers.create_act_layer(name)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
+        x = torch.linspace(-14, 14, 5003, dtype=dtype, requires_grad=True)
+        for ours in (fusedact.create(name), fusedact.create(name, inplace=True)):
+            y, expected = ours(x * 1.0), theirs(x * 1.0)
+            found = [y, *torch.autograd.grad(y.sum(), x)]
+            wanted = [expected, *torch.autograd.grad(expected.sum(), x)]
+            torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance / 10)
+
+
 @pytest.mark.parametrize("place", ["activations", "activations_me"])
 def test_the_classes_that_conversion_knows(place):
     """Each of timm's own is one, but for what has no twin and what is a function's body alone."""

@@ -13,7 +13,6 @@ from .cpu_forms import LARGEST, Gradients, Needed, Parameter, Spare, constant, n
 __all__ = [
     "elu_backward_lean",
     "erf_backward_lean",
-    "erf_lean",
     "logsigmoid_backward_lean",
     "logsigmoid_lean",
     "prelu_backward_lean",
@@ -175,11 +174,6 @@ def logsigmoid_backward_lean(
     kept = new(x, spare(0, x.dtype))
     _log_sigmoid(x, output=new(x, spare(1, x.dtype)), buffer=kept)
     return (_log_sigmoid_backward(g, x, kept, grad_input=new(x, out)),)
-
-
-def erf_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
-    """PyTorch's own."""
-    return torch.erf(x, out=out)
 
 
 def erf_backward_lean(

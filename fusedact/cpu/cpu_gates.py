@@ -16,7 +16,6 @@ __all__ = [
     "hard_mish_backward_lean",
     "hard_mish_lean",
     "hardswish_backward_lean",
-    "hardswish_lean",
     "mish_backward_lean",
     "mish_lean",
     "quick_gelu_backward_lean",
@@ -33,7 +32,6 @@ __all__ = [
 
 TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 # Resolved once: looking an overload up costs more than a small tensor's operation.
-_hardswish = torch.ops.aten.hardswish.out
 _hardswish_backward = torch.ops.aten.hardswish_backward.default
 _mish_backward = torch.ops.aten.mish_backward.default
 _softplus_out = torch.ops.aten.softplus.out
@@ -205,11 +203,6 @@ def hard_mish_backward_lean(
     """0 where x < -2, g (x + 1) up to 0, g beyond."""
     alive = torch.ge(x, -2.0, out=new(x, spare(0)))
     return (torch.clamp(x, -3.0, 0.0, out=out).add_(1.0).mul_(alive).mul_(g),)
-
-
-def hardswish_lean(x: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:
-    """PyTorch's own."""
-    return _hardswish(x, out=new(x, out))
 
 
 def hardswish_backward_lean(

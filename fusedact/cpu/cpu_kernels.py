@@ -14,7 +14,7 @@ from torch import Tensor
 from ..eager import Parameter
 from ..registry import ActivationSpec
 from ..saving.saved_forms import SELU_ALPHA, SELU_SCALE
-from . import large_pages
+from . import cpu_curves, cpu_gates, large_pages
 
 __all__ = ["LARGE_COUNT", "Kernels", "hosted", "large", "large_backward", "large_forward"]
 
@@ -28,15 +28,20 @@ class Kernels(NamedTuple):
     """`forward(x, *parameters, out=y)`, and `backward(g, kept, *parameters, grad_input=dx)`.
 
     What is kept is the value if `from_value`, else x. The memory written to may be that of an argument. What PyTorch
-    derives from its value alone can be called without `grad_input`, too. Where one is None, PyTorch's own would need
-    more memory, or does not write into what is given: the record's form for pieces serves. What is `hosted` has no
-    parameters: forms that have an activation inside run it by these.
+    derives from its value alone can be called without `grad_input`, too. What is `hosted` has no parameters: forms that
+    have an activation inside run it by these.
+
+    Where one is None, PyTorch's own would need more memory, or does not write into what is given: `lean_forward` or
+    `lean_backward` serves, as in a record, and where `lean_halves` takes halves as they are.
     """
 
     forward: Any = None
     backward: Any = None
     from_value: bool = False
     hosted: bool = False
+    lean_forward: Any = None
+    lean_backward: Any = None
+    lean_halves: bool = False
 
 
 def _elu(factors: Callable[..., tuple[float, float, float]]) -> Kernels:
@@ -83,8 +88,10 @@ _KERNELS = {
     "softshrink": Kernels(_aten.softshrink.out, _aten.softshrink_backward.grad_input),
     "hardshrink": Kernels(_aten.hardshrink.out, _aten.hardshrink_backward.grad_input),
     "threshold": Kernels(_aten.threshold.out, _threshold_backward),
-    "hardswish": Kernels(_aten.hardswish.out),
-    "logsigmoid": Kernels(),
+    "hardswish": Kernels(_aten.hardswish.out, lean_backward=cpu_gates.hardswish_backward_lean, lean_halves=True),
+    "logsigmoid": Kernels(
+        lean_forward=cpu_curves.logsigmoid_lean, lean_backward=cpu_curves.logsigmoid_backward_lean, lean_halves=True
+    ),
     # Its slope is the same at its value.
     "relu": Kernels(
         lambda x, out: torch.clamp_min(x, 0.0, out=out),
@@ -93,7 +100,7 @@ _KERNELS = {
     ),
     "sigmoid": Kernels(_aten.sigmoid.out, _aten.sigmoid_backward, from_value=True, hosted=True),
     "tanh": Kernels(_aten.tanh.out, _aten.tanh_backward, from_value=True, hosted=True),
-    "erf": Kernels(_aten.erf.out),
+    "erf": Kernels(_aten.erf.out, lean_backward=cpu_curves.erf_backward_lean),
 }
 
 

@@ -124,6 +124,11 @@ def _widened(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> bo
     return spec.lean_halves is None or not numeric(params) or not spec.lean_halves(*params)
 
 
+def _widened_large(kernels: cpu_kernels.Kernels, x: Tensor) -> bool:
+    """The same of what serves large results."""
+    return x.dtype in HALF_DTYPES and not kernels.lean_halves
+
+
 # Numbers of buffers beyond those of lean functions.
 _X, _G, _OUT = 100, 101, 102
 
@@ -187,11 +192,13 @@ def forward(
     Where statistics are wanted of a CPU tensor, they are gathered of each piece while it is in the cache.
     """
     kernels = _large(spec, x, params) if out is None else None
-    if kernels is not None and kernels.forward is not None and gathering.wanted() is None:
+    if kernels is not None and gathering.wanted() is not None:
+        kernels = None
+    if kernels is not None and kernels.forward is not None:
         return cpu_kernels.large_forward(kernels, x, params)
-    lean = spec.lean_forward
+    lean = spec.lean_forward if kernels is None else kernels.lean_forward
     function = lean or spec.eager
-    half = _widened(spec, x, params)
+    half = _widened(spec, x, params) if kernels is None else _widened_large(kernels, x)
     dtype = torch.float32 if half else x.dtype
     if not numeric(params):
         twin = spec.aten_tensors
@@ -209,7 +216,7 @@ def forward(
     gather = gathering.wanted() if x.is_cpu and x.numel() else None
     tally = None if gather is None else gathering.Tally(x, gather.dim, x.numel() <= limit)
     if out is None:
-        if x.numel() <= limit and tally is None:
+        if kernels is None and x.numel() <= limit and tally is None:
             if numeric(params):
                 return whole_forward(spec, x, params)
             if half:
@@ -272,16 +279,19 @@ def backward(
 ) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed."""
     kernels = _large(spec, x, params) if needed[0] else None
-    if kernels is not None and kernels.backward is not None and not kernels.from_value:
+    if kernels is not None and kernels.from_value:
+        kernels = None
+    if kernels is not None and kernels.backward is not None:
         return [cpu_kernels.large_backward(kernels, g, x, params), *[None] * len(params)]
-    half = _widened(spec, x, params)
+    half = _widened(spec, x, params) if kernels is None else _widened_large(kernels, x)
     dtype = torch.float32 if half else x.dtype
-    lean = spec.lean_backward
+    lean = spec.lean_backward if kernels is None else kernels.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
     limit = piece_limit(x, spec.table is not None)
-    if lean is not None and x.numel() <= limit and numeric(params):
+    small = kernels is None and x.numel() <= limit
+    if lean is not None and small and numeric(params):
         return [whole_backward(spec, g, x, params), *[None] * len(params)]
-    if x.numel() <= limit and not beside:
+    if small and not beside:
         return _at_once(spec, g, x, params, needed, channel, dtype)
 
     totals = Totals(params, needed[1:], x, channel, dtype)
