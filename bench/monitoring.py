@@ -1,10 +1,10 @@
 """What `fusedact.monitor` adds to a training step: `python -m bench.monitoring`.
 
 Two models of the same weights learn side by side, step by step in turn, one of them monitored, and for the second half
-of the steps the other; who goes first alternates. A step's time is the median over its kind: without a monitor, with
-one that looks away, with one that watches. What a monitor adds is the mean of the last two, weighted as they occur. The
-clock is the processor's on one thread, the wall's on several. `--write` keeps the figures in
-bench/results/cpu/monitor.json.
+of the steps the other; who goes first alternates. A monitored step is compared with the other model's beside it, as a
+machine's speed changes: what a monitor adds is the median of these ratios where it looks away, and that where it
+watches, weighted as they occur. The times are medians, too. The clock is the processor's on one thread, the wall's on
+several. `--write` keeps the figures in bench/results/cpu/monitor.json.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def measured(model: str, activation: str, threads: int, count: int) -> dict[str,
     models = [one, copy.deepcopy(one)]
     steps = [step_of(m, x, target, clock) for m in models]
     times: dict[str, list[float]] = {"plain": [], "idle": [], "watched": []}
+    ratios: dict[str, list[float]] = {"idle": [], "watched": []}
     for step in steps:
         # The first are slower.
         for _ in range(3):
@@ -86,11 +87,14 @@ def measured(model: str, activation: str, threads: int, count: int) -> dict[str,
     for watched in (1, 0):
         with fusedact.monitor(models[watched], every=EVERY, dead_above=None, exploding_above=None):
             for i in range(count // 2):
+                kind, taken = "idle" if i % EVERY else "watched", {}
                 for which in ((0, 1), (1, 0))[i % 2]:
-                    kind = "plain" if which != watched else "idle" if i % EVERY else "watched"
-                    times[kind].append(steps[which]())
+                    taken[which] = steps[which]()
+                times["plain"].append(taken[1 - watched])
+                times[kind].append(taken[watched])
+                ratios[kind].append(taken[watched] / taken[1 - watched])
     middle = {kind: 1e3 * statistics.median(taken) for kind, taken in times.items()}
-    mean = ((EVERY - 1) * middle["idle"] + middle["watched"]) / EVERY
+    idle, seen = (statistics.median(ratios[kind]) for kind in ("idle", "watched"))
     return {
         "model": model,
         "activation": activation,
@@ -98,7 +102,7 @@ def measured(model: str, activation: str, threads: int, count: int) -> dict[str,
         "every": EVERY,
         "steps": count,
         **{f"{kind}_ms": round(taken, 4) for kind, taken in middle.items()},
-        "overhead": round(mean / middle["plain"] - 1, 4),
+        "overhead": round(((EVERY - 1) * idle + seen) / EVERY - 1, 4),
     }
 
 

@@ -1,10 +1,10 @@
 """Which block sizes the elementwise templates should have, by what is counted of each: `python -m bench.tuning`.
 
 Every combination of bytes that a thread takes of each tensor, and warps to a program, is compiled for each
-architecture. Of those without spills that keep enough bytes on their way to hide the memory's latency, those are good
-that take the least time as the ledgers' model has it: what moving the bytes takes, or issuing the instructions. The one
-of them with the most bytes on their way is best, and of equals the smallest program, which leaves the shortest tail. No
-device was asked: caches, and what a launch of more programs costs, are not in it.
+architecture. Of those without spills that keep enough bytes on their way to hide the memory's latency (or, where none
+does, the most), those are good that take the least time as the ledgers' model has it: what moving the bytes takes, or
+issuing the instructions. The one of them with the most bytes on their way is best, and of equals the smallest program,
+which leaves the shortest tail. No device was asked: caches, and what a launch of more programs costs, are not in it.
 
 `--write` keeps bench/results/tuning.csv and brings kernels/README.md's table up to date with it, `--check` says whether
 the launcher has what that file makes best.
@@ -150,7 +150,9 @@ def least_in_flight(found: Sequence[Row], target: str) -> dict[tuple[int, int], 
 def best(found: Sequence[Row], target: str) -> tuple[int, int]:
     """The combination to take on an architecture."""
     flight = least_in_flight(found, target)
-    fit = {c: times for c, times in slowness(found, target).items() if flight[c] >= MULTIPROCESSORS[target].needed}
+    # Where none has enough, the most.
+    enough = min(MULTIPROCESSORS[target].needed, max(flight.values()))
+    fit = {c: times for c, times in slowness(found, target).items() if flight[c] >= enough}
     good = [c for c, times in fit.items() if times <= min(fit.values()) * (1 + SAME)]
     return min(good, key=lambda c: (-flight[c], c[0] * c[1], c[1]))
 
@@ -205,9 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="compile nothing; compare the launcher with the file")
     options = parser.parse_args(arguments)
     found = load() if options.check else [replace(r, instructions=round(r.instructions, 2)) for r in rows()]
-    print(table(found))
     if options.write:
         write(found)
+    print(table(found))
+    if options.write:
         README.write_text(markdown.updated(README.read_text(), table(found), BEGIN, END))
     have = launch.BYTES_PER_THREAD, launch.NUM_WARPS
     others = {target: b for target in MULTIPROCESSORS if (b := best(found, target)) != have}
