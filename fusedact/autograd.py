@@ -52,12 +52,14 @@ def apply(call: Call, x: Tensor, params: Parameters, recording: bool) -> Tensor:
 
 
 def forward(call: Call, x: Tensor, params: Parameters) -> Tensor:
+    """The value, below autograd."""
     if compat.dispatch_mode_active():
         return operators.forward(call, x, params)
     return execution.forward(call, x, params)
 
 
 def backward(call: Call, g: Tensor, x: Tensor, params: Parameters, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x and of each parameter, those that are needed, below autograd."""
     if call.spec.key is not None and compat.is_legacy_batched(g):
         return unrecorded(call, g, x, params, needed)
     if compat.dispatch_mode_active() or compat.is_legacy_batched(g):

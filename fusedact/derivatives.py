@@ -32,6 +32,7 @@ def restored(grads: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | N
 
 
 def formula_of(call: Call, x: Tensor, params: Parameters) -> Tensor:
+    """The value in plain operators."""
     return eager.formula(call.spec, x, params, call.channel)
 
 
@@ -70,6 +71,7 @@ def merged(params: Parameters, tensors: Sequence[Tensor]) -> list[float | Tensor
 
 
 def tensors_of(params: Parameters) -> list[Tensor]:
+    """Those parameters that are tensors."""
     return [p for p in params if isinstance(p, Tensor)]
 
 

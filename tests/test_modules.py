@@ -281,12 +281,12 @@ def test_in_place_beside_parameters_that_learn(case, compiled):
         module = LEARNED[case](inplace=inplace)
         x = torch.linspace(-2.0, 2.0, 24).view(2, 3, 4).requires_grad_()
 
-        def double(x, module=module):
+        def call(x, module=module):
             given = x * 1.0
             y = module(given)
             return y, given
 
-        y, given = (torch.compile(double, backend="aot_eager") if compiled else double)(x)
+        y, given = (torch.compile(call, backend="aot_eager") if compiled else call)(x)
         assert torch.equal(y, given) == inplace
         grads.append([y, *torch.autograd.grad(y.square().sum(), [x, *module.parameters()])])
     torch.testing.assert_close(*grads, rtol=0, atol=0)
