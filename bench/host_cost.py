@@ -1,8 +1,9 @@
 """What a call costs the host, where tensors are so small that this is all there is: `python -m bench.host_cost`.
 
-On the CPU beside what one writes by hand. On the way of a kernel with nothing behind it: a stub in the driver's place
-launches nothing, and CPU tensors stand in for those of a GPU, so that the Python part is left. What it lacks of the
-real way is Triton's launcher and the guard of the device. Beside it an autograd Function that only allocates.
+On the CPU beside what one writes by hand, and what PyTorch has of the same name. On the way of a kernel with nothing
+behind it: a stub in the driver's place launches nothing, and CPU tensors stand in for those of a GPU, so that the
+Python part is left. What it lacks of the real way is Triton's launcher and the guard of the device. Beside it an
+autograd Function that only allocates.
 
 Times are of the process and of short runs that alternate, the tenth percentile of them, in microseconds. `--write`
 keeps them in bench/results/host_cost.json, with the machine and its state.
@@ -27,7 +28,7 @@ from torch import Tensor
 
 import fusedact
 from bench import environment
-from fusedact import compat
+from fusedact import compat, registry
 from fusedact import functional as FF
 
 RESULTS = environment.ROOT / "bench/results/host_cost.json"
@@ -98,14 +99,39 @@ def _kinds(x: Tensor, functions: dict[str, Function], runs: int, nothing: Functi
     return times
 
 
-def _by_hand(x: Tensor) -> Tensor:
-    return torch.relu(x) * torch.sigmoid(x)
+def _by_hand(x: Tensor, threshold: float) -> Tensor:
+    return torch.relu(x - threshold if threshold else x) * torch.sigmoid(x)
 
 
-def on_cpu(dtype: torch.dtype, exponent: int, runs: int = RUNS) -> dict[str, float]:
+def on_cpu(dtype: torch.dtype, exponent: int, threshold: float = 0.0, runs: int = RUNS) -> dict[str, float]:
     """Times of relu_sigmoid, its function and its module, on so many elements."""
     x = torch.randn(2**exponent, generator=torch.Generator().manual_seed(0)).to(dtype)
-    return _kinds(x, {"function": FF.relu_sigmoid, "module": fusedact.ReLUSigmoid(), "beside": _by_hand}, runs)
+    functions: dict[str, Function] = {
+        "function": lambda x: FF.relu_sigmoid(x, threshold),
+        "module": fusedact.ReLUSigmoid(threshold),
+        "beside": lambda x: _by_hand(x, threshold),
+    }
+    return _kinds(x, functions, runs)
+
+
+# What PyTorch has under the same name, as a function and as a module.
+TWINS = ("relu", "elu", "selu", "silu", "gelu", "mish", "softplus", "hardtanh", "hardswish", "logsigmoid", "prelu")
+
+
+def of_twins(names: Sequence[str] = TWINS, runs: int = RUNS) -> dict[str, tuple[float, float]]:
+    """By function and module: times of one call of eight elements, without a gradient, ours and PyTorch's."""
+    x = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name in names:
+        kind = registry.get(name).module
+        pairs: dict[str, tuple[Function, Function]] = {kind: (getattr(fusedact, kind)(), getattr(torch.nn, kind)())}
+        if name != "prelu":
+            # Its function takes a tensor, which the module has.
+            pairs[name] = getattr(FF, name), getattr(torch.nn.functional, name)
+        for case, (ours, theirs) in pairs.items():
+            times = alternating({"ours": lambda f=ours: f(x), "theirs": lambda f=theirs: f(x)}, runs)
+            found[case] = times["ours"], times["theirs"]
+    return found
 
 
 @contextmanager
@@ -138,14 +164,13 @@ def on_kernel(runs: int = RUNS) -> dict[str, float]:
         return times | alternating(others, runs)
 
 
-def _rows(where: dict[str, Any], times: dict[str, float]) -> list[dict[str, Any]]:
+def _rows(where: dict[str, Any], times: dict[str, float], prefix: str = "") -> list[dict[str, Any]]:
     found = []
     for case, ours in times.items():
         name, kind = case.rsplit(" ", 1)
         if name != "beside":
-            found.append(
-                where | {"case": case, "fusedact": round(ours, 2), "beside": round(times[f"beside {kind}"], 2)}
-            )
+            beside = times[f"beside {kind}"]
+            found.append(where | {"case": prefix + case, "fusedact": round(ours, 2), "beside": round(beside, 2)})
     return found
 
 
@@ -157,6 +182,10 @@ def measured(threads: Sequence[int]) -> Iterator[dict[str, Any]]:
             for exponent in EXPONENTS:
                 where = {"path": "cpu", "threads": count, "dtype": name, "elements": 2**exponent}
                 yield from _rows(where, on_cpu(dtype, exponent))
+                yield from _rows(where, on_cpu(dtype, exponent, 0.1), "threshold 0.1, ")
+        where = {"path": "cpu, twins", "threads": count, "dtype": "float32", "elements": 8}
+        for case, (ours, theirs) in of_twins().items():
+            yield where | {"case": case, "fusedact": round(ours, 2), "beside": round(theirs, 2)}
     where = {"path": "kernel, no launch", "threads": 1, "dtype": "float32", "elements": 2**12}
     yield from _rows(where, on_kernel())
 

@@ -211,6 +211,8 @@ def _given(spec: ActivationSpec) -> str:
     parts = ["kernels of any size" if spec.composite else "kernels"]
     if spec.pieces_from:
         parts.append(f"CPU from 2^{spec.pieces_from.bit_length() - 1} elements on")
+    if spec.pieces_from_recorded:
+        parts[-1] += f", with a gradient from 2^{spec.pieces_from_recorded.bit_length() - 1}"
     if spec.compiled == "formula":
         parts.append("torch.compile")
     return "; ".join(parts)

@@ -29,13 +29,13 @@ from .derivatives import (
     tensors_of,
     unrecorded,
 )
-from .dispatch import LARGE_CPU, Path
+from .dispatch import LARGE_CPU, PIECES_CPU, Path
 from .eager import numeric
 from .execution import Call, Parameters
 from .registry import ActivationSpec
 from .saving.saving import operator_keeps
 
-__all__ = ["apply", "apply_short", "gradients"]
+__all__ = ["apply", "apply_short", "gradients", "of_one_piece"]
 
 
 def apply(call: Call, x: Tensor, params: Parameters, recording: bool) -> Tensor:
@@ -134,13 +134,21 @@ class _Numbers(Function):
         return None, None, gradients(call, g, ctx.saved_tensors[0], params, _X_ONLY[len(params)])[0]
 
 
+def of_one_piece(spec: ActivationSpec, params: Parameters, x: Tensor, path: Path = PIECES_CPU) -> Tensor:
+    """The activation of a CPU tensor of one piece, where nothing is under way."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return apply_short((spec, path, params), x)
+    return pieces.whole_forward(spec, x, params)
+
+
 class _Short(Function):
     """`_Numbers` where nothing is under way: by a kernel, or of a CPU tensor of one piece."""
 
     @staticmethod
-    def forward(ctx: Any, spec: ActivationSpec, path: Path, params: Parameters, x: Tensor) -> Tensor:
-        ctx.call = spec, path, params
+    def forward(ctx: Any, call: tuple[ActivationSpec, Path, Parameters], x: Tensor) -> Tensor:
+        ctx.call = call
         ctx.save_for_backward(x)
+        spec, path, params = call
         if path.kind == "triton":
             return execution.forward(Call(spec, path), x, params)
         return pieces.whole_forward(spec, x, params)
@@ -148,15 +156,13 @@ class _Short(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         spec, path, params = ctx.call
-        x = ctx.saved_tensors[0]
+        (x,) = ctx.saved_tensors
         # What was not under way in forward may be now.
         if torch.is_grad_enabled() or compat.observed(x) or compat.is_legacy_batched(g):
-            dx = gradients(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
-        elif path.kind == "triton":
-            dx = execution.backward(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
-        else:
-            dx = pieces.whole_backward(spec, g, x, params)
-        return None, None, None, dx
+            return None, gradients(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
+        if path.kind == "triton":
+            return None, execution.backward(Call(spec, path), g, x, params, _X_ONLY[len(params)])[0]
+        return None, pieces.whole_backward(spec, g, x, params)
 
 
 apply_short = compat.direct_apply(_Short)

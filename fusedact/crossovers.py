@@ -10,7 +10,16 @@ from functools import cache
 
 import torch
 
-__all__ = ["ATEN_TENSORS_BELOW", "FORMULA_BELOW", "LARGEST_ATEN_BELOW", "LEAST_ATEN_BELOW", "ROWS_BELOW", "aten_below"]
+__all__ = [
+    "ATEN_TENSORS_BELOW",
+    "FEW",
+    "FORMULA_BELOW",
+    "LARGEST_ATEN_BELOW",
+    "LEAST_ATEN_BELOW",
+    "PLAIN_HOST_BELOW",
+    "ROWS_BELOW",
+    "aten_below",
+]
 
 # On a GPU. Derived, not measured: launching from Python takes some 5 us longer than PyTorch's launch from C++, so below
 # what the memory moves in that time, 8 bytes for each fp32 element, the operator's launch decides. From the published
@@ -50,6 +59,13 @@ ATEN_TENSORS_BELOW = 2**16
 # On a CPU with an activation whose form for the CPU the engine writes. Measured: at 2^20 elements in-cache pieces begin
 # to win; below, what backward computes again costs more than what autograd keeps.
 FORMULA_BELOW = 2**20
+
+# Up to so many elements a CPU tensor is one piece for sure, and Python takes longer for a call than its arithmetic.
+FEW = 2**14
+
+# On a CPU with a gate or a bias beside an activation that PyTorch has. Measured: plain operators serve longer; from
+# here on it does not show how long deciding takes.
+PLAIN_HOST_BELOW = 2**20
 
 # On a CPU with softmax of a temperature or mask, or a gate. Measured: they take the same time at 2^16.
 ROWS_BELOW = 2**16

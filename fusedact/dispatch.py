@@ -19,7 +19,7 @@ from . import compat, sharding
 from .checks import FLOAT_DTYPES, check_input, check_names, check_parameters, owner
 from .cpu import cpu_kernels
 from .cpu.cpu_kernels import LARGE_COUNT
-from .crossovers import ATEN_TENSORS_BELOW, FORMULA_BELOW, ROWS_BELOW, aten_below
+from .crossovers import ATEN_TENSORS_BELOW, FEW, FORMULA_BELOW, ROWS_BELOW, aten_below
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
 from .saving import saving
@@ -28,11 +28,14 @@ from .watching import gathering
 __all__ = [
     "Path",
     "backend",
-    "by_twin",
     "choose",
     "choose_step",
     "explain",
+    "for_one_piece",
+    "for_twin",
+    "for_twin_of_tensor",
     "forced_backend",
+    "is_recorded",
     "is_recording",
     "nothing_under_way",
     "path_of_numbers",
@@ -179,8 +182,12 @@ def nothing_under_way(x: Tensor) -> bool:
     )
 
 
-def by_twin(spec: ActivationSpec, x: Tensor) -> bool:
-    """Whether a small plain tensor on the CPU is for PyTorch's own operator, whatever is under way, for numbers."""
+def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = None) -> bool:
+    """Whether a plain tensor on the CPU is for PyTorch's own operator, whatever is under way, for numbers.
+
+    `below` is the record's `pieces_from`, if it has one, and `below_recorded` the same where autograd records the call.
+    The shortest way of all: these operators take a microsecond.
+    """
     return (
         not is_compiling()
         and ((kind := type(x)) is Tensor or kind is Parameter)
@@ -188,12 +195,42 @@ def by_twin(spec: ActivationSpec, x: Tensor) -> bool:
         and x.dtype in FLOAT_DTYPES
         # Under torch.jit.trace sizes are tensors.
         and type(count := x.numel()) is int
-        and count < LARGE_COUNT
-        and not (spec.pieces_from and count >= spec.pieces_from)
-        and not spec.autocast
+        and count < (LARGE_COUNT if below is None else below_recorded if below_recorded and is_recorded(x) else below)
         and not compat.interpreting
         and _backend.get() == "auto"
         and saving.policy_var.get() == "auto"
+    )
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether autograd records a call with x and numbers."""
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def for_one_piece(x: Tensor) -> bool:
+    """Whether a CPU tensor is one piece, for numbers, and nothing is under way."""
+    return (
+        nothing_under_way(x) and x.is_cpu and x.numel() <= FEW and not compat.interpreting and _backend.get() == "auto"
+    )
+
+
+def for_twin_of_tensor(x: Tensor, p: float | Tensor) -> bool:
+    """The same for an operator with one parameter, a tensor of one element or one for each entry of x's dimension 1.
+
+    In float32 alone: PyTorch rounds each term of the sums of halves.
+    """
+    return (
+        (type(p) is Parameter or type(p) is Tensor)
+        and p.dtype is torch.float32
+        and x.dtype is torch.float32
+        and for_twin(x, ATEN_TENSORS_BELOW)
+        and p.is_cpu
+        and p.dim() == 1
+        and x.layout is torch.strided
+        and not x.is_nested
+        and ((count := p.numel()) == 1 or (x.dim() > 1 and x.shape[1] == count))
+        and not compat.transforms_active()
+        and not _recording.get()
     )
 
 
@@ -205,7 +242,8 @@ def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
     if compat.tracing():
         return ATEN_CPU
     count = x.numel()
-    if spec.pieces_from and count >= spec.pieces_from:
+    pieces_from = spec.pieces_from_recorded if spec.pieces_from_recorded and is_recorded(x) else spec.pieces_from
+    if pieces_from and count >= pieces_from:
         return None
     return LARGE_CPU if count >= LARGE_COUNT and _in_large_pages(spec, x) else ATEN_CPU
 

@@ -5,15 +5,15 @@ Each is made from its record: signature and docstring are real ones, and functio
 
 from __future__ import annotations
 
-import linecache
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import describe, ops, registry
+from . import autograd, describe, dispatch, ops, registry
 from .checks import check_names
+from .engine import sources
 from .hosts.affine import linear
 from .hosts.biased import bias_act
 from .hosts.gating import gated, glu, packed_glu
@@ -70,28 +70,71 @@ def _define(spec: ActivationSpec) -> Any:
     usual = " and ".join(f"{o.name} == {o.default!r}" for o in spec.options)
     record = f"spec if {usual} else chosen({options})" if options else "spec"
     channel, by_name = ("channel_dim", "channel_dim=channel_dim, ") if spec.learnable else ("1", "")
+    shortest, called = _shortest(spec)
     # A closure, not globals: Dynamo looks a function's globals up in the module that it names.
-    source = (
-        f"def make(spec, chosen, apply, handle_torch_function, has_torch_function_unary):\n"
-        f"    def {name}({describe.function_signature(spec)}) -> Tensor:\n"
-        f"        if has_torch_function_unary({x}):\n"
-        f"            named = dict({by_name}save=save)\n"
-        f"            return handle_torch_function(function, ({x},), {x}, {values}{options}inplace, **named)\n"
-        f"        return apply({record}, {x}, ({values}), inplace, {channel}, save)\n"
-        f"    function = {name}\n"
-        f"    return function\n"
-    )
-    file = f"<fusedact.functional.{name}>"
-    namespace: dict[str, Any] = {"__name__": __name__, "Tensor": Tensor}
-    exec(compile(source, file, "exec"), namespace)
-    # Tracebacks and inspect.getsource find the text here.
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    source = [
+        "def make(spec, chosen, apply, called, handle_torch_function, has_torch_function_unary):",
+        *(f"    {function} = called[{function!r}]" for function in called),
+        f"    def {name}({describe.function_signature(spec)}) -> Tensor:",
+        f"        if has_torch_function_unary({x}):",
+        f"            named = dict({by_name}save=save)",
+        f"            return handle_torch_function(function, ({x},), {x}, {values}{options}inplace, **named)",
+        *shortest,
+        f"        return apply({record}, {x}, ({values}), inplace, {channel}, save)",
+        f"    function = {name}",
+        "    return function",
+    ]
+    namespace = {"__name__": __name__, "Tensor": Tensor}
+    made = sources.run("\n".join(source), f"<fusedact.functional.{name}>", namespace)["make"]
     chosen = partial(registry.chosen, f"fusedact.functional.{name}", spec)
-    function = namespace["make"](spec, chosen, ops.apply, handle_torch_function, has_torch_function_unary)
+    function = made(spec, chosen, ops.apply, called, handle_torch_function, has_torch_function_unary)
     function.__qualname__ = name
     function.__doc__ = describe.function_docstring(spec)
     function.spec = spec
     return function
+
+
+def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
+    """The lines for small tensors on the CPU where nothing else is asked for; and what they call, by the names there.
+
+    `ops.apply` would do the same, and take as long as the arithmetic.
+    """
+    x, names = spec.input_name, [p.name for p in spec.parameters]
+    given = ", ".join([x, *names])
+    asked = ["not inplace", "save == 'auto'"]
+    if spec.aten_tensors is not None:
+        # An operator whose one parameter is a tensor.
+        lines = _guarded([*asked, "channel_dim == 1", f"for_twin_of_tensor({given})"], f"twin({given})")
+        return lines, {"twin": spec.aten_tensors, "for_twin_of_tensor": dispatch.for_twin_of_tensor}
+    asked += [f"type({name}) is float" for name in names]
+    called: dict[str, Any] = {}
+    if spec.learnable:
+        asked.append("type(channel_dim) is int")
+    if spec.refuses is not None:
+        asked.append(f"not refuses({', '.join(names)})")
+        called["refuses"] = spec.refuses
+    if spec.aten is None and spec.lean_backward is not None and not spec.autocast and not spec.options:
+        called |= {"for_one_piece": dispatch.for_one_piece, "of_one_piece": autograd.of_one_piece}
+        values = "".join(f"{name}, " for name in names)
+        return _guarded([*asked, f"for_one_piece({x})"], f"of_one_piece(spec, ({values}), {x})"), called
+    lines = []
+    choices = [(f"{o.name} == {value!r}", registry.get(r)) for o in spec.options for value, r in o.choices.items()]
+    for chosen, record in choices or [("", spec)]:
+        if record.aten is None or record.autocast:
+            continue
+        twin = f"twin_{record.name}"
+        called |= {twin: record.aten, "for_twin": dispatch.for_twin}
+        defaults = " and ".join(f"{p} == {value!r}" for p, value in zip(names, spec.usual or (), strict=False))
+        short = f"{twin}({x}) if {defaults} else " if defaults else ""
+        below = "".join(f", {count}" for count in (record.pieces_from, record.pieces_from_recorded) if count)
+        conditions = [*asked, f"for_twin({x}{below})"]
+        lines += _guarded([chosen, *conditions] if chosen else conditions, f"{short}{twin}({given})")
+    return lines, called
+
+
+def _guarded(conditions: list[str], call: str) -> list[str]:
+    """The lines that return a call where all conditions hold."""
+    return [f"        if {' and '.join(conditions)}:", f"            return {call}"]
 
 
 # Beside the module's globals, which Dynamo cannot look into.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import compat, describe, functional, registry
 from .checks import check_accepted, check_channel_dim, check_names, check_number
+from .engine import sources
 from .hosts.gated_modules import GEGLU, GLU, ReGLU, SwiGLU
 from .piecewise.piecewise_module import PWL
 from .randomized import RReLU
@@ -108,6 +109,7 @@ class _Elementwise(nn.Module):
                 getattr(self, name).fill_(value)
 
     def forward(self, input: Tensor) -> Tensor:
+        """For any record and any parameters; `_forward` writes out what most modules do."""
         spec = self.spec
         values = [getattr(self, p.name) for p in spec.parameters]
         if not spec.learnable:
@@ -118,6 +120,9 @@ class _Elementwise(nn.Module):
         values = [self._within(p.name, v) for p, v in zip(spec.parameters, values, strict=True)]
         with nullcontext() if torch.compiler.is_compiling() else bounded(self._bounds):
             return self._call(input, *values, inplace=self.inplace, channel_dim=self.channel_dim)
+
+    # What `forward` is where nobody overrides it.
+    _written = forward
 
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
         """The activation's function."""
@@ -135,7 +140,7 @@ class _Elementwise(nn.Module):
         None where the module must be called: it has hooks, or a class of somebody's own.
         """
         elsewhere = self.num_parameters > 1 and self.channel_dim != -1
-        if self.inplace or elsewhere or type(self).forward is not _Elementwise.forward or compat.has_hooks(self):
+        if self.inplace or elsewhere or type(self).forward is not type(self)._written or compat.has_hooks(self):
             return None
         parameters = {p.name: self._within(p.name, getattr(self, p.name)) for p in self.spec.parameters}
         parameters |= {o.name: getattr(self, o.name) for o in self.spec.options}
@@ -352,7 +357,7 @@ def _restored(own: Any) -> nn.Module:
 
 def define_own(own: Any, spec: ActivationSpec) -> type[nn.Module]:
     """The class of an activation of one's own, which is `own` and has this record."""
-    made = _define(spec, _Own)
+    made = _define(spec, own, _Own)
     made.own = own  # type: ignore[attr-defined]
     made.__module__, made.__qualname__ = own.__module__, f"{own.__qualname__}.module"
     return made
@@ -370,7 +375,7 @@ def _from_arguments(module: nn.Module, spec: ActivationSpec, values: dict[str, A
     return dict(zip([p.name for p in spec.parameters], given, strict=False))
 
 
-def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> type[_Elementwise]:
+def _define(spec: ActivationSpec, function: Any, base: type[_Elementwise] = _Elementwise) -> type[_Elementwise]:
     init_signature = describe.module_signature(spec)
 
     def __init__(self: _Elementwise, *args: Any, **kwargs: Any) -> None:
@@ -392,14 +397,37 @@ def _define(spec: ActivationSpec, base: type[_Elementwise] = _Elementwise) -> ty
 
     __init__.__signature__ = init_signature
     __init__.__qualname__ = f"{spec.module}.__init__"
-    return type(
-        spec.module,
-        (base,),
-        {"__module__": __name__, "__doc__": describe.module_docstring(spec), "__init__": __init__, "spec": spec},
+    forward = _forward(spec, function)
+    attributes = {"__module__": __name__, "__doc__": describe.module_docstring(spec), "__init__": __init__}
+    return type(spec.module, (base,), {**attributes, "forward": forward, "_written": forward, "spec": spec})
+
+
+def _forward(spec: ActivationSpec, function: Any) -> Any:
+    """What `forward` does without bounds, written out: a call costs what that of a hand-written module costs."""
+    values = [f"self.{p.name}" for p in (*spec.parameters, *spec.options)]
+    values.append("inplace=self.inplace")
+    if spec.learnable:
+        values.append("channel_dim=self.channel_dim")
+    if not spec.key:
+        values.append("save=self.save")
+    lines = [
+        "def make(function, within_bounds):",
+        "    def forward(self, input: Tensor) -> Tensor:",
+        *(["        if self._bounds:", "            return within_bounds(self, input)"] if spec.learnable else []),
+        f"        return function(input, {', '.join(values)})",
+        "    return forward",
+    ]
+    file = f"<{'fusedact.modules' if not spec.key else spec.key}.{spec.module}.forward>"
+    forward = sources.run("\n".join(lines), file, {"__name__": __name__, "Tensor": Tensor})["make"](
+        function, _Elementwise.forward
     )
+    forward.__qualname__ = f"{spec.module}.forward"
+    return forward
 
 
-_classes: dict[str, type[nn.Module]] = {name: _define(registry.get(name)) for name in registry.names("elementwise")}
+_classes: dict[str, type[nn.Module]] = {
+    name: _define(registry.get(name), getattr(functional, name)) for name in registry.names("elementwise")
+}
 globals().update({cls.__name__: cls for cls in _classes.values()})
 _classes |= {"pwl": PWL, "softmax": Softmax, "log_softmax": LogSoftmax, "softmin": Softmin, "softmax2d": Softmax2d}
 _classes["rrelu"] = RReLU

@@ -7,14 +7,13 @@ from torch import Tensor
 
 from . import autograd, compat, eager, execution
 from .checks import FLOAT_DTYPES, check_accepted, check_channel_dim, check_input, check_parameters, owner
-from .cpu import pieces
+from .crossovers import FEW
 from .dispatch import (
     ATEN_CPU,
     FORMULA_COMPILING,
     FORMULA_SMALL,
     LARGE_CPU,
     SHARDS,
-    by_twin,
     choose,
     is_recording,
     nothing_under_way,
@@ -39,17 +38,8 @@ def apply(
     save: str = "auto",
 ) -> Tensor:
     """The activation of x, on the path that `dispatch.choose` finds; `save` says what is kept for backward."""
-    # The two shortest ways, for the cheapest operators and small tensors; what is written below them would do the same.
+    # The shortest way, for small tensors; what is written below it would do the same.
     if (
-        spec.aten is not None
-        and save == "auto"
-        and not inplace
-        and by_twin(spec, x)
-        and (not params or numeric(params))
-    ):
-        if type(channel_dim) is int and (spec.refuses is None or not spec.refuses(*params)):
-            return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
-    elif (
         nothing_under_way(x)
         and numeric(params)
         and save == "auto"
@@ -63,14 +53,13 @@ def apply(
             return spec.aten(x) if params == spec.usual else spec.aten(x, *params)
         if path is FORMULA_SMALL:
             return eager.formula(spec, x, params)
-        kernel = path.kind == "triton"
-        if kernel or (path.kind == "pieces" and x.numel() <= pieces.FEW and spec.lean_backward is not None):
+        if path.kind == "pieces" and x.numel() <= FEW and spec.lean_backward is not None:
+            return autograd.of_one_piece(spec, params, x, path)
+        if path.kind == "triton":
             if not x.requires_grad or not torch.is_grad_enabled():
-                return (
-                    execution.forward(Call(spec, path), x, params) if kernel else pieces.whole_forward(spec, x, params)
-                )
-            if not kernel or not saving.by_default(spec, x.dtype):
-                return autograd.apply_short(spec, path, params, x)
+                return execution.forward(Call(spec, path), x, params)
+            if not saving.by_default(spec, x.dtype):
+                return autograd.apply_short((spec, path, params), x)
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
         check_input(spec, x)
     if type(channel_dim) is not int:

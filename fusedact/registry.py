@@ -123,6 +123,8 @@ class ActivationSpec:
     composite: bool = False
     # Measured: from so many elements of a CPU tensor on, working in pieces is faster than the twin. 0 for never.
     pieces_from: int = 0
+    # The same where autograd records the call, if that is another number.
+    pieces_from_recorded: int = 0
     # What torch.compile sees of numeric parameters: the "twin", or the "formula" where a compiler makes more of that.
     compiled: str = "twin"
     # What stands in the place of both in graphs that torch.compile makes, in float32 and halves, where that measures

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from fusedact import functional as FF
-from fusedact.hosts import biased
+from fusedact.hosts import biased, hosted
 
 
 def in_small_pieces(monkeypatch):
     """Small tensors go in small pieces, as large ones do."""
+    monkeypatch.setattr(hosted, "PLAIN_HOST_BELOW", 0)
     monkeypatch.setattr(biased, "PIECES_FROM", 0)
     monkeypatch.setattr(biased, "PIECES_FROM_BYTES", 0)
     monkeypatch.setattr("fusedact.hosts.biased_pieces.piece_limit", lambda x: 64)

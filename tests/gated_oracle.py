@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusedact.hosts import gating
+from fusedact.hosts import gating, hosted
 
 LAYOUTS = ("gate_value", "value_gate", "interleaved")
 FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -12,6 +12,7 @@ FP32, FP64, BF16, FP16 = torch.float32, torch.float64, torch.bfloat16, torch.flo
 
 def in_small_pieces(monkeypatch):
     """Small tensors go in small pieces, as large ones do."""
+    monkeypatch.setattr(hosted, "PLAIN_HOST_BELOW", 0)
     monkeypatch.setattr(gating, "PIECES_FROM", 0)
     monkeypatch.setattr(gating, "PIECES_FROM_BYTES", 0)
     monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)

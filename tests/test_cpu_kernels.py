@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import dispatch, registry
+from fusedact import dispatch, ops, registry
 from fusedact import functional as FF
-from fusedact.cpu import cpu_kernels, large_pages, pieces
+from fusedact.cpu import cpu_kernels, large_pages
 
 NAMES = sorted(cpu_kernels._KERNELS)
 PLACES = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 3.0, -3.0, 6.0, 20.0, 21.0, 0.5, -0.5]
@@ -17,7 +17,8 @@ PLACES = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 3.0, 
 @pytest.fixture
 def small_counts(monkeypatch):
     """Every tensor is large, and none is small."""
-    monkeypatch.setattr(pieces, "FEW", 0)
+    monkeypatch.setattr(dispatch, "FEW", 0)
+    monkeypatch.setattr(ops, "FEW", 0)
     monkeypatch.setattr(large_pages, "LARGE", 1)
     monkeypatch.setattr(cpu_kernels, "LARGE_COUNT", 1)
     monkeypatch.setattr(dispatch, "LARGE_COUNT", 1)

@@ -95,11 +95,12 @@ def theirs(name: str) -> Callable[..., Tensor]:
 
 
 def torchs(name: str, x: Tensor, backend: str) -> bool:
-    """Whether PyTorch's operator serves a tensor on the CPU, for numbers."""
+    """Whether PyTorch's operator serves a tensor on the CPU, for numbers, where a gradient is wanted."""
     spec = registry.get(name)
     if spec.composite and backend == "eager":
         return False
-    return spec.aten is not None and not (spec.pieces_from and x.numel() >= spec.pieces_from)
+    pieces_from = spec.pieces_from_recorded or spec.pieces_from
+    return spec.aten is not None and not (pieces_from and x.numel() >= pieces_from)
 
 
 def derived(function: Callable[..., Tensor], x: Tensor, *params: object) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,6 @@ from .cpu_forms import Gradients
 from .totals import Totals
 
 __all__ = [
-    "FEW",
     "TABLE_PIECE",
     "Memory",
     "backward",
@@ -37,10 +36,6 @@ PIECE_PER_THREAD = min(max(caches.second_level() // 8, 2**15), 2**18)
 # The same for tables in one thread: they need up to 20 bytes for each element. With more threads, what it takes to
 # bring them together counts for more than memory: on two, forward is a third faster in pieces of 2^18 than of 2^16.
 TABLE_PIECE = PIECE_PER_THREAD // 2
-
-
-# Up to so many elements a tensor is one piece for sure, and what Python does for a call takes longer than arithmetic.
-FEW = 2**14
 
 
 def piece_limit(x: Tensor, table: bool = False) -> int:
@@ -162,22 +157,30 @@ class _Filled:
 def whole_forward(spec: ActivationSpec, x: Tensor, params: Sequence[Parameter]) -> Tensor:
     """The value of a tensor of one piece, for numbers as parameters."""
     function = spec.lean_forward or spec.eager
-    half = x.dtype in HALF_DTYPES and _widened(spec, x, params)
+    narrow = _narrow.get(x.dtype)
     if spec.table is not None:
         params = (*params, *spec.table.beside(x))
-    return _narrow[x.dtype](function(x.float(), *params)) if half else function(x, *params)
+    elif narrow is not None and spec.lean_halves is not None and spec.lean_halves(*params):
+        narrow = None
+    return function(x, *params) if narrow is None else narrow(function(x.float(), *params))
 
 
 def whole_backward(spec: ActivationSpec, g: Tensor, x: Tensor, params: Sequence[Parameter]) -> Tensor:
     """The gradient of x, likewise, by the activation's lean form."""
     lean = spec.lean_backward
     assert lean is not None
-    half = x.dtype in HALF_DTYPES and _widened(spec, x, params)
+    narrow = _narrow.get(x.dtype)
     if spec.table is not None:
         params = (*params, *spec.table.beside(x))
-    dx = lean(g.float(), x.float(), *params)[0] if half else lean(g, x, *params)[0]
+    elif narrow is not None and spec.lean_halves is not None and spec.lean_halves(*params):
+        narrow = None
+    if narrow is None:
+        dx = lean(g, x, *params)[0]
+        assert dx is not None
+        return dx
+    dx = lean(g.float(), x.float(), *params)[0]
     assert dx is not None
-    return _narrow[x.dtype](dx) if half else dx
+    return narrow(dx)
 
 
 def forward(
@@ -214,7 +217,7 @@ def forward(
     beside = () if spec.table is None else spec.table.beside(x)
     limit = piece_limit(x, spec.table is not None)
     gather = gathering.wanted() if x.is_cpu and x.numel() else None
-    tally = None if gather is None else gathering.Tally(x, gather.dim, x.numel() <= limit)
+    tally = None if gather is None else gathering.Tally(x, gather, x.numel() <= limit)
     if out is None:
         if kernels is None and x.numel() <= limit and tally is None:
             if numeric(params):

@@ -13,17 +13,17 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .. import compat, eager, ops
+from .. import compat, eager, ops, registry
 from ..checks import check_parameters
 from ..cpu import cpu_kernels
 from ..cpu.large_pages import LARGE
 from ..crossovers import aten_below
-from ..dispatch import Path, choose
+from ..dispatch import Path, choose, is_recorded
 from ..execution import Parameters
 from ..registry import ActivationSpec
 from ..saving import saving
 from . import products
-from .hosted import Hosted, check_tensor, record, recorded, stays_in_eager
+from .hosted import Hosted, alike, check_tensor, record, recorded, small_twin, stays_in_eager
 
 __all__ = [
     "activated_layer",
@@ -94,6 +94,11 @@ def activated_layer(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: Any, save: str, parameters: dict[str, Any]
 ) -> Tensor:
     """`linear`, whose arguments' names a parameter may have, as prelu's weight."""
+    twin = small_twin(activation, parameters, x) if save == "auto" else None
+    if twin is not None and alike(weight, x) and is_plain(x, weight) and _adds(x, weight, bias):
+        z = F.linear(x, weight, bias)
+        over = None if is_recorded(z) or compat.observed(z) else cpu_kernels.hosted(registry.get(activation))
+        return twin(z) if over is None or over.forward is None else over.forward(z, out=z)
     check_layer(OWNER, x, weight, bias)
     hosted = Hosted.of(OWNER, activation, parameters)
     if save != "auto":
@@ -189,6 +194,11 @@ def is_plain(x: object, weight: Tensor) -> bool:
         return False
     shape = weight.shape
     return len(shape) == 2 and x.shape[-1] == shape[1] and x.numel() * shape[0] < PLAIN_BELOW * shape[1]
+
+
+def _adds(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a layer has no bias, or one that fits and is of x's kind."""
+    return bias is None or (alike(bias, x) and bias.dim() == 1 and bias.shape[0] == weight.shape[0])
 
 
 def autocast(

@@ -18,9 +18,9 @@ from ..cpu.large_pages import LARGE
 from ..dispatch import PIECES_CPU, choose
 from ..execution import Parameters
 from .gating_limits import NONE, Limits, check, limited
-from .gating_operators import LAYOUTS, Call, backward, forward, halves
+from .gating_operators import IN_HALVES, LAYOUTS, Call, backward, forward, halves
 from .gating_pieces import by_hand
-from .hosted import Hosted, check_tensor, recorded, stays_in_eager
+from .hosted import Hosted, alike, check_tensor, recorded, small_twin, stays_in_eager
 
 __all__ = ["check_layout", "gated", "glu", "packed_glu"]
 
@@ -53,6 +53,9 @@ def gated(
     if has_torch_function_variadic(x, gate):
         keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
         return handle_torch_function(gated, (x, gate), x, gate, activation, **keywords)
+    twin = small_twin(activation, parameters, gate) if limit is None and offset == 0.0 else None
+    if twin is not None and alike(x, gate) and x.shape == gate.shape and type(channel_dim) is int:
+        return x * twin(gate)
     owner = "fusedact.functional.gated"
     check_tensor(owner, "x", x)
     check_tensor(owner, "gate", gate)
@@ -80,6 +83,10 @@ def packed_glu(
         keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
         return handle_torch_function(packed_glu, (x,), x, activation, dim, layout=layout, **keywords)
     owner = "fusedact.functional.packed_glu"
+    twin = small_twin(activation, parameters, x) if limit is None and offset == 0.0 else None
+    if twin is not None and layout in IN_HALVES and type(channel_dim) is int:
+        parts = x.chunk(2, _checked_dim(owner, "x", x, dim))
+        return parts[1] * twin(parts[0]) if layout == "gate_value" else parts[0] * twin(parts[1])
     check_tensor(owner, "x", x)
     check_layout(owner, layout)
     gate = Hosted.of(owner, activation, parameters)

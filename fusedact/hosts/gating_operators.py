@@ -16,9 +16,10 @@ from ..registry import ActivationSpec
 from . import gating_pieces
 from .gating_limits import NONE, Limits
 
-__all__ = ["LAYOUTS", "Call", "backward", "forward", "halves"]
+__all__ = ["IN_HALVES", "LAYOUTS", "Call", "backward", "forward", "halves"]
 
-LAYOUTS = ("gate_value", "value_gate", "interleaved")
+IN_HALVES = ("gate_value", "value_gate")
+LAYOUTS = (*IN_HALVES, "interleaved")
 
 
 class Call(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch.compiler import is_compiling
 
 from .. import compat, registry
 from ..checks import check_dtype, check_names
-from ..dispatch import is_recording
+from ..crossovers import PLAIN_HOST_BELOW
+from ..dispatch import for_twin, is_recording
 from ..registry import ActivationSpec
 
-__all__ = ["Hosted", "check_tensor", "record", "recorded", "stays_in_eager"]
+__all__ = ["Hosted", "alike", "check_tensor", "record", "recorded", "small_twin", "stays_in_eager"]
 
 
 class Hosted(NamedTuple):
@@ -61,6 +63,37 @@ def _spec(owner: str, activation: object) -> ActivationSpec:
     if spec.kind != "elementwise":
         raise ValueError(f"{owner}: activation must be elementwise and take numbers, and {spec.name} does not")
     return spec
+
+
+def small_twin(activation: object, parameters: dict[str, Any], x: Tensor) -> Callable[..., Tensor] | None:
+    """PyTorch's operator of an activation, where plain operators serve a host of a small x on the CPU; None elsewhere.
+
+    All that a host would find out takes longer than they do.
+    """
+    plainly = type(activation) is str and not parameters and for_twin(x, PLAIN_HOST_BELOW)
+    return _usual_twin(activation) if plainly and x.layout is torch.strided and not x.is_nested else None
+
+
+@cache
+def _usual_twin(name: str) -> Callable[..., Tensor] | None:
+    """PyTorch's operator of an activation with its defaults; None where it has none, or there is no such name."""
+    try:
+        spec = registry.get(name)
+    except ValueError:
+        return None
+    plain = spec.kind == "elementwise" and not spec.autocast and not spec.composite
+    return spec.aten if plain and spec.usual is not None else None
+
+
+def alike(other: object, x: Tensor) -> TypeGuard[Tensor]:
+    """Whether something is a plain tensor on the CPU, of x's dtype."""
+    return (
+        (type(other) is Tensor or type(other) is torch.nn.Parameter)
+        and other.dtype == x.dtype
+        and other.is_cpu
+        and other.layout is torch.strided
+        and not other.is_nested
+    )
 
 
 def stays_in_eager(spec: ActivationSpec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
@@ -10,27 +11,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import compat
 from ..eager import HALF_DTYPES
 from . import figures, flatness
 from .figures import FLAT
 from .flatness import Intervals
 
-__all__ = ["Gather", "Tally", "ask", "done", "slope", "wanted"]
+__all__ = ["Gather", "Scratch", "Tally", "ask", "done", "slope", "wanted"]
+
+
+class Scratch(threading.local):
+    """Memory for intermediate results, of one thread: new memory costs more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    def __call__(self, like: Tensor, number: int) -> Tensor:
+        """The tensor of this number, of the kind of one that is `like`d; calls with the same number overwrite it."""
+        if not compat.is_dense(like):
+            return torch.empty_like(like)
+        buffer = self._buffers.get((number, like.dtype))
+        if buffer is None or buffer.numel() < like.numel():
+            buffer = self._buffers[number, like.dtype] = torch.empty(like.numel(), dtype=like.dtype)
+        return buffer.as_strided(like.shape, like.stride())
 
 
 class Gather:
     """What is asked of the call of a layer, and, once it has run, what was gathered.
 
-    `dim` is the dimension whose entries are the layer's units, None if all elements are one. `y` is the tensor whose
+    `dim` is the dimension whose entries are the layer's units, None if all elements are one; `scratch` is memory that
+    calls on the CPU share. `y` is the tensor whose
     figures these are: it is held, so that nothing else can take its memory meanwhile. `alive` tells the units of which
     some element has a slope that is not flat.
     """
 
-    __slots__ = ("alive", "dim", "layer", "row", "y")
+    __slots__ = ("alive", "dim", "layer", "row", "scratch", "y")
 
-    def __init__(self, layer: object, dim: int | None) -> None:
+    def __init__(self, layer: object, dim: int | None, scratch: Scratch | None = None) -> None:
         self.layer = layer
         self.dim = dim
+        self.scratch = Scratch() if scratch is None else scratch
         self.y: Tensor | None = None
         self.row: Sequence[float] | Tensor | None = None
         self.alive: Tensor | None = None
@@ -84,12 +104,13 @@ class Tally:
     With `whole`, x is one piece, and nothing is to be cut.
     """
 
-    def __init__(self, x: Tensor, dim: int | None, whole: bool) -> None:
+    def __init__(self, x: Tensor, gather: Gather, whole: bool) -> None:
+        dim = gather.dim
+        self._memory = gather.scratch
         self._units = 1 if dim is None else x.shape[dim]
         self._row: Sequence[float] = figures.EMPTY
         self._each = x.numel() / max(self._units, 1)
         self._known = False
-        self._buffers: dict[int, Tensor] = {}
         self._others = figures.others(x.dim(), dim) if self._units > 1 else None
         # How many elements of each unit have a flat slope; a number, if there is one unit.
         self._flat: Tensor | float = 0.0
@@ -114,13 +135,6 @@ class Tally:
         self._known = True
         self._count(flatness.ones(x, intervals, self._memory(x, 0), self._memory(x, 1)), target)
 
-    def _memory(self, like: Tensor, number: int) -> Tensor:
-        """Memory for one piece, which all pieces share."""
-        t = self._buffers.get(number)
-        if t is None or t.shape != like.shape or t.dtype != like.dtype:
-            t = self._buffers[number] = torch.empty_like(like)
-        return t
-
     def _count(self, ones: Tensor, target: Sequence[Tensor]) -> float:
         """Add a piece's flat slopes to those of their units; their number."""
         if self._others is None:
@@ -138,7 +152,7 @@ class Tally:
 
     def values(self, y: Tensor) -> None:
         """Add a piece's values, in 32 or 64 bits."""
-        self._row = figures.merged(self._row, figures.of_piece(y))
+        self._row = figures.merged(self._row, figures.of_piece(y, spare=self._memory(y, 0)))
 
     def values_with_zeros(self, y: Tensor, target: Sequence[Tensor], exact: bool) -> None:
         """The same, with zeros in place of flat slopes: slopes are not known, or zeros are `exact`ly where they are."""

@@ -23,7 +23,7 @@ from ..piecewise.piecewise_module import PWL
 from ..registry import ActivationSpec
 from . import gathering
 from .arrival import Call, Layer, Pass
-from .gathering import Gather
+from .gathering import Gather, Scratch
 from .histograms import Histogram
 from .rereading import is_activation, is_fixed, is_pointwise, reread
 from .watching import OWNER, Statistics, Thresholds
@@ -199,6 +199,7 @@ class _Monitor:
         # The number of the last pass.
         self._step = -1
         self._frames: list[_Frame] = []
+        self._scratch = Scratch()
         self._uncompiled: Any = None
         self._attached: list[RemovableHandle] = []
 
@@ -304,7 +305,7 @@ class _Monitor:
             # That of a monitor around this one, if it asks for the same.
             gather = gathering.wanted()
             if gather is None or gather.layer is not module or gather.dim != units:
-                gather = Gather(module, units)
+                gather = Gather(module, units, self._scratch)
                 if layer.gathers and not compat.transforms_active():
                     token = gathering.ask(gather)
         if watched and x is not None and layer.histogram is not None:
@@ -346,9 +347,9 @@ class _Monitor:
         inside = compat.unwrapped(y).detach()
         if transformed:
             # Its dimensions are not those that the layer sees.
-            gather, x = Gather(layer.module, None), None
+            gather, x = Gather(layer.module, None, self._scratch), None
         elif gather is None:
-            gather = Gather(layer.module, self._units(layer, y))
+            gather = Gather(layer.module, self._units(layer, y), self._scratch)
         if not gather.is_of(inside):
             reread(gather, layer.module, layer.fixed, x, inside)
         row = call.row = gather.row

@@ -92,7 +92,7 @@ def _reread_pieces(gather: Gather, module: nn.Module, fixed: bool, x: Tensor | N
     if y.numel() > limit and any(t.numel() > 1 for t in (*module.parameters(), *module.buffers())):
         # A piece would lack channels whose parameters the module has.
         limit = y.numel()
-    tally = Tally(y, gather.dim, y.numel() <= limit)
+    tally = Tally(y, gather, y.numel() <= limit)
     intervals = None if x is None or exact or not fixed else _intervals(module)
     for x_piece, *target, y_piece in pieces_of(y if x is None else x, *tally.cut, y, limit=limit):
         wide = y_piece.float() if y_piece.dtype in HALF_DTYPES else y_piece
