@@ -284,14 +284,14 @@ def _copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
         target.copy_(source)
 
 
-# copy_ of one list of tensors to another, in one call. Without the name, one by one.
 def _add_each(targets: Sequence[Tensor], sources: Sequence[Tensor], *, alpha: float) -> None:
     for target, source in zip(targets, sources, strict=True):
         target.add_(source, alpha=alpha)
 
 
-# Adds a multiple of one tensor of a list to its counterpart in another.
+# Adds a multiple of one tensor of a list to its counterpart in another. Without the name, one by one.
 add_all = cast("Callable[..., None]", _private(torch, "_foreach_add_", _add_each))
+# copy_ of one list of tensors to another, in one call. Without the name, one by one.
 copy_all = cast("Callable[[Sequence[Tensor], Sequence[Tensor]], None]", _private(torch, "_foreach_copy_", _copy_each))
 
 

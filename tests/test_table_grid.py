@@ -60,3 +60,19 @@ def test_nothing_is_shared():
     assert not first.data.requires_grad
     grid.table(torch.randn(5), 1.0, 2.0)
     torch.testing.assert_close(first.data, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_last_table_serves_again_until_a_number_changes(part):
+    b = torch.linspace(-1, 1, 5)
+    given = [torch.randn(5), torch.tensor(0.5), torch.tensor([0.25])]
+    grid = Grid(b, table_rows.plan(b), torch.float32)
+    first = grid.table(*given)
+    assert grid.table(*(t.clone() for t in given)) is first
+    kept = first.data.nan_to_num()
+    # Through `data`, which nobody counts.
+    given[part].data.reshape(-1)[0] += 1.0
+    second = grid.table(*given)
+    assert second is not first and not torch.equal(second.data.nan_to_num(), kept)
+    assert torch.equal(first.data.nan_to_num(), kept)
+    assert grid.table(*(t.double() for t in given)) is not second

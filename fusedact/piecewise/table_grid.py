@@ -19,6 +19,7 @@ class Grid:
     ) -> None:
         """`channels` counts the rows, which may be more than those of breakpoints."""
         count = breakpoints.shape[-1]
+        self._last: tuple[tuple[float | Tensor, ...], Table] | None = None
         self._dtype, self._how, self._channel_dim, self._size = dtype, how, channel_dim, 1 << count.bit_length()
         with torch.no_grad():
             zeros = torch.zeros(channels, count, dtype=torch.float64, device=breakpoints.device)
@@ -53,9 +54,15 @@ class Grid:
 
     @torch.no_grad()
     def table(self, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> Table:
-        """The table with these values and slopes."""
+        """The table with these values and slopes; that of the last call, if they are the same, as in a loop."""
+        given = values, left_slope, right_slope
+        if self._last is not None and all(map(_equal, given, self._last[0])):
+            return self._last[1]
         count = self._points.shape[1]
-        return Table(self._rows(values, left_slope, right_slope), count, self._how, self._channel_dim, self._like)
+        made = Table(self._rows(*given), count, self._how, self._channel_dim, self._like)
+        # Copies: tensors may change, through `data` without a trace.
+        self._last = tuple(t.clone() if isinstance(t, Tensor) else t for t in given), made
+        return made
 
     def _rows(self, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> Tensor:
         count, dtype = self._points.shape[1], self._dtype
@@ -93,3 +100,10 @@ class Grid:
             first = torch.searchsorted(turns.double().contiguous(), self._edges, right=True)
             data[:, HEADER + SECTIONS * self._size :].copy_(first)
         return data
+
+
+def _equal(a: float | Tensor, b: float | Tensor) -> bool:
+    """Whether two parts of a table have the same numbers; not those that are missing."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b)
