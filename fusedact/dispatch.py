@@ -35,12 +35,12 @@ __all__ = [
     "for_twin",
     "for_twin_of_tensor",
     "forced_backend",
-    "is_recorded",
     "is_recording",
     "nothing_under_way",
     "path_of_numbers",
     "recorded",
     "saving_path",
+    "wants_gradient",
 ]
 
 
@@ -195,15 +195,15 @@ def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = N
         and x.dtype in FLOAT_DTYPES
         # Under torch.jit.trace sizes are tensors.
         and type(count := x.numel()) is int
-        and count < (LARGE_COUNT if below is None else below_recorded if below_recorded and is_recorded(x) else below)
+        and count < (LARGE_COUNT if below is None else (below_recorded or below) if wants_gradient(x) else below)
         and not compat.interpreting
         and _backend.get() == "auto"
         and saving.policy_var.get() == "auto"
     )
 
 
-def is_recorded(x: Tensor) -> bool:
-    """Whether autograd records a call with x and numbers."""
+def wants_gradient(x: Tensor) -> bool:
+    """Whether autograd records a call with x and numbers: whether x's gradient is wanted."""
     return x.requires_grad and torch.is_grad_enabled()
 
 
@@ -242,7 +242,7 @@ def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
     if compat.tracing():
         return ATEN_CPU
     count = x.numel()
-    pieces_from = spec.pieces_from_recorded if spec.pieces_from_recorded and is_recorded(x) else spec.pieces_from
+    pieces_from = (spec.pieces_from_recorded or spec.pieces_from) if wants_gradient(x) else spec.pieces_from
     if pieces_from and count >= pieces_from:
         return None
     return LARGE_CPU if count >= LARGE_COUNT and _in_large_pages(spec, x) else ATEN_CPU

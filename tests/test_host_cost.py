@@ -60,6 +60,32 @@ def test_twins():
     assert max(more.values()) < 1.5, more
 
 
+def small_hosts():
+    """By form: a call with a named activation, and the chain by hand."""
+    x, gate, packed = (torch.randn(8, n) for n in (64, 64, 128))
+    weight, bias = torch.randn(64, 64), torch.randn(64)
+    F = torch.nn.functional
+    return {
+        "gated": (lambda: FF.gated(x, gate, "silu"), lambda: x * F.silu(gate)),
+        "packed": (
+            lambda: FF.packed_glu(packed, "silu", layout="gate_value"),
+            lambda: (lambda a, b: F.silu(a) * b)(*packed.chunk(2, -1)),
+        ),
+        "bias": (lambda: FF.bias_act(x, bias, "relu"), lambda: F.relu(x + bias)),
+        "bias, residual": (lambda: FF.bias_act(x, bias, "relu", gate), lambda: F.relu(x + bias) + gate),
+        "linear": (lambda: FF.linear(x, weight, bias, "gelu"), lambda: F.gelu(F.linear(x, weight, bias))),
+    }
+
+
+@pytest.mark.skipif(compat.interpreting, reason="the interpreter runs kernels in place of the CPU path")
+def test_small_hosts():
+    """A small call with an activation of PyTorch's, by name, takes little longer than the chain by hand."""
+    for name, (ours, theirs) in small_hosts().items():
+        torch.testing.assert_close(ours(), theirs(), rtol=0, atol=0)
+        tries = [host_cost.alternating({"ours": ours, "theirs": theirs}, RUNS) for _ in range(3)]
+        assert min(t["ours"] / t["theirs"] for t in tries) < 1.8, name
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(compat.interpreting, reason="under TRITON_INTERPRET nothing is launched")
 def test_the_way_of_a_kernel(monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from ..checks import check_parameters
 from ..cpu import cpu_kernels
 from ..cpu.large_pages import LARGE
 from ..crossovers import aten_below
-from ..dispatch import Path, choose, is_recorded
+from ..dispatch import Path, choose, wants_gradient
 from ..execution import Parameters
 from ..registry import ActivationSpec
 from ..saving import saving
@@ -97,7 +97,7 @@ def activated_layer(
     twin = small_twin(activation, parameters, x) if save == "auto" else None
     if twin is not None and alike(weight, x) and is_plain(x, weight) and _adds(x, weight, bias):
         z = F.linear(x, weight, bias)
-        over = None if is_recorded(z) or compat.observed(z) else cpu_kernels.hosted(registry.get(activation))
+        over = None if wants_gradient(z) or compat.observed(z) else cpu_kernels.hosted(registry.get(activation))
         return twin(z) if over is None or over.forward is None else over.forward(z, out=z)
     check_layer(OWNER, x, weight, bias)
     hosted = Hosted.of(OWNER, activation, parameters)

@@ -79,9 +79,12 @@ def bias_act(
         return handle_torch_function(
             bias_act, given, x, bias, activation, residual=residual, dropout_p=dropout_p, training=training, **rest
         )
-    plainly = dropout_p == 0.0 and type(training) is bool and residual is None
-    if plainly and (twin := small_twin(activation, parameters, x)) is not None and _adds_last(bias, x, channel_dim):
-        return twin(x + bias)
+    twin = small_twin(activation, parameters, x) if dropout_p == 0.0 and type(training) is bool else None
+    if twin is not None and _adds_last(bias, x, channel_dim):
+        if residual is None:
+            return twin(x + bias)
+        if alike(residual, x) and residual.shape == x.shape:
+            return twin(x + bias) + residual
     check_tensor(_OWNER, "x", x)
     hosted = Hosted.of(_OWNER, activation, parameters)
     check_channel_dim(_OWNER, channel_dim)
