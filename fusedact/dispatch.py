@@ -208,9 +208,16 @@ def wants_gradient(x: Tensor) -> bool:
 
 
 def for_one_piece(x: Tensor) -> bool:
-    """Whether a CPU tensor is one piece, for numbers, and nothing is under way."""
+    """Whether a CPU tensor is one piece, for numbers, and nothing is under way; sooner told of one for a kernel."""
     return (
-        nothing_under_way(x) and x.is_cpu and x.numel() <= FEW and not compat.interpreting and _backend.get() == "auto"
+        # Dynamo cannot read the variable.
+        not is_compiling()
+        and ((kind := type(x)) is Tensor or kind is Parameter)
+        and x.is_cpu
+        and not compat.interpreting
+        and _backend.get() == "auto"
+        and nothing_under_way(x)
+        and x.numel() <= FEW
     )
 
 
@@ -411,7 +418,7 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
 
     Args:
         activation: a name, or a function or module of this library.
-        x: the input; only its kind, dtype, device and size matter.
+        x: the input; only its kind, dtype, device and size matter, and whether its gradient is wanted.
         channel_dim: x's dimension that a parameter with several entries counts (a module knows its own).
         save: the policy of the call (a module knows its own).
         parameters: of the activation, where they are not the defaults (a module knows its own).

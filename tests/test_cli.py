@@ -60,7 +60,7 @@ def test_what_is_said_to_be_kept_is(name):
     spec = registry.get(name)
     module = getattr(fusedact, spec.module)(*(p.default for p in spec.parameters if p.required_by_module))
     ours, torchs = describe.kept(spec)
-    paths = {n: fusedact.explain(module, torch.zeros(n)).kind for n in (2**10, 2**20)}
+    paths = {n: fusedact.explain(module, torch.zeros(n, requires_grad=True)).kind for n in (2**10, 2**20)}
     assert (paths[2**10] == "aten") == bool(torchs) and paths[2**20] in ("aten", "pieces")
     for elements, kind in paths.items():
         said = {"aten": torchs, "pieces": ours}.get(kind)
