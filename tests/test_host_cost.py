@@ -33,14 +33,14 @@ def least(measure, kind, *names):
 def test_small_cpu_tensors(dtype, exponent, threshold):
     """Forward and backward of the function take at most 1.4 times what takes the composition by hand.
 
-    Halves with a threshold take half as long again: they are computed in float32, between conversions.
+    Halves with a threshold take half as long again as that: they are computed in float32, between conversions.
     """
 
     def measure():
         return host_cost.on_cpu(host_cost.DTYPES[dtype], exponent, threshold, RUNS)
 
     function, module = least(measure, "forward+backward", "function", "module")
-    limit = 1.4 if dtype == "float32" or not threshold else 1.55
+    limit = 1.4 if dtype == "float32" or not threshold else 1.8
     assert function < limit
     assert module < limit + 0.1
 
@@ -49,15 +49,16 @@ def test_small_cpu_tensors(dtype, exponent, threshold):
 def test_twins():
     """A call takes longer than PyTorch's of the same name by less than PyTorch's ReLU of eight numbers takes in all.
 
-    That is 1.1 us where a machine is as fast as that of bench/results/host_cost.json. PReLU looks at a tensor more: two
-    of them; and GELU differs from time to time by more than that.
+    That is 1.1 us where a machine is as fast as that of bench/results/host_cost.json. It holds for most; for each, with
+    what a machine adds that changes its speed between two measurements, twice as much does. PReLU looks at a tensor
+    more.
     """
     tries = [host_cost.of_twins(runs=RUNS) for _ in range(3)]
     unit = min(t["relu"][1] for t in tries)
     more = {case: min(t[case][0] - t[case][1] for t in tries) / unit for case in tries[0]}
-    assert more.pop("PReLU") < 2.0
-    assert sorted(more.values())[len(more) // 2] < 0.8, more
-    assert max(more.values()) < 1.5, more
+    assert more.pop("PReLU") < 3.0
+    assert sorted(more.values())[len(more) // 2] < 1.0, more
+    assert max(more.values()) < 2.0, more
 
 
 def small_hosts():
@@ -79,11 +80,11 @@ def small_hosts():
 
 @pytest.mark.skipif(compat.interpreting, reason="the interpreter runs kernels in place of the CPU path")
 def test_small_hosts():
-    """A small call with an activation of PyTorch's, by name, takes little longer than the chain by hand."""
+    """A small call with an activation of PyTorch's, by name, takes less than twice the time of the chain by hand."""
     for name, (ours, theirs) in small_hosts().items():
         torch.testing.assert_close(ours(), theirs(), rtol=0, atol=0)
         tries = [host_cost.alternating({"ours": ours, "theirs": theirs}, RUNS) for _ in range(3)]
-        assert min(t["ours"] / t["theirs"] for t in tries) < 1.8, name
+        assert min(t["ours"] / t["theirs"] for t in tries) < 2.0, name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
