@@ -20,10 +20,18 @@ host_cost = benches.load("host_cost")
 RUNS = 40
 
 
-def least(measure, kind, *names):
-    """Ours over what stands beside it, the least of three tries: what is measured only gets slower by others' work."""
-    tries = [measure() for _ in range(3)]
-    return [min(times[f"{name} {kind}"] / times[f"beside {kind}"] for times in tries) for name in names]
+def over(measure, limits, tries=3):
+    """The figures that stay over their limits in all tries: what is measured only gets slower by others' work."""
+    found = dict.fromkeys(limits, float("inf"))
+    for _ in range(tries):
+        found = {name: min(found[name], figure) for name, figure in measure().items()}
+        if all(found[name] < limit for name, limit in limits.items()):
+            return {}
+    return {name: figure for name, figure in found.items() if figure >= limits[name]}
+
+
+def ratios(times, kind, *names):
+    return {name: times[f"{name} {kind}"] / times[f"beside {kind}"] for name in names}
 
 
 @pytest.mark.skipif(compat.interpreting, reason="the interpreter runs kernels in place of the CPU path")
@@ -33,32 +41,34 @@ def least(measure, kind, *names):
 def test_small_cpu_tensors(dtype, exponent, threshold):
     """Forward and backward of the function take at most 1.4 times what takes the composition by hand.
 
-    Halves with a threshold take half as long again as that: they are computed in float32, between conversions.
+    Halves with a threshold do not keep to it: they are computed in float32, between conversions, and take up to 1.57
+    times as long. What is held of them is that they take no longer.
     """
+    converted = dtype != "float32" and threshold != 0.0
+    limit = 1.7 if converted else 1.4
 
     def measure():
-        return host_cost.on_cpu(host_cost.DTYPES[dtype], exponent, threshold, RUNS)
+        times = host_cost.on_cpu(host_cost.DTYPES[dtype], exponent, threshold, RUNS)
+        return ratios(times, "forward+backward", "function", "module")
 
-    function, module = least(measure, "forward+backward", "function", "module")
-    limit = 1.4 if dtype == "float32" or not threshold else 1.8
-    assert function < limit
-    assert module < limit + 0.1
+    assert not over(measure, {"function": limit, "module": limit + 0.1}, 8 if converted else 3)
 
 
 @pytest.mark.skipif(compat.interpreting, reason="the interpreter runs kernels in place of the CPU path")
 def test_twins():
     """A call takes longer than PyTorch's of the same name by less than PyTorch's ReLU of eight numbers takes in all.
 
-    That is 1.1 us where a machine is as fast as that of bench/results/host_cost.json. It holds for most; for each, with
-    what a machine adds that changes its speed between two measurements, twice as much does. PReLU looks at a tensor
-    more.
+    That is 1.1 us where a machine is as fast as that of bench/results/host_cost.json. It holds for most by far; none
+    takes half as much again, but for PReLU, which looks at a tensor more.
     """
-    tries = [host_cost.of_twins(runs=RUNS) for _ in range(3)]
-    unit = min(t["relu"][1] for t in tries)
-    more = {case: min(t[case][0] - t[case][1] for t in tries) / unit for case in tries[0]}
-    assert more.pop("PReLU") < 3.0
-    assert sorted(more.values())[len(more) // 2] < 1.0, more
-    assert max(more.values()) < 2.0, more
+
+    def measure():
+        times = host_cost.of_twins(runs=RUNS)
+        more = {case: (ours - theirs) / times["relu"][1] for case, (ours, theirs) in times.items()}
+        return more | {"most": sorted(more.values())[len(more) // 2]}
+
+    cases = host_cost.of_twins(runs=1)
+    assert not over(measure, dict.fromkeys(cases, 1.5) | {"PReLU": 2.0, "most": 0.8}, 8)
 
 
 def small_hosts():
@@ -80,11 +90,19 @@ def small_hosts():
 
 @pytest.mark.skipif(compat.interpreting, reason="the interpreter runs kernels in place of the CPU path")
 def test_small_hosts():
-    """A small call with an activation of PyTorch's, by name, takes less than twice the time of the chain by hand."""
-    for name, (ours, theirs) in small_hosts().items():
+    """A small call with an activation of PyTorch's, by name, takes little longer than the chain by hand."""
+    forms = small_hosts()
+    for ours, theirs in forms.values():
         torch.testing.assert_close(ours(), theirs(), rtol=0, atol=0)
-        tries = [host_cost.alternating({"ours": ours, "theirs": theirs}, RUNS) for _ in range(3)]
-        assert min(t["ours"] / t["theirs"] for t in tries) < 2.0, name
+
+    def measure():
+        found = {}
+        for name, (ours, theirs) in forms.items():
+            times = host_cost.alternating({"ours": ours, "theirs": theirs}, RUNS)
+            found[name] = times["ours"] / times["theirs"]
+        return found
+
+    assert not over(measure, dict.fromkeys(forms, 1.8), 8)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -92,8 +110,8 @@ def test_small_hosts():
 def test_the_way_of_a_kernel(monkeypatch, tmp_path):
     """Deciding on a kernel and its launch takes less than an autograd Function that only allocates."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    assert least(lambda: host_cost.on_kernel(RUNS), "recorded", "flat")[0] < 2.4
-    assert least(lambda: host_cost.on_kernel(RUNS), "forward+backward", "flat")[0] < 1.9
+    for kind, limit in (("recorded", 2.4), ("forward+backward", 1.9)):
+        assert not over(lambda kind=kind: ratios(host_cost.on_kernel(RUNS), kind, "flat"), {"flat": limit})
 
 
 class Watching(compat.DispatchMode):

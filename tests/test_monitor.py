@@ -428,3 +428,16 @@ def test_pieces_gather_while_they_are_in_the_cache(monkeypatch):
     with fusedact.monitor(module, **QUIET) as stats:
         y = module(x)
     monitored.assert_told(stats.to_dict()["model"], monitored.figures(y, monitored.slopes(module, x), -1))
+
+
+def test_inference_mode_before_and_after_training():
+    """Memory that was made under inference mode serves a pass that trains, and the other way round."""
+    net = nn.Sequential(nn.Linear(4, 300), nn.GELU(), nn.Linear(300, 4), fusedact.ReLUSigmoid(0.1))
+    x = torch.randn(8, 4)
+    with fusedact.monitor(net, dead_above=None) as stats:
+        for inference in (True, False, True):
+            with torch.inference_mode(inference):
+                y = net(x)
+            if not inference:
+                y.sum().backward()
+    assert stats.to_dict()["1"]["calls"] == stats.to_dict()["3"]["calls"] == 3

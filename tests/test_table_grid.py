@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import fusedact
 from fusedact.piecewise import table_rows, tables
 from fusedact.piecewise.table_grid import Grid
 
@@ -76,3 +77,17 @@ def test_the_last_table_serves_again_until_a_number_changes(part):
     assert second is not first and not torch.equal(second.data.nan_to_num(), kept)
     assert torch.equal(first.data.nan_to_num(), kept)
     assert grid.table(*(t.double() for t in given)) is not second
+
+
+def test_a_table_made_under_inference_mode_serves_training():
+    b = torch.linspace(-1, 1, 5)
+    act = fusedact.PWL(b, b.sin(), 0.0, 0.5, learnable=True)
+    x = torch.randn(50)
+    with torch.inference_mode():
+        expected = act(x)
+    x.requires_grad_()
+    y = act(x)
+    assert torch.equal(y, expected)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    dx.sum().backward()
+    assert act.values.grad.isfinite().all()

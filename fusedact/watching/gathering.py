@@ -32,7 +32,9 @@ class Scratch(threading.local):
             return torch.empty_like(like)
         buffer = self._buffers.get((number, like.dtype))
         if buffer is None or buffer.numel() < like.numel():
-            buffer = self._buffers[number, like.dtype] = torch.empty(like.numel(), dtype=like.dtype)
+            # Under inference mode, too, it is memory that may be written to after it.
+            with torch.inference_mode(False):
+                buffer = self._buffers[number, like.dtype] = torch.empty(like.numel(), dtype=like.dtype)
         return buffer.as_strided(like.shape, like.stride())
 
 
