@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
+import os
 
 import torch
 from torch import nn
@@ -60,6 +62,13 @@ def rows(report):
 
 def left(report):
     return [(e.place, e.what, e.why) for e in report.left]
+
+
+def line_of(function, text):
+    """The file and line of a function's source that has this text."""
+    lines, first = inspect.getsourcelines(function)
+    file = os.path.basename(inspect.getsourcefile(function))
+    return f"{file}:{first + next(i for i, line in enumerate(lines) if text in line)}"
 
 
 class Watch(torch.overrides.TorchFunctionMode):

@@ -83,8 +83,9 @@ ORDER = [
     "stubs",
     *of("saving", "memory"),
     # convert, and what it is made of.
-    *of("conversion", "twin_modules", "functional_calls", "call_sites", "rewriting", "surgery", "conversion_targets"),
-    *of("conversion", "conversion_report", "parameter_groups", "verification", "conversion"),
+    *of("conversion", "twin_modules", "functional_calls", "leads", "call_sites", "rewriting", "surgery"),
+    *of("conversion", "conversion_targets"),
+    *of("conversion", "conversion_report", "parameter_groups", "verification", "reached", "conversion"),
     # Optimizers.
     *of("watching", "loggers"),
     *of("optim", "lean_steps", "rule_programs", "rule_steps", "rule_kernels", "rules", "step_plans", "optimizer"),

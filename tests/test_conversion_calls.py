@@ -12,7 +12,7 @@ import traceback
 import pytest
 import torch
 import torch.nn.functional
-from converted import left, made_of, rows, seen, wave
+from converted import left, line_of, made_of, rows, seen, wave
 from torch import nn, relu
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -407,6 +407,11 @@ def test_what_is_left():
         ("fixed", "torch.selu", "in Hard.fixed, a staticmethod"),
         ("passed", "torch.tanh", "passed on as a value, so that nobody sees where it is called"),
         ("forward", "F.relu", "in Base.forward, reached through super()"),
+        (
+            "forward",
+            "F.elu",
+            f"called in {line_of(Hard.forward, 'F.elu')}, in a way that the source of no method shows",
+        ),
     ]
 
 

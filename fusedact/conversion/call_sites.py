@@ -1,7 +1,7 @@
 """Finds, in the source of a function, the calls of PyTorch's activations and the products with them, and replaces them.
 
 A call is one if its name leads to one of those functions through the function's own globals and closure, or if it is a
-method of that name; nothing is run.
+method of that name; nothing is run. Other ways that lead to such a function are found, and left.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import builtins
 import inspect
 import types
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import registry
 from . import functional_calls as calls
 from .functional_calls import Known, TargetFunction
+from .leads import NAMES, content, defaults, held, is_home, is_scripted, names_any
+from .twin_modules import home
 
-__all__ = ["Found", "Plan", "Rewriter", "definition_of", "names_any"]
+__all__ = ["Found", "Plan", "Rewriter", "definition_of", "inside"]
 
 
 class Plan(NamedTuple):
@@ -30,6 +33,10 @@ class Plan(NamedTuple):
     functions: tuple[tuple[str, TargetFunction | None], ...] = ()
     gates: frozenset[str] = frozenset()
     twins: bool = False
+
+    def asks(self) -> bool:
+        """Whether it replaces any call."""
+        return self.twins or bool(self.functions)
 
     def target(self, record: str) -> tuple[bool, TargetFunction | None]:
         """Whether calls of a record's function are replaced, and by what."""
@@ -57,20 +64,18 @@ class Found(NamedTuple):
         return self._replace(becomes="", why=why) if self.becomes else self
 
 
-_NAMES = frozenset(calls.METHODS) | calls.names()
-
-
-def names_any(function: types.FunctionType, gates: frozenset[str] = frozenset()) -> bool:
-    """Whether a function names anything that could be one of those functions, methods, or attributes."""
-    names = set(_names(function.__code__))
-    return bool(names & (_NAMES | gates)) or any(calls.known(function.__globals__.get(n)) for n in names)
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from (*code.co_names, *code.co_freevars)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+def inside(function: types.FunctionType, method: str, plan: Plan, why: str, depth: int = 0) -> list[Found]:
+    """The calls in a function that is no method, all of which stay as they are."""
+    if not plan.asks() or home(function) in ("torch", "fusedact", "None") or not names_any(function):
+        return []
+    try:
+        inner = Rewriter(function, definition_of(function), method, plan, depth)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        why = f"in the function {function.__name__}, whose source cannot be read by itself"
+        return [Found(method, function.__code__.co_firstlineno, "what may be an activation", "", "", why)]
+    inner.itself = ""
+    inner.rewrite()
+    return [f.left(why) for f in inner.found]
 
 
 def definition_of(function: Any) -> ast.FunctionDef:
@@ -123,6 +128,8 @@ class Rewriter(ast.NodeTransformer):
         if self.plan.twins:
             self._fuse_halves(self.definition.body)
             self._fuse_assigned(self.definition.body)
+        for name, known in defaults(self.function):
+            self._leave(self.definition, known.record, f"{name}=F.{known.record}", "the default of an argument")
         self.definition.body = [self.visit(statement) for statement in self.definition.body]
         ast.fix_missing_locations(self.definition)
 
@@ -135,11 +142,7 @@ class Rewriter(ast.NodeTransformer):
             if name in self.bound:
                 return None
             if name in function.__code__.co_freevars:
-                cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
-                try:
-                    return cell.cell_contents
-                except ValueError:
-                    return None
+                return content((function.__closure__ or ())[function.__code__.co_freevars.index(name)])
             return function.__globals__.get(name, getattr(builtins, name, None))
         if isinstance(node, ast.Attribute):
             home = self._resolved(node.value)
@@ -157,7 +160,12 @@ class Rewriter(ast.NodeTransformer):
         self.steps[name] = value
         return ast.Name(id=name, ctx=ast.Load())
 
-    def _note(self, node: ast.expr, record: str, becomes: str, why: str = "", text: str = "") -> None:
+    def _leave(self, node: Any, record: str, text: str, why: str) -> None:
+        """List what leads to a function in another way than a call by its name."""
+        if self.plan.target(record)[0]:
+            self._note(node, record, "", why, text)
+
+    def _note(self, node: Any, record: str, becomes: str, why: str = "", text: str = "") -> None:
         text = text or ast.unparse(node)
         text = text if len(text) <= 60 else text[:57] + "..."
         self.found.append(Found(self.method, node.lineno, text, record, becomes, why))
@@ -213,22 +221,32 @@ class Rewriter(ast.NodeTransformer):
         return function if isinstance(function, ast.Name) else self.visit(function)
 
     def _look_into(self, node: ast.Call) -> None:
-        """List the calls inside a function that is no method."""
+        """List what a call leads to that is no method, and no function of PyTorch by its name."""
         function = self._resolved(node.func)
-        if self.depth >= 3 or not isinstance(function, types.FunctionType):
-            return
-        if function.__module__ is None or function.__module__.split(".")[0] in ("torch", "fusedact"):
-            return
-        if not names_any(function):
-            return
-        try:
-            inner = Rewriter(function, definition_of(function), self.method, self.plan, self.depth + 1)
-            inner.itself = ""
-            inner.rewrite()
-        except (OSError, TypeError, SyntaxError, ValueError):
-            return
-        why = f"in the function {function.__name__}, which is no method"
-        self.found += [f.left(why) for f in inner.found]
+        if function is getattr and node.args and is_home(self._resolved(node.args[0])):
+            self._looked_up(node)
+        elif isinstance(function, types.FunctionType) and self.depth < 3:
+            why = f"in the function {function.__name__}, which is no method"
+            self.found += inside(function, self.method, self.plan, why, self.depth + 1)
+        elif isinstance(function, partial):
+            self._listed(node.func)
+        elif is_scripted(function):
+            text, graph = ast.unparse(node.func), str(function.graph)
+            for name in sorted(NAMES):
+                if f"aten::{name}(" in graph:
+                    record = name.rstrip("_")
+                    self._leave(node, record, f"F.{record}", f"in the function {text}, which torch.jit.script made")
+
+    def _looked_up(self, node: ast.Call) -> None:
+        """List a function that is an attribute of PyTorch by a string."""
+        text = ast.unparse(node)
+        name = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else None
+        if isinstance(name, str):
+            found = calls.known(getattr(self._resolved(node.args[0]), name, None))
+            if found is not None:
+                self._leave(node, found.record, text, "looked up by its name")
+        elif self.plan.asks():
+            self._note(node, "", "", "looked up by a name that is known only when it runs", text)
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         self._passed_on(node)
@@ -246,13 +264,23 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         return node
 
-    def _passed_on(self, node: ast.expr) -> bool:
-        """List a function that is no call here."""
-        found = calls.known(self._resolved(node)) if isinstance(node.ctx, ast.Load) else None  # type: ignore[attr-defined]
-        if found is None or not self.plan.target(found.record)[0]:
-            return found is not None
-        self._note(node, found.record, "", "passed on as a value, so that nobody sees where it is called")
+    def _passed_on(self, node: Any) -> bool:
+        """List a function that is no call here, and those in a container."""
+        if not isinstance(node.ctx, ast.Load):
+            return False
+        found = calls.known(self._resolved(node))
+        if found is None:
+            self._listed(node)
+            return False
+        why = "passed on as a value, so that nobody sees where it is called"
+        self._leave(node, found.record, ast.unparse(node), why)
         return True
+
+    def _listed(self, node: ast.expr) -> None:
+        """List the functions that a name of the file holds, in a container or with arguments."""
+        value = self._resolved(node)
+        for found in held(value):
+            self._leave(node, found.record, f"F.{found.record}", f"in {ast.unparse(node)}, a {type(value).__name__}")
 
     # ----- products
 

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -15,13 +16,15 @@ from torch.nn.utils import parametrize
 from .. import registry
 from . import functional_calls as calls
 from . import verification
-from .call_sites import Found, Plan
+from .call_sites import Found, Plan, inside
 from .conversion_report import Change, ConversionReport, Left
 from .conversion_targets import OWNER, TWIN, Mapped, Place, Target, learned
+from .leads import held
 from .parameter_groups import update
+from .reached import reached
 from .rewriting import original, plan_of, rewritten
 from .surgery import become, set_attribute, set_class
-from .twin_modules import is_ours, label, record_of, why_closed, why_never, why_not
+from .twin_modules import home, is_ours, label, record_of, why_closed, why_never, why_not
 
 __all__ = ["convert"]
 
@@ -55,7 +58,7 @@ def convert(
         optimizer: one whose groups are to follow: new parameters get a group with the settings of the first, without
             weight decay; those that are gone leave it, with their state. Before a scheduler is made of it.
         verify: an example input (a tensor, a tuple of arguments, or a dict of them): the outputs before and after are
-            compared in evaluation mode.
+            compared in evaluation mode, and the report lists what the example still reaches of PyTorch's activations.
         inplace: False converts a copy, which is the report's `model`.
 
     Returns:
@@ -88,6 +91,7 @@ def convert(
         conversion.warn()
         if verify is not None:
             conversion.compare(before, verification.outputs(model, verify))
+            conversion.still_called(verify)
     except BaseException:
         report.revert()
         raise
@@ -127,6 +131,8 @@ class _Conversion:
         # Activations that the mapping does not name.
         self.unnamed: Counter[str] = Counter()
         self.only_twins = True
+        # Methods, and the records whose calls in them the report tells to be left.
+        self.told: set[tuple[str, str]] = set()
         self._walk()
 
     def _walk(self) -> None:
@@ -252,19 +258,38 @@ class _Conversion:
     # ----- functions that modules keep
 
     def functions(self) -> None:
-        """Replace functions that are attributes; list those in containers."""
+        """Replace functions that are attributes; list those in containers, and those of classes."""
         for module in self.open:
             if is_ours(module):
                 continue
             for name, value in list(module.__dict__.items()):
                 if not name.startswith("__"):
                     self._attribute(module, name, value)
+            for cls in type(module).__mro__:
+                if home(cls) not in ("torch", "fusedact", "builtins"):
+                    for name, value in vars(cls).items():
+                        self._of_class(module, cls, name, value)
+
+    def _of_class(self, module: nn.Module, cls: type, name: str, value: Any) -> None:
+        """List functions that are attributes of a class, where they are shared with what is not converted."""
+        value = value.__func__ if isinstance(value, staticmethod) else value
+        found = calls.known(value)
+        for one in held(value) if found is None else (found,):
+            place = ".".join(filter(None, (self.names[module][0], name)))
+            kind = "an attribute" if found is not None else f"in a {type(value).__name__}, an attribute"
+            self._leave_function([place], one, f"{kind} of the class {cls.__name__}")
+
+    def _leave_function(self, places: list[str], found: calls.Known, why: str) -> None:
+        """List a function that the mapping names, and nobody can replace."""
+        chosen, target = self.mapped.chosen_function(places, found)
+        if chosen:
+            why = why if target is not None else "the mapping says so"
+            self.report.left.append(Left(places[0], f"F.{found.record}", why))
 
     def _attribute(self, module: nn.Module, name: str, value: Any) -> None:
         place = ".".join(filter(None, (self.names[module][0], name)))
         if isinstance(value, list | tuple | dict) and name not in _OF_EVERY_MODULE:
-            inside = [v for v in (value.values() if isinstance(value, dict) else value) if callable(v)]
-            for one in inside:
+            for one in value.values() if isinstance(value, dict) else value:
                 self._in_a_container(place, one, type(value).__name__)
             return
         function = value.func if isinstance(value, partial) else value
@@ -272,6 +297,8 @@ class _Conversion:
         if found is None:
             ours = getattr(function, "spec", None)
             self.report.already += self.mapped.everything and isinstance(ours, registry.ActivationSpec)
+            if isinstance(function, FunctionType):
+                self._inside(place, function)
             return
         places = [".".join(filter(None, (n, name))) for n in self.names[module]]
         chosen, target = self.mapped.chosen_function(places, found)
@@ -297,13 +324,21 @@ class _Conversion:
         if not twin:
             self._leave_fast_path(new)
 
-    def _in_a_container(self, place: str, inside: Any, kind: str) -> None:
-        if isinstance(inside, nn.Module) and record_of(inside) is not None and inside not in self.names:
-            if not is_ours(inside):
+    def _inside(self, place: str, function: FunctionType) -> None:
+        """List the calls in a function that a module keeps."""
+        plan = Plan(self.mapped.calls(), frozenset(), self.mapped.everything)
+        why = f"in the function {function.__name__}, which is no method"
+        for f, count in _counted(inside(function, "", plan, why)):
+            self.report.left.append(Left(place, f"{f.text}{count}", f.why))
+
+    def _in_a_container(self, place: str, value: Any, kind: str) -> None:
+        if isinstance(value, nn.Module) and record_of(value) is not None and value not in self.names:
+            if not is_ours(value):
                 why = f"in a plain {kind}, where PyTorch does not see it: use nn.ModuleList or nn.ModuleDict"
-                self.report.left.append(Left(place, label(inside), why))
-        elif (found := calls.known(inside)) is not None:
-            self.report.left.append(Left(place, f"F.{found.record}", f"a function in a {kind}"))
+                self.report.left.append(Left(place, label(value), why))
+            return
+        for found in held((value,)):
+            self._leave_function([place], found, f"a function in a {kind}")
 
     # ----- calls in methods
 
@@ -322,8 +357,7 @@ class _Conversion:
         plan = Plan(self.mapped.calls(), self._gates(module), self.mapped.everything).over(earlier)
         before = rewritten(cls, earlier)[1] if earlier != Plan() else ()
         # Where no call is asked for, none is looked for.
-        asked = self.mapped.everything or bool(plan.functions)
-        made, found = rewritten(cls, plan) if asked else (None, ())
+        made, found = rewritten(cls, plan) if plan.asks() else (None, ())
         why = "its forward was replaced by another function" if "forward" in module.__dict__ else ""
         if parametrize.is_parametrized(module):
             if any(plan_of(c) != Plan() for c in type(module).__mro__[1:]):
@@ -341,6 +375,7 @@ class _Conversion:
             left += self._not_asked_for(cls)
         for f, count in _counted(left):
             self.report.left.append(Left(_joined(place, f.method), f"{f.text}{count}", f.why))
+            self.told.add((_joined(place, f.method), f.record))
         if not changed or made is None:
             return
         self.report._undo.append(set_class(module, made))
@@ -378,6 +413,15 @@ class _Conversion:
             if found is not None:
                 why = "in a graph of torch.fx: convert the model before it is traced"
                 self.report.left.append(Left(_joined(place, node.name), f"F.{found.record}", why))
+
+    def still_called(self, example: Any) -> None:
+        """List the functions of PyTorch that an example reaches, where nothing that is listed already tells of them."""
+        for call in reached(self.model, example, self.names):
+            asked = self.mapped.everything or self.mapped.functions.get(call.record) is not None
+            *inner, place = [_joined(self.names[call.module][0], name) for name in call.through]
+            if asked and not any((p, call.record) in self.told for p in (*inner, place)):
+                why = f"called in {call.line}, in a way that the source of no method shows"
+                self.report.left.append(Left(place, call.text, why))
 
     # ----- what follows
 

@@ -15,7 +15,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from .call_sites import Found, Plan, Rewriter, definition_of, names_any
+from .call_sites import Found, Plan, Rewriter, definition_of
+from .leads import names_any
 from .twin_modules import home
 
 __all__ = ["original", "plan_of", "rewritten"]
@@ -61,7 +62,7 @@ def _rewrite_class(cls: type, plan: Plan) -> tuple[type | None, tuple[Found, ...
         wrapped = inspect.unwrap(function) if callable(function) else None
         if not isinstance(function, types.FunctionType) or not isinstance(wrapped, types.FunctionType):
             continue
-        if not names_any(wrapped, plan.gates):
+        if home(wrapped) in ("torch", "fusedact") or not names_any(wrapped, plan.gates):
             continue
         changed, here = _rewrite_method(function, name, base, plan)
         if changed is not None and (hidden or function is not value):

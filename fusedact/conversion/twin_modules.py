@@ -104,9 +104,9 @@ def qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def home(cls: type) -> str:
-    """The package of a class."""
-    return str(cls.__module__).split(".")[0]
+def home(value: Any) -> str:
+    """The package of a class or a function."""
+    return str(value.__module__).split(".")[0]
 
 
 def is_ours(module: object) -> bool:
