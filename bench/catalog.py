@@ -44,6 +44,11 @@ def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
     return lambda device: {name: value}
 
 
+def _masked(device: torch.device) -> Arguments:
+    """A temperature, and a mask that leaves out a quarter of the columns, as that of padded keys does."""
+    return {"dim": -1, "temperature": 2.0, "mask": torch.arange(1024, device=device) % 4 != 3}
+
+
 def _along_rows(device: torch.device) -> Arguments:
     return {"dim": -1}
 
@@ -129,6 +134,7 @@ SUBJECTS: dict[str, Subject] = {
         composition=lambda x, dim, temperature: torch.softmax(x / temperature, dim),
         shape=rows_of(1024),
     ),
+    "softmax (masked)": Subject("softmax", _masked, composition=compositions.masked, shape=rows_of(1024)),
     "softmax2d": Subject("softmax2d", composition=lambda x: torch.softmax(x, -3), shape=image),
     # In evaluation: in training there is no value to compare.
     "rrelu": Subject("rrelu", composition=F.rrelu),

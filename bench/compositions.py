@@ -32,6 +32,10 @@ def xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor, beta: flo
     return torch.where(x > 0, p * x * x + beta * x, below)
 
 
+def masked(x: Tensor, dim: int, temperature: float, mask: Tensor) -> Tensor:
+    return torch.softmax((x / temperature).masked_fill(~mask, -torch.inf), dim)
+
+
 def pwl(x: Tensor, breakpoints: Tensor, values: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, breakpoints.dtype)
     points, heights = breakpoints.to(wide), values.to(wide)

@@ -14,10 +14,13 @@ __all__ = [
     "ATEN_TENSORS_BELOW",
     "FEW",
     "FORMULA_BELOW",
+    "GATES_BELOW",
     "LARGEST_ATEN_BELOW",
     "LEAST_ATEN_BELOW",
+    "MASKED_ROWS_BELOW",
     "PLAIN_HOST_BELOW",
-    "ROWS_BELOW",
+    "UNMASKED_ROWS_BELOW",
+    "UNMASKED_ROWS_BELOW_RECORDED",
     "aten_below",
 ]
 
@@ -67,8 +70,17 @@ FEW = 2**14
 # here on it does not show how long deciding takes.
 PLAIN_HOST_BELOW = 2**20
 
-# On a CPU with softmax of a temperature or mask, or a gate. Measured: they take the same time at 2^16.
-ROWS_BELOW = 2**16
+# On a CPU with a gate. Measured: plain operators and pieces take the same time at 2^16.
+GATES_BELOW = 2**16
+
+# On a CPU with softmax and a mask that leaves elements out. Measured: blocks take the same time at 2^16 on one thread,
+# and at 2^17 on two.
+MASKED_ROWS_BELOW = 2**17
+
+# On a CPU with softmax of a temperature, or a mask that is added: in forward operators take as long as softmax and one
+# more pass, which blocks hardly beat. Measured: with a gradient, or halves, blocks win from 2^20, else from 2^22.
+UNMASKED_ROWS_BELOW = 2**22
+UNMASKED_ROWS_BELOW_RECORDED = 2**20
 
 
 def _architecture(device: torch.device) -> str:

@@ -19,7 +19,15 @@ from . import compat, sharding
 from .checks import FLOAT_DTYPES, check_input, check_names, check_parameters, owner
 from .cpu import cpu_kernels
 from .cpu.cpu_kernels import LARGE_COUNT
-from .crossovers import ATEN_TENSORS_BELOW, FEW, FORMULA_BELOW, ROWS_BELOW, aten_below
+from .crossovers import (
+    ATEN_TENSORS_BELOW,
+    FORMULA_BELOW,
+    GATES_BELOW,
+    MASKED_ROWS_BELOW,
+    UNMASKED_ROWS_BELOW,
+    UNMASKED_ROWS_BELOW_RECORDED,
+    aten_below,
+)
 from .eager import HALF_DTYPES, numeric
 from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
 from .saving import saving
@@ -28,17 +36,16 @@ from .watching import gathering
 __all__ = [
     "Path",
     "backend",
+    "backend_var",
     "choose",
     "choose_step",
     "explain",
-    "for_one_piece",
-    "for_twin",
-    "for_twin_of_tensor",
     "forced_backend",
     "is_recording",
     "nothing_under_way",
     "path_of_numbers",
     "recorded",
+    "recording_var",
     "saving_path",
     "wants_gradient",
 ]
@@ -82,7 +89,7 @@ ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
 )
 FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plain operators take less time")
-FORMULA_FEW = Path("formula", f"below {ROWS_BELOW} elements on the CPU PyTorch's operators take less time")
+FORMULA_FEW = Path("formula", "of so few elements on the CPU PyTorch's operators take less time")
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
@@ -108,25 +115,25 @@ def _check_backend(name: str, source: str) -> str:
 
 
 _default = _check_backend(os.environ.get("FUSEDACT_BACKEND", "auto"), "the environment variable FUSEDACT_BACKEND")
-_backend: ContextVar[str] = ContextVar("fusedact_backend", default=_default)
+backend_var: ContextVar[str] = ContextVar("fusedact_backend", default=_default)
 
 
-_recording: ContextVar[bool] = ContextVar("fusedact_recording", default=False)
+recording_var: ContextVar[bool] = ContextVar("fusedact_recording", default=False)
 
 
 def is_recording() -> bool:
     """Whether operators are being recorded for an activation of one's own."""
     # Dynamo cannot read the variable, and nothing is recorded inside it.
-    return not is_compiling() and _recording.get()
+    return not is_compiling() and recording_var.get()
 
 
 def recorded(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
     """A function's result, where activations are plain operators, for whoever records them."""
-    token = _recording.set(True)
+    token = recording_var.set(True)
     try:
         return function(*args)
     finally:
-        _recording.reset(token)
+        recording_var.reset(token)
 
 
 @contextmanager
@@ -144,16 +151,16 @@ def backend(name: str) -> Iterator[None]:
     ...     FF.relu_sigmoid(torch.tensor([2.0]))
     tensor([1.7616])
     """
-    token = _backend.set(_check_backend(name, "fusedact.backend: name"))
+    token = backend_var.set(_check_backend(name, "fusedact.backend: name"))
     try:
         yield
     finally:
-        _backend.reset(token)
+        backend_var.reset(token)
 
 
 def forced_backend() -> str:
     """The backend in force: "auto", "eager" or "triton"."""
-    return _backend.get()
+    return backend_var.get()
 
 
 def _why_no_kernel(x: Tensor) -> str:
@@ -177,68 +184,14 @@ def nothing_under_way(x: Tensor) -> bool:
         and not x.is_nested
         and saving.policy_var.get() == "auto"
         and gathering.wanted_var.get() is None
-        and not _recording.get()
+        and not recording_var.get()
         and not compat.observed(x)
-    )
-
-
-def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = None) -> bool:
-    """Whether a plain tensor on the CPU is for PyTorch's own operator, whatever is under way, for numbers.
-
-    `below` is the record's `pieces_from`, if it has one, and `below_recorded` the same where autograd records the call.
-    The shortest way of all: these operators take a microsecond.
-    """
-    return (
-        not is_compiling()
-        and ((kind := type(x)) is Tensor or kind is Parameter)
-        and x.is_cpu
-        and x.dtype in FLOAT_DTYPES
-        # Under torch.jit.trace sizes are tensors.
-        and type(count := x.numel()) is int
-        and count < (LARGE_COUNT if below is None else (below_recorded or below) if wants_gradient(x) else below)
-        and not compat.interpreting
-        and _backend.get() == "auto"
-        and saving.policy_var.get() == "auto"
     )
 
 
 def wants_gradient(x: Tensor) -> bool:
     """Whether autograd records a call with x and numbers: whether x's gradient is wanted."""
     return x.requires_grad and torch.is_grad_enabled()
-
-
-def for_one_piece(x: Tensor) -> bool:
-    """Whether a CPU tensor is one piece, for numbers, and nothing is under way; sooner told of one for a kernel."""
-    return (
-        # Dynamo cannot read the variable.
-        not is_compiling()
-        and ((kind := type(x)) is Tensor or kind is Parameter)
-        and x.is_cpu
-        and not compat.interpreting
-        and _backend.get() == "auto"
-        and nothing_under_way(x)
-        and x.numel() <= FEW
-    )
-
-
-def for_twin_of_tensor(x: Tensor, p: float | Tensor) -> bool:
-    """The same for an operator with one parameter, a tensor of one element or one for each entry of x's dimension 1.
-
-    In float32 alone: PyTorch rounds each term of the sums of halves.
-    """
-    return (
-        (type(p) is Parameter or type(p) is Tensor)
-        and p.dtype is torch.float32
-        and x.dtype is torch.float32
-        and for_twin(x, ATEN_TENSORS_BELOW)
-        and p.is_cpu
-        and p.dim() == 1
-        and x.layout is torch.strided
-        and not x.is_nested
-        and ((count := p.numel()) == 1 or (x.dim() > 1 and x.shape[1] == count))
-        and not compat.transforms_active()
-        and not _recording.get()
-    )
 
 
 def _twin(spec: ActivationSpec, x: Tensor) -> Path | None:
@@ -265,7 +218,7 @@ def _in_large_pages(spec: ActivationSpec, x: Tensor) -> bool:
 
 def path_of_numbers(spec: ActivationSpec, x: Tensor) -> Path:
     """What `choose` finds for numbers as parameters where nothing is under way."""
-    forced = _backend.get()
+    forced = backend_var.get()
     if forced == "auto" and x.is_cpu and not compat.interpreting:
         # Asked first, since most have neither.
         if spec.aten is not None and (path := _twin(spec, x)) is not None:
@@ -288,7 +241,7 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
     """The path of a call; the reason comes with it. `numbers`: no parameter is a tensor."""
     if is_compiling():
         return FORMULA_COMPILING
-    forced = _backend.get()
+    forced = backend_var.get()
     # The shortest way for the cheapest operators. ATen also serves other subclasses, and what is sparse.
     kind: type = type(x)
     plainly = x.is_cpu and forced == "auto" and not compat.interpreting
@@ -303,7 +256,7 @@ def choose(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], nu
 
 def choose_step(owner: str, t: Tensor) -> Path:
     """The path of an optimizer's step of a parameter."""
-    forced = _backend.get()
+    forced = backend_var.get()
     kind: type = type(t)
     plain = kind is Tensor or kind is Parameter
     why = _why_no_kernel(t) if plain else FORMULA_SUBCLASS.reason
@@ -327,7 +280,7 @@ def saving_path(
         path.kind == "aten" and spec.aten is not None and saving.operator_keeps(spec) == keeps
     ):
         return path
-    path = _choose_plain(spec, x, params, numbers, _backend.get())
+    path = _choose_plain(spec, x, params, numbers, backend_var.get())
     if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
         return path
     return TRITON if path is _aten_small(aten_below(x.device)) else PIECES_SAVING
@@ -372,10 +325,21 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        if spec.kind in ("rowwise", "gated") and x.numel() < ROWS_BELOW:
+        if spec.kind in ("rowwise", "gated") and x.numel() < _few(spec, x, params):
             return FORMULA_FEW
         return _lean(spec, x)
     return _by_device(spec, x, aten, forced)
+
+
+def _few(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> int:
+    """Below how many elements plain operators serve a gate, or a softmax."""
+    if spec.kind == "gated":
+        return GATES_BELOW
+    tensors = [p for p in params if isinstance(p, Tensor)]
+    if any(t.dtype == torch.bool for t in tensors):
+        return MASKED_ROWS_BELOW
+    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
+    return UNMASKED_ROWS_BELOW_RECORDED if recorded or x.dtype in HALF_DTYPES else UNMASKED_ROWS_BELOW
 
 
 def _lean(spec: ActivationSpec, x: Tensor) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import autograd, describe, dispatch, ops, registry
+from . import autograd, describe, ops, registry, shortest
 from .checks import check_names
 from .engine import sources
 from .hosts.affine import linear
@@ -105,7 +105,7 @@ def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
     if spec.aten_tensors is not None:
         # An operator whose one parameter is a tensor.
         lines = _guarded([*asked, "channel_dim == 1", f"for_twin_of_tensor({given})"], f"twin({given})")
-        return lines, {"twin": spec.aten_tensors, "for_twin_of_tensor": dispatch.for_twin_of_tensor}
+        return lines, {"twin": spec.aten_tensors, "for_twin_of_tensor": shortest.for_twin_of_tensor}
     asked += [f"type({name}) is float" for name in names]
     called: dict[str, Any] = {}
     if spec.learnable:
@@ -114,7 +114,7 @@ def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
         asked.append(f"not refuses({', '.join(names)})")
         called["refuses"] = spec.refuses
     if spec.aten is None and spec.lean_backward is not None and not spec.autocast and not spec.options:
-        called |= {"for_one_piece": dispatch.for_one_piece, "of_one_piece": autograd.of_one_piece}
+        called |= {"for_one_piece": shortest.for_one_piece, "of_one_piece": autograd.of_one_piece}
         values = "".join(f"{name}, " for name in names)
         return _guarded([*asked, f"for_one_piece({x})"], f"of_one_piece(spec, ({values}), {x})"), called
     lines = []
@@ -123,7 +123,7 @@ def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
         if record.aten is None or record.autocast:
             continue
         twin = f"twin_{record.name}"
-        called |= {twin: record.aten, "for_twin": dispatch.for_twin}
+        called |= {twin: record.aten, "for_twin": shortest.for_twin}
         defaults = " and ".join(f"{p} == {value!r}" for p, value in zip(names, spec.usual or (), strict=False))
         short = f"{twin}({x}) if {defaults} else " if defaults else ""
         below = "".join(f", {count}" for count in (record.pieces_from, record.pieces_from_recorded) if count)

@@ -15,7 +15,7 @@ def in_small_pieces(monkeypatch):
     monkeypatch.setattr(hosted, "PLAIN_HOST_BELOW", 0)
     monkeypatch.setattr(gating, "PIECES_FROM", 0)
     monkeypatch.setattr(gating, "PIECES_FROM_BYTES", 0)
-    monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)
+    monkeypatch.setattr("fusedact.dispatch.GATES_BELOW", 0)
     monkeypatch.setattr("fusedact.hosts.gating_pieces.piece_limit", lambda x: 64)
 
 

@@ -44,6 +44,7 @@ ORDER = [
     *of("watching", "figures", "flatness", "gathering"),
     "sharding",
     "dispatch",
+    "shortest",
     # The engine.
     *of("engine", "expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
     *of("engine", "lowering", "tracing", "codegen", "sources", "lean", "engine"),

@@ -46,7 +46,7 @@ def ways(request, monkeypatch):
     if how == "pieces":
         in_small_pieces(monkeypatch)
     elif how == "one":
-        monkeypatch.setattr("fusedact.dispatch.ROWS_BELOW", 0)
+        monkeypatch.setattr("fusedact.dispatch.GATES_BELOW", 0)
 
 
 def gpt_oss(gate, value, alpha=1.702, limit=7.0):

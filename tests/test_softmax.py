@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import dispatch
+from fusedact import crossovers, dispatch, shortest
 from fusedact import functional as FF
 from fusedact.looking import plotting
 
@@ -29,15 +29,65 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.fixture(autouse=True)
 def _blocks_of_any_size(monkeypatch):
     """Small tensors take the way of large ones."""
-    monkeypatch.setattr(dispatch, "ROWS_BELOW", 0)
+    for module, name in CROSSOVERS:
+        monkeypatch.setattr(module, name, 0)
 
 
-def test_few_elements_take_plain_operators(monkeypatch):
-    monkeypatch.setattr(dispatch, "ROWS_BELOW", 2**16)
-    x = torch.randn(3, 4)
-    assert fusedact.explain("softmax", x, temperature=2.0).kind == "formula"
-    assert fusedact.explain("softmax", torch.randn(256, 256), temperature=2.0).kind == "pieces"
-    torch.testing.assert_close(FF.softmax(x, 1, temperature=2.0), torch.softmax(x / 2.0, 1))
+UNMASKED = ("UNMASKED_ROWS_BELOW", "UNMASKED_ROWS_BELOW_RECORDED")
+BOTH = [(module, name) for module in (dispatch, shortest) for name in UNMASKED]
+CROSSOVERS = [(dispatch, "MASKED_ROWS_BELOW"), *BOTH]
+
+
+@pytest.fixture
+def usual(monkeypatch):
+    """As users have it."""
+    for module, name in CROSSOVERS:
+        monkeypatch.setattr(module, name, getattr(crossovers, name))
+
+
+def test_few_elements_take_plain_operators(usual):
+    def kind(rows, dtype=torch.float32, grad=False, **keywords):
+        x = torch.zeros(rows, 1024, dtype=dtype, requires_grad=grad)
+        return fusedact.explain("softmax", x, **keywords).kind
+
+    keep, added = torch.ones(1024, dtype=torch.bool), torch.zeros(1024)
+    assert [kind(rows, mask=keep) for rows in (64, 127, 128)] == ["formula", "formula", "pieces"]
+    for keywords in ({"temperature": 2.0}, {"temperature": torch.ones(1)}, {"mask": added}):
+        assert [kind(rows, **keywords) for rows in (2, 1024, 4096)] == ["formula", "formula", "pieces"]
+        assert [kind(rows, grad=True, **keywords) for rows in (2, 1024)] == ["formula", "pieces"]
+        assert kind(1024, torch.bfloat16, **keywords) == "pieces"
+
+
+@names
+@dtypes
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(("shape", "dim"), [((3, 4, 5), 0), ((3, 4, 5), -1), ((7,), 0), ((0, 3), 1), ((), 0)])
+def test_the_shortest_way(usual, name, dtype, temperature, shape, dim):
+    """What small tensors with a number as temperature take: the same, with its gradient."""
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    y = oracle.ours(name)(x, dim, temperature=temperature)
+    wide, eps = x.detach().double().requires_grad_(), torch.finfo(dtype).eps
+    truth = oracle.composition(name, wide, dim, temperature)
+    torch.testing.assert_close(
+        y, truth.to(dtype), rtol=0, atol=4 * torch.finfo(dtype).eps * (10 if "log" in name else 1)
+    )
+    g = torch.randn(shape)
+    y.backward(g.to(dtype))
+    truth.backward(g.to(dtype).double())
+    torch.testing.assert_close(x.grad, wide.grad.to(dtype), rtol=0, atol=30 * eps)
+
+
+@names
+def test_the_shortest_way_refuses_as_the_long_one(usual, name):
+    x, function = torch.randn(3, 4), oracle.ours(name)
+    with pytest.raises(IndexError, match="dim must be from -2 to 1 for a tensor of 2 dimensions, got 2"):
+        function(x, 2)
+    with pytest.raises(ValueError, match=r"temperature must be positive and finite, got -1\.0"):
+        function(x, 1, temperature=-1.0)
+    with pytest.raises(TypeError, match="dim must be an int, got bool"):
+        function(x, True)
+    with pytest.raises(ValueError, match=r"input must have shape \(C, H, W\) or \(N, C, H, W\), got \(1, 1, 1, 1, 1\)"):
+        FF.softmax2d(torch.randn(1, 1, 1, 1, 1))
 
 
 def masks(shape, generator=None):
@@ -253,7 +303,7 @@ def test_layouts(name, view, dim, monkeypatch):
     from fusedact.rowwise import row_blocks
 
     # Several blocks.
-    monkeypatch.setattr(row_blocks, "BLOCK_PER_THREAD", 16)
+    monkeypatch.setattr(row_blocks, "PER_THREAD", 16)
     x = VIEWS[view](torch.randn(5, 8, 6))
     mask = torch.randn(x.shape[-1])
     g = torch.randn(x.shape)

@@ -13,8 +13,9 @@ from torch.compiler import is_compiling
 from .. import compat, registry
 from ..checks import check_dtype, check_names
 from ..crossovers import PLAIN_HOST_BELOW
-from ..dispatch import for_twin, is_recording
+from ..dispatch import is_recording
 from ..registry import ActivationSpec
+from ..shortest import for_twin
 
 __all__ = ["Hosted", "alike", "check_tensor", "record", "recorded", "small_twin", "stays_in_eager"]
 

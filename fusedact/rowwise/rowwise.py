@@ -12,6 +12,7 @@ from .. import registry
 from ..checks import check_input, check_number
 from ..describe import indented
 from ..registry import ActivationSpec
+from ..shortest import for_twin_of_rows
 from . import rows
 
 __all__ = [
@@ -39,6 +40,8 @@ def softmax(
     if has_torch_function_unary(input):
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
+    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+        return torch.softmax(input if temperature == 1.0 else input / temperature, dim)  # type: ignore[arg-type]
     return rows.apply(_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -55,6 +58,8 @@ def log_softmax(
     if has_torch_function_unary(input):
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
+    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+        return torch.log_softmax(input if temperature == 1.0 else input / temperature, dim)  # type: ignore[arg-type]
     return rows.apply(_LOG_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -71,6 +76,8 @@ def softmin(
     if has_torch_function_unary(input):
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(softmin, (input,), input, dim, _stacklevel, dtype, **keywords)
+    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+        return torch.softmax(-input if temperature == 1.0 else input / -temperature, dim)  # type: ignore[arg-type]
     return rows.apply(_SOFTMIN, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -78,6 +85,8 @@ def softmax2d(input: Tensor, *, temperature: float | Tensor = 1.0, mask: Tensor 
     # Documented below.
     if has_torch_function_unary(input):
         return handle_torch_function(softmax2d, (input,), input, temperature=temperature, mask=mask)
+    if mask is None and for_twin_of_rows(input, -3, temperature) and input.dim() < 5:
+        return torch.softmax(input if temperature == 1.0 else input / temperature, -3)
     check_input(_SOFTMAX2D, input)
     if input.dim() not in (3, 4):
         raise ValueError(
