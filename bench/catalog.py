@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench import compositions, liger, own
 from bench.forms import FORMS
 from bench.subjects import CHANNELS, Arguments, Subject, each, flat, image, of_own, rows_of, whole_rows
+from fusedact import functional as FF
 from fusedact import registry
 
 
@@ -44,9 +46,14 @@ def _number(name: str, value: float) -> Callable[[torch.device], Arguments]:
     return lambda device: {name: value}
 
 
-def _masked(device: torch.device) -> Arguments:
-    """A temperature, and a mask that leaves out a quarter of the columns, as that of padded keys does."""
-    return {"dim": -1, "temperature": 2.0, "mask": torch.arange(1024, device=device) % 4 != 3}
+def _padding(x: Tensor) -> Tensor:
+    """A mask that leaves out the last quarter of the columns."""
+    return _columns(x.shape[-1], x.device)
+
+
+@functools.cache
+def _columns(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device) < count - count // 4
 
 
 def _along_rows(device: torch.device) -> Arguments:
@@ -134,7 +141,13 @@ SUBJECTS: dict[str, Subject] = {
         composition=lambda x, dim, temperature: torch.softmax(x / temperature, dim),
         shape=rows_of(1024),
     ),
-    "softmax (masked)": Subject("softmax", _masked, composition=compositions.masked, shape=rows_of(1024)),
+    "softmax (masked)": Subject(
+        "softmax",
+        lambda device: {"dim": -1, "temperature": 2.0},
+        composition=lambda x, dim, temperature: compositions.masked(x, dim, temperature, _padding(x)),
+        function=lambda x, dim, temperature: FF.softmax(x, dim, temperature=temperature, mask=_padding(x)),
+        shape=rows_of(1024),
+    ),
     "softmax2d": Subject("softmax2d", composition=lambda x: torch.softmax(x, -3), shape=image),
     # In evaluation: in training there is no value to compare.
     "rrelu": Subject("rrelu", composition=F.rrelu),

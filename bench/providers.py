@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fusedact
 from bench.catalog import SUBJECTS
-from bench.subjects import BIASED, GATED, LINEAR, Arguments, Function, Subject
+from bench.subjects import BIASED, GATED, LINEAR, ROWWISE, Arguments, Function, Subject
 from fusedact import functional as FF
 from fusedact import registry
 
@@ -89,9 +89,9 @@ def providers(subject: str, device: torch.device, compiled: Iterable[str] = ()) 
 
 
 def path(subject: str, x: Tensor, *tensors: Tensor) -> str:
-    """The way that fusedact takes; empty for forms that `fusedact.explain` knows nothing of."""
+    """The way that fusedact takes; empty for what `fusedact.explain` knows nothing of."""
     s = SUBJECTS[subject]
-    if s.form in (BIASED, LINEAR):
+    if s.form in (BIASED, LINEAR) or (s.form == ROWWISE and s.function is not None):
         return ""
     if s.form == GATED:
         return fusedact.explain(s.activation, x).kind

@@ -78,8 +78,8 @@ GATES_BELOW = 2**16
 MASKED_ROWS_BELOW = 2**17
 
 # On a CPU with softmax of a temperature, or a mask that is added: in forward operators take as long as softmax and one
-# more pass, which blocks hardly beat. Measured: with a gradient, or halves, blocks win from 2^20, else from 2^22.
-UNMASKED_ROWS_BELOW = 2**22
+# more pass, which blocks hardly beat. Measured: with a gradient, or halves, blocks win from 2^20, else from 2^23.
+UNMASKED_ROWS_BELOW = 2**23
 UNMASKED_ROWS_BELOW_RECORDED = 2**20
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "choose",
     "choose_step",
     "explain",
+    "few_rows",
     "forced_backend",
     "is_recording",
     "nothing_under_way",
@@ -325,17 +326,16 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        if spec.kind in ("rowwise", "gated") and x.numel() < _few(spec, x, params):
+        if spec.kind == "gated" and x.numel() < GATES_BELOW:
+            return FORMULA_FEW
+        if spec.kind == "rowwise" and x.numel() < few_rows(x, *(p for p in params if isinstance(p, Tensor))):
             return FORMULA_FEW
         return _lean(spec, x)
     return _by_device(spec, x, aten, forced)
 
 
-def _few(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> int:
-    """Below how many elements plain operators serve a gate, or a softmax."""
-    if spec.kind == "gated":
-        return GATES_BELOW
-    tensors = [p for p in params if isinstance(p, Tensor)]
+def few_rows(x: Tensor, *tensors: Tensor) -> int:
+    """Below how many elements plain operators serve a softmax with a temperature, or a mask."""
     if any(t.dtype == torch.bool for t in tensors):
         return MASKED_ROWS_BELOW
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))

@@ -15,9 +15,8 @@ from torch.nn import Parameter
 from . import compat
 from .checks import FLOAT_DTYPES
 from .cpu.cpu_kernels import LARGE_COUNT
-from .crossovers import ATEN_TENSORS_BELOW, FEW, UNMASKED_ROWS_BELOW, UNMASKED_ROWS_BELOW_RECORDED
-from .dispatch import backend_var, nothing_under_way, recording_var, wants_gradient
-from .eager import HALF_DTYPES
+from .crossovers import ATEN_TENSORS_BELOW, FEW
+from .dispatch import backend_var, few_rows, nothing_under_way, recording_var, wants_gradient
 from .saving import saving
 
 __all__ = ["for_one_piece", "for_twin", "for_twin_of_rows", "for_twin_of_tensor"]
@@ -78,21 +77,11 @@ def for_twin_of_tensor(x: Tensor, p: float | Tensor) -> bool:
 
 
 def for_twin_of_rows(x: Tensor, dim: int | None, temperature: float | Tensor) -> bool:
-    """The same for softmax along a dimension that x has, with a number as its temperature.
-
-    With one that is not 1 in float32 and float64 alone: halves divided by it would be rounded once more.
-    """
+    """The same for softmax along a dimension that x has, with a number as its temperature."""
     return (
         type(temperature) is float
         and type(dim) is int
         and for_twin(x)
         and -(count := x.dim()) <= dim < count
-        and (
-            temperature == 1.0
-            or (
-                0.0 < temperature < inf
-                and x.dtype not in HALF_DTYPES
-                and x.numel() < (UNMASKED_ROWS_BELOW_RECORDED if wants_gradient(x) else UNMASKED_ROWS_BELOW)
-            )
-        )
+        and (temperature == 1.0 or (0.0 < temperature < inf and x.numel() < few_rows(x)))
     )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
-from fusedact import crossovers, dispatch, shortest
+from fusedact import crossovers, dispatch
 from fusedact import functional as FF
 from fusedact.looking import plotting
 
@@ -34,8 +34,7 @@ def _blocks_of_any_size(monkeypatch):
 
 
 UNMASKED = ("UNMASKED_ROWS_BELOW", "UNMASKED_ROWS_BELOW_RECORDED")
-BOTH = [(module, name) for module in (dispatch, shortest) for name in UNMASKED]
-CROSSOVERS = [(dispatch, "MASKED_ROWS_BELOW"), *BOTH]
+CROSSOVERS = [(dispatch, name) for name in ("MASKED_ROWS_BELOW", *UNMASKED)]
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_few_elements_take_plain_operators(usual):
     keep, added = torch.ones(1024, dtype=torch.bool), torch.zeros(1024)
     assert [kind(rows, mask=keep) for rows in (64, 127, 128)] == ["formula", "formula", "pieces"]
     for keywords in ({"temperature": 2.0}, {"temperature": torch.ones(1)}, {"mask": added}):
-        assert [kind(rows, **keywords) for rows in (2, 1024, 4096)] == ["formula", "formula", "pieces"]
+        assert [kind(rows, **keywords) for rows in (2, 1024, 8192)] == ["formula", "formula", "pieces"]
         assert [kind(rows, grad=True, **keywords) for rows in (2, 1024)] == ["formula", "pieces"]
         assert kind(1024, torch.bfloat16, **keywords) == "pieces"
 

@@ -7,7 +7,7 @@ leaves elements out or is added. Transforms, compilers and tensor subclasses see
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from . import row_operators
 from .row_blocks import Call, Number, wide_of
 from .row_operators import Gradients
 
-__all__ = ["apply", "formula", "is_plain", "log_softmax", "softmax", "softmin"]
+__all__ = ["apply", "few", "formula", "is_plain", "log_softmax", "softmax", "softmin"]
 
 
 # ----- definitions
@@ -41,6 +41,11 @@ def formula(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> 
     if mask is not None:
         z = torch.where(mask, z, -torch.inf) if mask.dtype == torch.bool else z + mask.to(wide)
     return function(z, call.dim).to(call.dtype)
+
+
+def few(function: Callable[..., Tensor], x: Tensor, divisor: Any, dim: int | None) -> Tensor:
+    """PyTorch's function of x / divisor, for `shortest.for_twin_of_rows`."""
+    return function(x / divisor, dim) if x.dtype not in HALF_DTYPES else function(x.float() / divisor, dim).to(x.dtype)
 
 
 def is_plain(temperature: object, mask: object) -> bool:

@@ -41,7 +41,9 @@ def softmax(
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
     if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
-        return torch.softmax(input if temperature == 1.0 else input / temperature, dim)  # type: ignore[arg-type]
+        if temperature == 1.0:
+            return torch.softmax(input, dim)  # type: ignore[arg-type]
+        return rows.few(torch.softmax, input, temperature, dim)
     return rows.apply(_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -59,7 +61,9 @@ def log_softmax(
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
     if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
-        return torch.log_softmax(input if temperature == 1.0 else input / temperature, dim)  # type: ignore[arg-type]
+        if temperature == 1.0:
+            return torch.log_softmax(input, dim)  # type: ignore[arg-type]
+        return rows.few(torch.log_softmax, input, temperature, dim)
     return rows.apply(_LOG_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -77,7 +81,9 @@ def softmin(
         keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
         return handle_torch_function(softmin, (input,), input, dim, _stacklevel, dtype, **keywords)
     if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
-        return torch.softmax(-input if temperature == 1.0 else input / -temperature, dim)  # type: ignore[arg-type]
+        if temperature == 1.0:
+            return torch.softmax(-input, dim)  # type: ignore[arg-type]
+        return rows.few(torch.softmax, input, -temperature, dim)
     return rows.apply(_SOFTMIN, input, dim, _stacklevel, dtype, temperature, mask)
 
 
@@ -86,7 +92,7 @@ def softmax2d(input: Tensor, *, temperature: float | Tensor = 1.0, mask: Tensor 
     if has_torch_function_unary(input):
         return handle_torch_function(softmax2d, (input,), input, temperature=temperature, mask=mask)
     if mask is None and for_twin_of_rows(input, -3, temperature) and input.dim() < 5:
-        return torch.softmax(input if temperature == 1.0 else input / temperature, -3)
+        return torch.softmax(input, -3) if temperature == 1.0 else rows.few(torch.softmax, input, temperature, -3)
     check_input(_SOFTMAX2D, input)
     if input.dim() not in (3, 4):
         raise ValueError(
