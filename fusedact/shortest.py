@@ -81,7 +81,15 @@ def for_twin_of_rows(x: Tensor, dim: int | None, temperature: float | Tensor) ->
     return (
         type(temperature) is float
         and type(dim) is int
-        and for_twin(x)
-        and -(count := x.dim()) <= dim < count
-        and (temperature == 1.0 or (0.0 < temperature < inf and x.numel() < few_rows(x)))
+        and not is_compiling()
+        and ((kind := type(x)) is Tensor or kind is Parameter)
+        and x.is_cpu
+        and x.dtype in FLOAT_DTYPES
+        and -(dims := x.dim()) <= dim < dims
+        and not compat.interpreting
+        and backend_var.get() == "auto"
+        # By 1 PyTorch's operator always serves.
+        and (
+            temperature == 1.0 or (0.0 < temperature < inf and type(count := x.numel()) is int and count < few_rows(x))
+        )
     )
