@@ -30,12 +30,12 @@ from .derivatives import (
     unrecorded,
 )
 from .dispatch import LARGE_CPU, PIECES_CPU, Path
-from .eager import numeric
+from .eager import HALF_DTYPES, numeric
 from .execution import Call, Parameters
 from .registry import ActivationSpec
 from .saving.saving import operator_keeps
 
-__all__ = ["apply", "apply_short", "gradients", "of_one_piece"]
+__all__ = ["apply", "apply_short", "gradients", "of_learned", "of_one_piece"]
 
 
 def apply(call: Call, x: Tensor, params: Parameters, recording: bool) -> Tensor:
@@ -166,6 +166,45 @@ class _Short(Function):
 
 
 apply_short = compat.direct_apply(_Short)
+
+
+def of_learned(spec: ActivationSpec, params: Parameters, channel_dim: int, x: Tensor) -> Tensor:
+    """The same where some parameters are tensors, of one element or of one for each channel."""
+    counted = any(isinstance(p, Tensor) and p.numel() != 1 for p in params)
+    call = Call(spec, PIECES_CPU, channel_dim % x.dim() if counted else None)
+    if torch.is_grad_enabled() and (x.requires_grad or any(isinstance(p, Tensor) and p.requires_grad for p in params)):
+        return apply_learned(call, x, *params)
+    return _value_of_learned(call, x, params)
+
+
+def _value_of_learned(call: Call, x: Tensor, params: Parameters) -> Tensor:
+    spec = call.spec
+    if call.channel is not None:
+        return pieces.forward(spec, x, params, None, call.channel)
+    numbers = [p.item() if isinstance(p, Tensor) else p for p in params]
+    return pieces.whole_forward(spec, x, numbers) if spec.aten is None else spec.aten(x, *numbers)
+
+
+class _ShortLearned(Function):
+    """`_Fast` of a CPU tensor of one piece, where nothing is under way."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, x: Tensor, *params: float | Tensor) -> Tensor:
+        ctx.call = call
+        _save(ctx, params, x)
+        return _value_of_learned(call, x, params)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        (x,), params = _saved(ctx, 1)
+        call, needed = ctx.call, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled() or compat.observed(x) or compat.is_legacy_batched(g):
+            return None, *gradients(call, g, x, params, needed)
+        dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+        return None, *pieces.at_once(call.spec, g, x, params, needed, call.channel, dtype)
+
+
+apply_learned = compat.direct_apply(_ShortLearned)
 
 
 class _Valued(Function):

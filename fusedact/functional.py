@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import autograd, describe, ops, registry, shortest
+from . import autograd, describe, eager, ops, registry, shortest
 from .checks import check_names
 from .engine import sources
 from .hosts.affine import linear
@@ -107,16 +107,21 @@ def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
         lines = _guarded([*asked, "channel_dim == 1", f"for_twin_of_tensor({given})"], f"twin({given})")
         return lines, {"twin": spec.aten_tensors, "for_twin_of_tensor": shortest.for_twin_of_tensor}
     asked += [f"type({name}) is float" for name in names]
-    called: dict[str, Any] = {}
+    learned, called = _of_learned(spec)
     if spec.learnable:
         asked.append("type(channel_dim) is int")
     if spec.refuses is not None:
         asked.append(f"not refuses({', '.join(names)})")
         called["refuses"] = spec.refuses
     if spec.aten is None and spec.lean_backward is not None and not spec.autocast and not spec.options:
-        called |= {"for_one_piece": shortest.for_one_piece, "of_one_piece": autograd.of_one_piece}
         values = "".join(f"{name}, " for name in names)
-        return _guarded([*asked, f"for_one_piece({x})"], f"of_one_piece(spec, ({values}), {x})"), called
+        call, called["for_one_piece"] = f"of_one_piece(spec, ({values}), {x})", shortest.for_one_piece
+        if spec.lean_by_engine:
+            # Below dispatch.FORMULA_SMALL.
+            call, called["formula"] = f"formula(spec, {x}, ({values}))", eager.formula
+        else:
+            called["of_one_piece"] = autograd.of_one_piece
+        return [*_guarded([*asked, f"for_one_piece({x})"], call), *learned], called
     lines = []
     choices = [(f"{o.name} == {value!r}", registry.get(r)) for o in spec.options for value, r in o.choices.items()]
     for chosen, record in choices or [("", spec)]:
@@ -129,7 +134,23 @@ def _shortest(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
         below = "".join(f", {count}" for count in (record.pieces_from, record.pieces_from_recorded) if count)
         conditions = [*asked, f"for_twin({x}{below})"]
         lines += _guarded([chosen, *conditions] if chosen else conditions, f"{short}{twin}({given})")
-    return lines, called
+    return lines + learned, called
+
+
+def _of_learned(spec: ActivationSpec) -> tuple[list[str], dict[str, Any]]:
+    """The same where parameters are tensors of one element."""
+    served = spec.learnable and spec.lean_backward is not None and not spec.lean_by_engine
+    if not served or spec.autocast or spec.options:
+        return [], {}
+    x, names = spec.input_name, [p.name for p in spec.parameters]
+    tensors = [p.name for p in spec.parameters if not p.fixed]
+    asked = ["not inplace", "save == 'auto'", *(f"type({p.name}) is float" for p in spec.parameters if p.fixed)]
+    asked += [f"({' or '.join(f'type({name}) is not float' for name in tensors)})", "type(channel_dim) is int"]
+    lines = _guarded(
+        [*asked, f"for_learned({', '.join([x, 'channel_dim', *tensors])})"],
+        f"of_learned(spec, ({''.join(f'{n}, ' for n in names)}), channel_dim, {x})",
+    )
+    return lines, {"for_learned": shortest.for_learned, "of_learned": autograd.of_learned}
 
 
 def _guarded(conditions: list[str], call: str) -> list[str]:

@@ -19,7 +19,7 @@ from .crossovers import ATEN_TENSORS_BELOW, FEW
 from .dispatch import backend_var, few_rows, nothing_under_way, recording_var, wants_gradient
 from .saving import saving
 
-__all__ = ["for_one_piece", "for_twin", "for_twin_of_rows", "for_twin_of_tensor"]
+__all__ = ["for_learned", "for_one_piece", "for_twin", "for_twin_of_rows", "for_twin_of_tensor"]
 
 
 def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = None) -> bool:
@@ -53,6 +53,25 @@ def for_one_piece(x: Tensor) -> bool:
         and backend_var.get() == "auto"
         and nothing_under_way(x)
         and x.numel() <= FEW
+    )
+
+
+def for_learned(x: Tensor, channel_dim: int, *params: float | Tensor) -> bool:
+    """The same where some parameters are tensors of one element, or of one for each channel."""
+    return for_one_piece(x) and all(
+        type(p) is float
+        or (
+            (type(p) is Parameter or type(p) is Tensor)
+            and p.is_cpu
+            and p.dtype in FLOAT_DTYPES
+            and p.layout is torch.strided
+            and p.dim() <= 1
+            and (
+                (count := p.numel()) == 1
+                or (-(dims := x.dim()) <= channel_dim < dims and x.shape[channel_dim] == count)
+            )
+        )
+        for p in params
     )
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import fusedact
-from fusedact import dispatch, registry
+from fusedact import dispatch, registry, shortest
 from fusedact import functional as FF
 from fusedact.cpu import pieces
 
@@ -117,7 +117,8 @@ def cuts(monkeypatch):
         monkeypatch.setattr(pieces, "piece_limit", lambda x, table=False: size)
         return counts
 
-    monkeypatch.setattr(dispatch, "ATEN_TENSORS_BELOW", 0)
+    for module in (dispatch, shortest):
+        monkeypatch.setattr(module, "ATEN_TENSORS_BELOW", 0)
     monkeypatch.setattr(pieces, "pieces_of", counted)
     return limit
 

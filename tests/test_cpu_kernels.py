@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fusedact
-from fusedact import dispatch, ops, registry
+from fusedact import dispatch, ops, registry, shortest
 from fusedact import functional as FF
 from fusedact.cpu import cpu_kernels, large_pages
 
@@ -17,11 +17,12 @@ PLACES = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 3.0, 
 @pytest.fixture
 def small_counts(monkeypatch):
     """Every tensor is large, and none is small."""
-    monkeypatch.setattr(dispatch, "FEW", 0)
+    monkeypatch.setattr(shortest, "FEW", 0)
     monkeypatch.setattr(ops, "FEW", 0)
     monkeypatch.setattr(large_pages, "LARGE", 1)
     monkeypatch.setattr(cpu_kernels, "LARGE_COUNT", 1)
-    monkeypatch.setattr(dispatch, "LARGE_COUNT", 1)
+    for module in (dispatch, shortest):
+        monkeypatch.setattr(module, "LARGE_COUNT", 1)
 
 
 def inputs(dtype):

@@ -18,8 +18,10 @@ from .totals import Totals
 __all__ = [
     "TABLE_PIECE",
     "Memory",
+    "at_once",
     "backward",
     "forward",
+    "operands_of",
     "piece_limit",
     "pieces_of",
     "whole_backward",
@@ -128,7 +130,7 @@ def _widened_large(kernels: cpu_kernels.Kernels, x: Tensor) -> bool:
 _X, _G, _OUT = 100, 101, 102
 
 
-def _operands(params: Sequence[Parameter], x: Tensor, channel: int | None, dtype: torch.dtype) -> list[Parameter]:
+def operands_of(params: Sequence[Parameter], x: Tensor, channel: int | None, dtype: torch.dtype) -> list[Parameter]:
     """Parameters as numbers, or, with an entry per channel, expanded to x's shape; tensors remain on other devices."""
     made: list[Parameter] = []
     for p in params:
@@ -210,7 +212,7 @@ def forward(
         if twin is not None and small and all(isinstance(p, Tensor) and p.dtype == x.dtype for p in params):
             y = twin(x, *params, channel=channel)
             return y if out is None else out.copy_(y)
-        params = _operands(params, x, channel, dtype)
+        params = operands_of(params, x, channel, dtype)
         if spec.aten is not None and numeric(params):
             y = spec.aten(x, *params)
             return y if out is None else out.copy_(y)
@@ -295,10 +297,10 @@ def backward(
     if lean is not None and small and numeric(params):
         return [whole_backward(spec, g, x, params), *[None] * len(params)]
     if small and not beside:
-        return _at_once(spec, g, x, params, needed, channel, dtype)
+        return at_once(spec, g, x, params, needed, channel, dtype)
 
     totals = Totals(params, needed[1:], x, channel, dtype)
-    operands = _Filled([*_operands(params, x, channel, dtype), *beside])
+    operands = _Filled([*operands_of(params, x, channel, dtype), *beside])
     dx = large_pages.empty_like(x) if needed[0] else None
     owed = needed if totals else None
     memory = Memory(x)
@@ -323,7 +325,7 @@ def backward(
     return [dx, *totals.results()]
 
 
-def _at_once(
+def at_once(
     spec: ActivationSpec,
     g: Tensor,
     x: Tensor,
@@ -332,7 +334,7 @@ def _at_once(
     channel: int | None,
     dtype: torch.dtype,
 ) -> list[Tensor | None]:
-    """The same for a tensor of one piece."""
+    """Gradients of x and of each parameter, those that are needed, for a tensor of one piece, in `dtype`."""
     lean = spec.lean_backward
     values = [operand(_number(p) if x.is_cpu else p, x, channel, dtype) for p in params]
     if lean is None:

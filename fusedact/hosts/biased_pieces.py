@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..cpu import cpu_kernels
 from ..cpu.cpu_kernels import Kernels
-from ..cpu.pieces import Memory, _differentiated, _Filled, _operands, piece_limit, pieces_of
+from ..cpu.pieces import Memory, _differentiated, _Filled, operands_of, piece_limit, pieces_of
 from ..cpu.totals import Totals
 from ..eager import Parameter, numeric
 from ..registry import ActivationSpec
@@ -100,7 +100,7 @@ def forward(
     into = cpu_kernels.hosted(spec)
     dtype = _dtype(out, bias)
     limit = piece_limit(out)
-    operands = _Filled(_operands([*params, *_listed(bias)], x, dim, dtype))
+    operands = _Filled(operands_of([*params, *_listed(bias)], x, dim, dtype))
     factors = None if seed is None else _Factors(seed, p, min(limit, out.numel()), dtype)
     memory = Memory(out)
     beside = [*operands.cut, *_listed(residual)]
@@ -177,7 +177,7 @@ def backward(
     totals = Totals(given, owed, x, dim, dtype)
     if x.numel():
         limit = piece_limit(x)
-        operands = _Filled(_operands(given, x, dim, dtype))
+        operands = _Filled(operands_of(given, x, dim, dtype))
         factors = None if seed is None else _Factors(seed, p, min(limit, x.numel()), dtype)
         memory = Memory(x)
         # Lean forms may write to their result before they have read all.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cpu import cpu_kernels
 from ..cpu.cpu_kernels import Kernels
-from ..cpu.pieces import Memory, _Filled, _operands, piece_limit, pieces_of
+from ..cpu.pieces import Memory, _Filled, operands_of, piece_limit, pieces_of
 from ..cpu.totals import Totals
 from ..eager import HALF_DTYPES, Parameter, numeric
 from ..registry import ActivationSpec
@@ -72,7 +72,7 @@ def forward(
         return
     into = cpu_kernels.hosted(spec)
     dtype = _dtype(out, into, limits)
-    operands = _Filled(_operands(params, gate, channel, dtype))
+    operands = _Filled(operands_of(params, gate, channel, dtype))
     memory = Memory(out)
     for x_piece, gate_piece, *cut, out_piece in pieces_of(x, gate, *operands.cut, out, limit=piece_limit(out)):
         memory.piece = out_piece
@@ -103,7 +103,7 @@ def backward(
     dtype = _dtype(x, into, limits)
     totals = Totals(params, needed, x, channel, dtype)
     if x.numel():
-        operands = _Filled(_operands(params, gate, channel, dtype))
+        operands = _Filled(operands_of(params, gate, channel, dtype))
         memory = Memory(x)
         given = (g, x, gate, *operands.cut, *totals.cut)
         # The gate in an absent one's place.
