@@ -14,6 +14,9 @@ from .functional_calls import Known
 
 __all__ = ["NAMES", "content", "defaults", "held", "is_home", "is_scripted", "names_any"]
 
+# Containers with more entries hold data.
+MANY = 1000
+
 # Of functions and methods.
 NAMES = frozenset(calls.METHODS) | calls.names()
 
@@ -35,10 +38,10 @@ def held(value: Any) -> Iterator[Known]:
         value = (value.func,)
     elif isinstance(value, dict):
         # Not its own methods: nothing of a user's is run.
-        value = tuple(dict.values(value))
-    if isinstance(value, list | tuple):
+        value = tuple(dict.values(value)) if dict.__len__(value) <= MANY else ()
+    if isinstance(value, list | tuple) and len(value) <= MANY:
         for one in value:
-            found = calls.known(one) or calls.known(getattr(one, "func", None) if isinstance(one, partial) else None)
+            found = calls.known(one.func if isinstance(one, partial) else one)
             if found is not None:
                 yield found
 
