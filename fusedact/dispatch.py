@@ -90,7 +90,6 @@ ATEN_TENSORS = Path(
     "aten", f"below {ATEN_TENSORS_BELOW} elements PyTorch's own operator and its autograd take less time"
 )
 FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plain operators take less time")
-FORMULA_FEW = Path("formula", "of so few elements on the CPU PyTorch's operators take less time")
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
@@ -326,12 +325,18 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
-        if spec.kind == "gated" and x.numel() < GATES_BELOW:
-            return FORMULA_FEW
-        if spec.kind == "rowwise" and x.numel() < few_rows(x, *(p for p in params if isinstance(p, Tensor))):
-            return FORMULA_FEW
+        if spec.kind in ("gated", "rowwise"):
+            tensors = [p for p in params if isinstance(p, Tensor)]
+            few = GATES_BELOW if spec.kind == "gated" else few_rows(x, *tensors)
+            if x.numel() < few:
+                return _formula_of_few(few)
         return _lean(spec, x)
     return _by_device(spec, x, aten, forced)
+
+
+@cache
+def _formula_of_few(below: int) -> Path:
+    return Path("formula", f"below {below} elements on the CPU PyTorch's operators take less time")
 
 
 def few_rows(x: Tensor, *tensors: Tensor) -> int:

@@ -51,6 +51,9 @@ def test_few_elements_take_plain_operators(usual):
 
     keep, added = torch.ones(1024, dtype=torch.bool), torch.zeros(1024)
     assert [kind(rows, mask=keep) for rows in (64, 127, 128)] == ["formula", "formula", "pieces"]
+    assert fusedact.explain("softmax", torch.zeros(2, 1024), mask=keep).reason.startswith(
+        "below 131072 elements on the CPU"
+    )
     for keywords in ({"temperature": 2.0}, {"temperature": torch.ones(1)}, {"mask": added}):
         assert [kind(rows, **keywords) for rows in (2, 1024, 8192)] == ["formula", "formula", "pieces"]
         assert [kind(rows, grad=True, **keywords) for rows in (2, 1024)] == ["formula", "pieces"]
@@ -302,7 +305,7 @@ def test_layouts(name, view, dim, monkeypatch):
     from fusedact.rowwise import row_blocks
 
     # Several blocks.
-    monkeypatch.setattr(row_blocks, "PER_THREAD", 16)
+    monkeypatch.setattr(row_blocks, "BLOCK_PER_THREAD", 16)
     x = VIEWS[view](torch.randn(5, 8, 6))
     mask = torch.randn(x.shape[-1])
     g = torch.randn(x.shape)
