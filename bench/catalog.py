@@ -149,8 +149,12 @@ SUBJECTS: dict[str, Subject] = {
         shape=rows_of(1024),
     ),
     "softmax2d": Subject("softmax2d", composition=lambda x: torch.softmax(x, -3), shape=image),
-    # In evaluation: in training there is no value to compare.
+    # In evaluation.
     "rrelu": Subject("rrelu", composition=F.rrelu),
+    # Bounds that are just far enough apart for PyTorch to draw, and too near for values to differ.
+    "rrelu (training)": Subject(
+        "rrelu", lambda device: {"lower": 16.0, "upper": 16.000002, "training": True}, composition=F.rrelu
+    ),
     **{f"own {name}": of_own(activation) for name, activation in own.ALL.items()},
     "own snake (learned)": of_own(own.snake, "a"),
     **FORMS,

@@ -32,6 +32,7 @@ __all__ = [
     "fused_step",
     "gradients",
     "has_hooks",
+    "has_saved_tensors_hooks",
     "holds_numbers",
     "in_backward",
     "inner_module",
@@ -67,6 +68,16 @@ _functorch_active = _private(torch._C, "_are_functorch_transforms_active", lambd
 
 # A TorchDispatchMode (selective checkpointing, FLOP counting, make_fx). Without the name, always the operator.
 _dispatch_modes = cast("Callable[[], int]", _private(torch._C, "_len_torch_dispatch_stack", lambda: 1))
+
+
+# torch.autograd.graph.saved_tensors_hooks, of which non-reentrant checkpoints are made. Without the name, as if there
+# were some.
+_default_hooks = _private(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
+
+
+def has_saved_tensors_hooks() -> bool:
+    """Whether hooks see the tensors that are saved for backward."""
+    return bool(_default_hooks(False))
 
 
 def transforms_active() -> bool:

@@ -12,6 +12,7 @@ import torch
 
 __all__ = [
     "ATEN_TENSORS_BELOW",
+    "DRAWN_BELOW",
     "FEW",
     "FORMULA_BELOW",
     "GATES_BELOW",
@@ -81,6 +82,11 @@ MASKED_ROWS_BELOW = 2**17
 # more pass, which blocks hardly beat. Measured: with a gradient, or halves, blocks win from 2^20, else from 2^23.
 UNMASKED_ROWS_BELOW = 2**23
 UNMASKED_ROWS_BELOW_RECORDED = 2**20
+
+# On a CPU with rrelu in training, by dtype; PyTorch's operator has no other. Measured: forward and backward together
+# take the same time from 2^17 to 2^21 elements, by threads. One count, whether recorded or not: a checkpoint runs both
+# ways, and must draw the same slopes.
+DRAWN_BELOW = {torch.float32: 2**19, torch.bfloat16: 2**18, torch.float64: 2**20}
 
 
 def _architecture(device: torch.device) -> str:

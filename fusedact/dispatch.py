@@ -21,6 +21,7 @@ from .cpu import cpu_kernels
 from .cpu.cpu_kernels import LARGE_COUNT
 from .crossovers import (
     ATEN_TENSORS_BELOW,
+    DRAWN_BELOW,
     FORMULA_BELOW,
     GATES_BELOW,
     MASKED_ROWS_BELOW,
@@ -325,6 +326,8 @@ def _choose_plain(
         if spec.aten_tensors is not None and x.numel() < ATEN_TENSORS_BELOW and _alike(x, params):
             # Not under transforms, which PyTorch's prelu does not all serve.
             return PIECES_CPU if compat.transforms_active() else ATEN_TENSORS
+        if spec.kind == "random" and x.numel() < (below := DRAWN_BELOW.get(x.dtype, 0)):
+            return _aten_drawn(below)
         if spec.kind in ("gated", "rowwise"):
             tensors = [p for p in params if isinstance(p, Tensor)]
             few = GATES_BELOW if spec.kind == "gated" else few_rows(x, *tensors)
@@ -337,6 +340,11 @@ def _choose_plain(
 @cache
 def _formula_of_few(below: int) -> Path:
     return Path("formula", f"below {below} elements on the CPU PyTorch's operators take less time")
+
+
+@cache
+def _aten_drawn(below: int) -> Path:
+    return Path("aten", f"below {below} elements on the CPU PyTorch's operator takes less time, and keeps its slopes")
 
 
 def few_rows(x: Tensor, *tensors: Tensor) -> int:

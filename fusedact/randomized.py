@@ -2,13 +2,13 @@
 
 A call draws one seed, a tensor on the input's device, from PyTorch's generator; slopes are made of the seed and an
 element's place in row-major order. So backward makes them again, `torch.manual_seed` repeats them, and neither
-checkpoints nor captured graphs lose them.
+checkpoints nor captured graphs lose them. On the CPU few elements go to PyTorch's operator, which keeps its slopes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,11 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import compat, eager, ops, registry
 from .checks import check_input, check_number
 from .cpu import large_pages
-from .dispatch import choose
+from .dispatch import choose, wants_gradient
 from .eager import HALF_DTYPES
 from .execution import on_device
 from .hosts import seeds
+from .shortest import for_twin_of_random
 
 __all__ = ["RReLU", "rrelu"]
 
@@ -51,7 +52,9 @@ def rrelu(
         lower, upper: numbers, the least and the largest slope.
         training: draw slopes. One seed is drawn from PyTorch's generator of the input's device; the slopes follow from
             it and an element's place in row-major order, and are made again in backward. PyTorch draws others for the
-            same torch.manual_seed.
+            same torch.manual_seed; on the CPU it is PyTorch's operator that draws, and keeps, the slopes of few
+            elements (`fusedact.explain` says how many), where making them again takes longer; not in float16, which
+            it does not take.
         inplace: overwrite the input.
 
     Returns:
@@ -68,12 +71,12 @@ def rrelu(
     """
     if has_torch_function_unary(input):
         return handle_torch_function(rrelu, (input,), input, lower, upper, training, inplace)
+    if training is True and for_twin_of_random(input, lower, upper):
+        return _by_operator(input, lower, upper, inplace)
     check_input(_SPEC, input)
     low, high = _bounds(OWNER, lower, upper)
     if not training:
         return ops.apply(registry.get("leaky_relu"), input, ((low + high) / 2,), inplace)
-    if inplace and _follows(input):
-        return input.copy_(_drawn(input.clone(), low, high))
     return _drawn(input, low, high, inplace)
 
 
@@ -89,19 +92,36 @@ def _bounds(owner: str, lower: object, upper: object) -> tuple[float, float]:
 
 def _follows(x: Tensor) -> bool:
     """Whether derivatives of x are under way."""
-    return (torch.is_grad_enabled() and x.requires_grad) or compat.transforms_active()
+    return wants_gradient(x) or compat.transforms_active()
 
 
-def _drawn(x: Tensor, low: float, high: float, inplace: bool = False) -> Tensor:
+def _by_operator(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
+    """PyTorch's operator, whose result is in row-major order, in x's layout."""
+    if wants_gradient(x) and compat.has_saved_tensors_hooks():
+        y = _OfKeptSlopes.apply(low, high, x.clone() if inplace else x)
+    elif inplace:
+        return torch.rrelu_(x, low, high, True)
+    else:
+        y = torch.rrelu(x, low, high, True)
+    if inplace:
+        return x.copy_(y)
+    return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
+
+
+def _drawn(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
     """With slopes drawn now."""
     path = choose(_SPEC, x, (), True)
+    if path.kind == "aten" and not compat.transforms_active():
+        return _by_operator(x, low, high, inplace)
+    if inplace and _follows(x):
+        return x.copy_(_drawn(x.clone(), low, high, False))
     # Pieces draw from a generator of the CPU.
     if path.kind == "formula" or compat.transforms_active() or (path.kind == "pieces" and not x.is_cpu):
         y = eager.rrelu(x, low, high)
         return x.copy_(y) if inplace else y
     kernel = path.kind == "triton"
     seed = seeds.drawn(x.device)
-    if torch.is_grad_enabled() and x.requires_grad:
+    if wants_gradient(x):
         return _RReLU.apply(kernel, low, high, seed, x)
     if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
         _run(kernel, x, x, seed, low, high, x)
@@ -187,6 +207,26 @@ def _operator(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, f
 
 _library.impl("rrelu", _operator, "CompositeExplicitAutograd")
 torch.library.register_fake("fusedact::rrelu", lambda value, x, *_: torch.empty_like(x), lib=_library)
+
+
+class _OfKeptSlopes(Function):
+    """What PyTorch's operator gives, for hooks: its autograd hands them slopes that it has not drawn yet.
+
+    A non-reentrant checkpoint keeps those: github.com/pytorch/pytorch/issues/193671.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, low: float, high: float, x: Tensor) -> Tensor:
+        # Selective checkpointing can keep what this operator returns, not what the other one writes.
+        slopes = torch.empty_like(x, memory_format=torch.contiguous_format)
+        y, slopes = _aten.rrelu_with_noise_functional(x, slopes, low, high, True)
+        ctx.save_for_backward(slopes)
+        return cast(Tensor, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        (slopes,) = ctx.saved_tensors
+        return None, None, g * slopes
 
 
 class _RReLU(Function):

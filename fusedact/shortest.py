@@ -15,11 +15,11 @@ from torch.nn import Parameter
 from . import compat
 from .checks import FLOAT_DTYPES
 from .cpu.cpu_kernels import LARGE_COUNT
-from .crossovers import ATEN_TENSORS_BELOW, FEW
+from .crossovers import ATEN_TENSORS_BELOW, DRAWN_BELOW, FEW
 from .dispatch import backend_var, few_rows, nothing_under_way, recording_var, wants_gradient
 from .saving import saving
 
-__all__ = ["for_learned", "for_one_piece", "for_twin", "for_twin_of_rows", "for_twin_of_tensor"]
+__all__ = ["for_learned", "for_one_piece", "for_twin", "for_twin_of_random", "for_twin_of_rows", "for_twin_of_tensor"]
 
 
 def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = None) -> bool:
@@ -92,6 +92,22 @@ def for_twin_of_tensor(x: Tensor, p: float | Tensor) -> bool:
         and ((count := p.numel()) == 1 or (x.dim() > 1 and x.shape[1] == count))
         and not compat.transforms_active()
         and not recording_var.get()
+    )
+
+
+def for_twin_of_random(x: Tensor, low: float, high: float) -> bool:
+    """The same for rrelu, whose operator does not serve every dtype."""
+    return (
+        not is_compiling()
+        and ((kind := type(x)) is Tensor or kind is Parameter)
+        and type(low) is float
+        and type(high) is float
+        and -inf < low <= high < inf
+        and x.is_cpu
+        and not compat.interpreting
+        and backend_var.get() == "auto"
+        and nothing_under_way(x)
+        and x.numel() < DRAWN_BELOW.get(x.dtype, 0)
     )
 
 

@@ -1,8 +1,12 @@
-"""rrelu: PyTorch's function in evaluation; in training uniform slopes, which a seed and backward repeat."""
+"""rrelu: PyTorch's function in evaluation; in training uniform slopes, which a seed and backward repeat.
+
+Where nothing else is said, few elements are drawn as many are.
+"""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 import warnings
@@ -15,8 +19,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedact
+from fusedact import crossovers, randomized
 from fusedact import functional as FF
-from fusedact import randomized
 from fusedact.looking import plotting
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -27,6 +31,21 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db
     from torch.testing._internal.common_modules import module_db
+
+
+BELOW = dict(crossovers.DRAWN_BELOW)
+
+
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch):
+    for dtype in BELOW:
+        monkeypatch.setitem(crossovers.DRAWN_BELOW, dtype, 0)
+
+
+@pytest.fixture
+def by_operator(seeded, monkeypatch):
+    for dtype, below in BELOW.items():
+        monkeypatch.setitem(crossovers.DRAWN_BELOW, dtype, below)
 
 
 def drawn(x, *bounds, seed=0, **options):
@@ -128,6 +147,139 @@ def test_extremes():
 def test_equal_bounds_are_leaky_relu():
     x = torch.randn(1000)
     torch.testing.assert_close(drawn(x, 0.2, 0.2), F.leaky_relu(x, 0.2))
+
+
+# ----- few elements on the CPU: PyTorch's operator
+
+
+def theirs(x, *bounds, seed=0, inplace=False):
+    torch.manual_seed(seed)
+    return F.rrelu(x, *bounds, training=True, inplace=inplace)
+
+
+@pytest.mark.usefixtures("by_operator")
+class TestByOperator:
+    @pytest.mark.parametrize("dtype", BELOW, ids=str)
+    @pytest.mark.parametrize("shape", [(), (0, 3), (1001,), (4, 5, 6)], ids=str)
+    @pytest.mark.parametrize("bounds", [(), (0.2, 0.2), (-0.5, 0), (0, 2)], ids=str)
+    def test_draws_are_pytorchs(self, dtype, shape, bounds):
+        x, g = torch.randn(shape).to(dtype).requires_grad_(), torch.randn(shape).to(dtype)
+        y, want = drawn(x, *bounds), theirs(x, *bounds)
+        assert torch.equal(y, want)
+        assert torch.equal(*(torch.autograd.grad(t, x, g)[0] for t in (y, want)))
+        with torch.no_grad():
+            assert torch.equal(drawn(x, *bounds), want)
+        a, b = x.detach().clone(), x.detach().clone()
+        assert drawn(a, *bounds, inplace=True) is a and torch.equal(a, theirs(b, *bounds, inplace=True))
+        module = fusedact.RReLU(*bounds)
+        torch.manual_seed(0)
+        assert torch.equal(module(x), want)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_explained(self, dtype, recorded):
+        """Whether a gradient is wanted or not: a reentrant checkpoint runs both ways."""
+        below = BELOW.get(dtype, 0)
+        x = torch.zeros(below + 1, dtype=dtype, requires_grad=recorded)
+        for t in (x[:-1], x):
+            want = "aten" if t.numel() < below else "pieces"
+            assert fusedact.explain("rrelu", t, training=True).kind == want
+            assert fusedact.explain(fusedact.RReLU(), t).kind == want
+            if recorded:
+                name = type(drawn(t).grad_fn).__name__
+                assert name == ("RreluWithNoiseBackward0" if want == "aten" else "_RReLUBackward")
+        if below:
+            few = x[: below - 1]
+            assert fusedact.explain("rrelu", few, training=True).kind == "aten"
+            assert torch.equal(drawn(few), theirs(few))
+            with fusedact.backend("eager"):
+                assert fusedact.explain("rrelu", few, training=True).kind == "pieces"
+                assert type(drawn(few.requires_grad_()).grad_fn).__name__ == "_RReLUBackward"
+
+    @pytest.mark.parametrize("reentrant", [True, False])
+    def test_checkpoints_replay(self, reentrant):
+        x, g = torch.randn(1000, requires_grad=True), torch.randn(1000)
+        torch.manual_seed(0)
+        y = torch.utils.checkpoint.checkpoint(lambda x: FF.rrelu(x, training=True), x, use_reentrant=reentrant)
+        y.backward(g)
+        torch.testing.assert_close(x.grad, g * (y / x).detach())
+
+    @pytest.mark.parametrize("dtype", BELOW, ids=str)
+    @pytest.mark.parametrize("inplace", [True, False])
+    def test_hooks_get_slopes_that_were_drawn(self, dtype, inplace):
+        """PyTorch's operator hands hooks its slopes before it has drawn them."""
+        x, g = torch.randn(50, 20).to(dtype).t().requires_grad_(), torch.randn(20, 50).to(dtype)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t.clone(), lambda t: t):
+            y = drawn(x * 1 if inplace else x, inplace=inplace)
+        assert [t.numel() for t in kept] == [1000] and torch.equal(y, theirs(x))
+        assert torch.equal(torch.autograd.grad(y, x, g)[0], torch.autograd.grad(theirs(x), x, g)[0])
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_selective_checkpoints(self, kept):
+        x, g = torch.randn(1000, requires_grad=True), torch.randn(1000)
+        save = torch.utils.checkpoint.CheckpointPolicy.MUST_SAVE
+        otherwise = torch.utils.checkpoint.CheckpointPolicy.PREFER_RECOMPUTE
+
+        def policy(context, operator, *args, **keywords):
+            return save if kept and "rrelu" in str(operator) else otherwise
+
+        y = torch.utils.checkpoint.checkpoint(
+            lambda x: FF.rrelu(x, training=True),
+            x,
+            use_reentrant=False,
+            context_fn=functools.partial(torch.utils.checkpoint.create_selective_checkpoint_contexts, policy),
+        )
+        y.backward(g)
+        torch.testing.assert_close(x.grad, g * (y / x).detach())
+
+    def test_a_reentrant_checkpoint_under_hooks(self):
+        """Which are there in forward, and not in backward."""
+        x, g = torch.randn(1000, requires_grad=True), torch.randn(1000)
+        with torch.autograd.graph.save_on_cpu():
+            y = torch.utils.checkpoint.checkpoint(lambda x: FF.rrelu(x, training=True), x, use_reentrant=True)
+        y.backward(g)
+        torch.testing.assert_close(x.grad, g * (y / x).detach())
+
+    def test_other_layouts_and_tensors(self):
+        x = torch.randn(2, 5, 8, 3).to(memory_format=torch.channels_last)
+        y = drawn(x)
+        assert y.stride() == x.stride() and torch.equal(y, drawn(x.contiguous()))
+        view = torch.randn(40, 30)[::2, 1::2]
+        want = theirs(view)
+        assert torch.equal(drawn(view, inplace=True), want)
+        assert drawn(torch.ones(3, device="meta")).is_meta
+        assert drawn(nn.Parameter(torch.randn(3))).shape == (3,)
+        with torch.inference_mode():
+            assert torch.equal(drawn(view), theirs(view))
+
+    def test_derivatives_of_every_order(self):
+        x = torch.randn(40, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(drawn, (x,)) and torch.autograd.gradgradcheck(drawn, (x,))
+
+    def test_transforms_and_modes(self):
+        x = -torch.rand(3, 50) - 0.5
+        for y in (
+            torch.func.vmap(lambda x: FF.rrelu(x, training=True), randomness="different")(x),
+            torch.func.jvp(lambda x: FF.rrelu(x, training=True), (x,), (x,))[1],
+            torch.jit.trace(lambda x: FF.rrelu(x, training=True), x, check_trace=False)(x),
+            torch.compile(lambda x: FF.rrelu(x, training=True), backend="aot_eager", fullgraph=True)(x),
+        ):
+            slopes = y / x
+            assert ((slopes >= 1 / 8 - 1e-6) & (slopes <= 1 / 3 + 1e-6)).all() and slopes.std() > 0.04
+        with Watch() as watch:
+            y = drawn(x)
+        assert torch.equal(y, theirs(x)) and "aten.rrelu_with_noise.default" in watch.seen
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="lower must be at most upper"):
+            FF.rrelu(torch.ones(2), 0.5, 0.1, training=True)
+        with pytest.raises(ValueError, match="lower must be at most upper"):
+            FF.rrelu(torch.ones(2), 0.5, math.nan, training=True)
+        with pytest.raises(TypeError, match="input must have dtype"):
+            FF.rrelu(torch.ones(2).int(), training=True)
+        with pytest.raises(TypeError, match=r"input must be a torch\.Tensor"):
+            FF.rrelu([1.0], training=True)
 
 
 # ----- independence of layout, of pieces, of threads
