@@ -40,6 +40,13 @@ class CpuStep:
         self._contiguous = all(p.is_contiguous() for p in params)
         threads = torch.get_num_threads()
         self._limit = PIECE * threads
+        # Those that are one piece, of the dtype that is computed in.
+        self._whole = {
+            i
+            for i in self._large
+            if params[i].numel() <= self._limit
+            and all(t.dtype == self._dtype for t in (params[i], *(state[i] for state in states)))
+        }
         self._batches: list[list[int]] = []
         limit = count = GATHERED if threads == 1 else GATHERED_BY_ONE
         for i, p in enumerate(params):
@@ -70,6 +77,9 @@ class CpuStep:
                 compat.copy_all(tensors[t], gathered[t])
         for i in self._large:
             large = [column[i] for column in columns]
+            if i in self._whole and grads[i].dtype == self._dtype:
+                self._program.lean(*large, numbers, self._spare(large[0]))
+                continue
             for piece in pieces_of(*(large if self._contiguous else _flattened(large)), limit=self._limit):
                 self._apply(piece, numbers)
 
