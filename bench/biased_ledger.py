@@ -17,7 +17,7 @@ import torch
 from bench import aot, disassembly, kept, ledger, rows_ledger
 from fusedact import registry
 from fusedact.hosts import biased_pieces
-from fusedact.kernels import launch_biased
+from fusedact.kernels import grids, launch_biased
 
 FIGURES = Path("bench/results/biased_ledger.csv")
 DTYPES, TARGETS = rows_ledger.DTYPES, rows_ledger.TARGETS
@@ -77,7 +77,7 @@ def counted(case: Case, compiled: tuple[Any, tuple[int, ...]]) -> kept.Row:
     code, registers, spills = ledger._read(made)
     size = DTYPES[dtype].itemsize
     if "channel" in made.name:
-        way = disassembly.once_round(code, launch_biased.launch.BYTES_PER_THREAD)
+        way = disassembly.once_round(code, grids.BYTES_PER_THREAD)
         issued = sum(times for _, times in way.rest)
         elements = sum(int(i.stores * times) for i, times in way.rest) // size
     else:

@@ -27,7 +27,7 @@ import triton
 from bench import aot, disassembly, markdown, model, own
 from fusedact import registry
 from fusedact.engine import engine
-from fusedact.kernels import launch
+from fusedact.kernels import grids, launch
 from fusedact.piecewise import table_rows
 from fusedact.registry import ActivationSpec
 
@@ -260,13 +260,13 @@ def counted(compiled: Any, key: tuple[str, str, str, str], trips: int | None = N
     """The figures of a compiled kernel; with `loop`, of one that goes through its blocks in a loop."""
     name, direction, dtype, target = key
     size = DTYPES[dtype].itemsize
-    elements = launch.BYTES_PER_THREAD // size
+    elements = grids.BYTES_PER_THREAD // size
     code, registers, spills = _read(compiled)
     if loop:
-        way = disassembly.once_round(code, launch.BYTES_PER_THREAD)
+        way = disassembly.once_round(code, grids.BYTES_PER_THREAD)
         elements = sum(int(i.stores * times) for i, times in way.rest) // size
     else:
-        way = disassembly.whole_block(code, launch.BYTES_PER_THREAD, elements, trips)
+        way = disassembly.whole_block(code, grids.BYTES_PER_THREAD, elements, trips)
 
     def each(pattern: str) -> float:
         return sum(times for i, times in way.rest if re.match(pattern, i.name)) / elements

@@ -246,11 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.kernels:
         import arithmetic
 
-        from fusedact.kernels import launch
+        from fusedact.kernels import grids
 
         arithmetic.as_hardware(setattr)
         # The interpreter pays by the program: larger ones.
-        launch.INTERPRETER_WARP_SIZE = 2**12
+        grids.INTERPRETER_WARP_SIZE = 2**12
         options.kernels.write_text(json.dumps(measure({"kernels": BACKENDS["kernels"]}, chosen, options.points)))
         return
     if not (options.tables or options.check):

@@ -16,7 +16,7 @@ import torch
 
 from bench import aot, kept, ledger
 from fusedact import registry
-from fusedact.kernels import launch, launch_saving
+from fusedact.kernels import device_functions, launch, launch_saving
 from fusedact.registry import ActivationSpec
 from fusedact.saving.saved_forms import SAVED
 
@@ -69,7 +69,7 @@ def compiled(kernel: str, direction: str, dtype: str, target: str) -> tuple[Any,
         if SAVED[spec.name].bits:
             _with_bits(spec, direction, x, out, params)
         else:
-            function = launch.saved_function("from_output", spec.name, spec.device)
+            function = device_functions.saved_function("from_output", spec.name, spec.device)
             needed = tuple(isinstance(p, torch.Tensor) for p in params)
             launch.backward(function, torch.zeros_like(x), x, out, params, needed)
 
@@ -81,10 +81,10 @@ def _with_bits(
 ) -> None:
     bits = torch.zeros(x.numel() // 8, dtype=torch.uint8)
     if direction == "forward":
-        side = launch.saved_function("side", spec.name, spec.device)
+        side = device_functions.saved_function("side", spec.name, spec.device)
         launch_saving.forward(spec.device, side, "side", x, out, bits, params)
     else:
-        function = launch.saved_function("from_bits", spec.name, spec.device)
+        function = device_functions.saved_function("from_bits", spec.name, spec.device)
         launch_saving.backward(function, torch.zeros_like(x), x, bits, out, params, (False,) * len(params))
 
 

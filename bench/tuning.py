@@ -23,7 +23,7 @@ from statistics import mean
 from unittest import mock
 
 from bench import aot, ledger, markdown, model
-from fusedact.kernels import launch, relaunch
+from fusedact.kernels import grids, launch, relaunch
 
 FIGURES, README = Path("bench/results/tuning.csv"), Path("kernels/README.md")
 BEGIN, END = "<!-- tuning:begin -->", "<!-- tuning:end -->"
@@ -101,7 +101,8 @@ class Row:
 def trying(bytes_per_thread: int, warps: int) -> Iterator[None]:
     """The launcher with another combination; the kernels that it has compiled are forgotten before and after."""
     with (
-        mock.patch.multiple(launch, BYTES_PER_THREAD=bytes_per_thread, NUM_WARPS=warps, _compiled={}),
+        mock.patch.multiple(grids, BYTES_PER_THREAD=bytes_per_thread, NUM_WARPS=warps),
+        mock.patch.object(launch, "_compiled", {}),
         mock.patch.dict(launch._run.__kwdefaults__, num_warps=warps),
         mock.patch.object(relaunch, "_plans", {}),
     ):
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(found))
     if options.write:
         README.write_text(markdown.updated(README.read_text(), table(found), BEGIN, END))
-    have = launch.BYTES_PER_THREAD, launch.NUM_WARPS
+    have = grids.BYTES_PER_THREAD, grids.NUM_WARPS
     others = {target: b for target in MULTIPROCESSORS if (b := best(found, target)) != have}
     if options.check and others:
         sys.exit(f"bench.tuning: the launcher has {have}, but best are {others}")

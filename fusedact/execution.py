@@ -165,7 +165,7 @@ def double_backward(
 
 def forward_packing(call: Call, plan: saving.Plan, x: Tensor, params: Parameters, out: Tensor, bits: Tensor) -> None:
     """The value into `out`, and packed bits, by a kernel; x has the dense layout of `out`, and may be it."""
-    from .kernels import launch, launch_saving
+    from .kernels import device_functions, launch_saving
 
     spec = call.spec
     if spec.build is not None:
@@ -177,7 +177,7 @@ def forward_packing(call: Call, plan: saving.Plan, x: Tensor, params: Parameters
         side, pair = f"{spec.device}_backward", plan.slopes.pair
         which = "rising" if pair[1] >= pair[0] else "falling"
     else:
-        side, which = launch.saved_function("side", spec.name, spec.device), "side"
+        side, which = device_functions.saved_function("side", spec.name, spec.device), "side"
     given = _in_memory(params) if spec.table is None else (_launched(spec.table),)
     with on_device(x):
         launch_saving.forward(spec.device, side, which, x, out, bits, given, sum(pair or (0.0,)) / 2, plan.width)
@@ -187,11 +187,11 @@ def backward_from_output(
     call: Call, g: Tensor, y: Tensor, params: Parameters, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients of x and of each parameter, those that are needed, from the output."""
-    from .kernels import launch
+    from .kernels import device_functions, launch
 
     g, y = compat.materialized(g), compat.materialized(y)
     dx = torch.empty_like(y) if needed[0] else None
-    name = launch.saved_function("from_output", call.spec.name, call.spec.device)
+    name = device_functions.saved_function("from_output", call.spec.name, call.spec.device)
     with on_device(y):
         partials = launch.backward(name, g, y, dx, _in_memory(params), tuple(needed[1:]), call.channel)
     return [dx, *_sums(partials, params, needed[1:])]
@@ -201,10 +201,10 @@ def backward_from_bits(
     call: Call, g: Tensor, y: Tensor, bits: Tensor, params: Parameters, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The same from the output and its bits; g has y's dense layout."""
-    from .kernels import launch, launch_saving
+    from .kernels import device_functions, launch_saving
 
     dx = torch.empty_like(y) if needed[0] else None
-    name = launch.saved_function("from_bits", call.spec.name, call.spec.device)
+    name = device_functions.saved_function("from_bits", call.spec.name, call.spec.device)
     with on_device(y):
         partials = launch_saving.backward(name, g, y, bits, dx, _in_memory(params), tuple(needed[1:]))
     return [dx, *_sums(partials, params, needed[1:])]

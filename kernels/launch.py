@@ -1,4 +1,4 @@
-"""Host side of the elementwise templates: strides to a grid, block sizes, and a launcher that keeps compiled kernels.
+"""Host side of the elementwise templates: arguments, and a launcher that keeps compiled kernels.
 
 The caller has validated the tensors, allocated the results and made the tensors' device the current one.
 """
@@ -6,7 +6,6 @@ The caller has validated the tensors, allocated the results and made the tensors
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +14,8 @@ import torch
 import triton
 from torch import Tensor
 
-from . import activations, elementwise, from_bits, from_output, gates, piecewise, relaunch, smooth
+from . import device_functions, elementwise, grids, relaunch
 from .statistics import STATISTICS
-
-NUM_WARPS = 4
-# 32 bytes of each tensor per thread: two 16-byte accesses in flight.
-BYTES_PER_THREAD = 32
-# A tile's columns; what is left of the block goes into rows.
-MAX_BLOCK_COLS = 1024
-# What the programs that sum gradients per channel are to number: about eight for each of 132 multiprocessors. Another
-# number would be another order of summation, so it depends on no device.
-CHANNEL_PROGRAMS = 1056
-# The interpreter pays per operation, not per element.
-INTERPRETER_WARP_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -46,97 +34,6 @@ Parameters = tuple[float | Tensor | Table, ...]
 
 # The kernels compiled so far. Never emptied: from Triton 3.9 on, a collected kernel unloads its module.
 _compiled: dict[tuple[Any, ...], Any] = {}
-
-# Device functions written by hand, by name: pairs, so not what those modules import.
-_written = {
-    name: function
-    for module in (activations, gates, piecewise, smooth)
-    for name, function in vars(module).items()
-    if hasattr(module, f"{name.removesuffix('_backward')}_backward")
-}
-# Those that take the output, or the output and a bit, or give the bits that are kept.
-_written |= {
-    name: function
-    for module in (from_output, from_bits, piecewise)
-    for name, function in vars(module).items()
-    if name.endswith(("_from_output", "_from_bits", "_side", "_segment"))
-}
-# Device functions made at run time, by name.
-_registered: dict[str, Any] = {}
-_registering = threading.Lock()
-
-
-def block_size(element_size: int, warp_size: int) -> int:
-    """Elements per program, a power of two."""
-    return warp_size * NUM_WARPS * BYTES_PER_THREAD // element_size
-
-
-def _warp_size() -> int:
-    if triton.knobs.runtime.interpret:
-        return INTERPRETER_WARP_SIZE
-    return triton.runtime.driver.active.get_current_target().warp_size
-
-
-def collapse(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[list[int], list[list[int]]]:
-    """The fewest dimensions that address the same elements in all tensors, innermost first.
-
-    Dimensions are ordered by the last tensor's strides; its innermost comes first. At least one remains.
-    """
-    order = sorted(
-        (d for d in range(len(shape)) if shape[d] != 1),
-        key=lambda d: (strides[-1][d], [s[d] for s in strides]),
-    )
-    sizes: list[int] = []
-    merged: list[list[int]] = [[] for _ in strides]
-    for d in order:
-        if sizes and all(s[d] == m[-1] * sizes[-1] for s, m in zip(strides, merged, strict=True)):
-            sizes[-1] *= shape[d]
-            continue
-        sizes.append(shape[d])
-        for s, m in zip(strides, merged, strict=True):
-            m.append(s[d])
-    if not sizes:
-        return [1], [[1] for _ in strides]
-    return sizes, merged
-
-
-def _same_dense_layout(*tensors: Tensor) -> bool:
-    """Whether element i of each lies at offset i of its memory, in one common order.
-
-    The last tensor is one of ours, dense and without overlap: equal strides make the others so.
-    """
-    strides = tensors[-1].stride()
-    return all(t.stride() == strides for t in tensors) or all(t.is_contiguous() for t in tensors)
-
-
-def _tiles(sizes: list[int], block: int) -> tuple[int, int, int, int]:
-    """Rows, columns, and the tile's rows and columns for collapsed sizes."""
-    cols = sizes[0]
-    rows = math.prod(sizes[1:])
-    block_cols = min(triton.next_power_of_2(cols), MAX_BLOCK_COLS, block)
-    return rows, cols, block // block_cols, block_cols
-
-
-def _channel_tiles(channels: int, sizes: list[int], side: str, block: int) -> tuple[int, int, int]:
-    """The channels and other indices of a tile, and the number of programs; `sizes` are those of the other dimensions.
-
-    Channels along the columns: at most 512 bytes to a row of 32 threads, so that partial sums stay few, and the width,
-    down to 128 bytes, that leaves the fewest columns idle. Along the rows: as long a run of the innermost dimension as
-    there is.
-    """
-    if side == "cols":
-        widths = (block // 8, block // 16, block // 32)
-        width = min(widths, key=lambda b: (triton.cdiv(channels, b) * b, -b))
-        block_channels = min(width, triton.next_power_of_2(channels))
-    else:
-        run = min(max(triton.next_power_of_2(sizes[0]), 16), block)
-        block_channels = min(block // run, triton.next_power_of_2(channels))
-    block_others = block // block_channels
-    tiles = triton.cdiv(math.prod(sizes), block_others)
-    channel_tiles = triton.cdiv(channels, block_channels)
-    # As many groups of equal shares as are wanted, and none without one.
-    share = triton.cdiv(tiles, max(1, CHANNEL_PROGRAMS // channel_tiles))
-    return block_channels, block_others, channel_tiles * triton.cdiv(tiles, share)
 
 
 def _arguments(params: Parameters, channel_dim: int | None) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]]:
@@ -170,49 +67,7 @@ def _precise(x: Tensor, params: Parameters) -> bool:
     return x.element_size() == 4 or any(isinstance(p, Table) and p.precise for p in params)
 
 
-def register(name: str, forward: Any, **derivatives: Any) -> None:
-    """Make device functions known: `forward` as `name`, `backward` and `double_backward` as `name` and a suffix.
-
-    A name stands for the same functions for good, as compiled kernels are kept by name: the first ones count.
-    """
-    unknown = derivatives.keys() - {"backward", "double_backward"}
-    if unknown:
-        raise TypeError(f"register() takes forward, backward and double_backward, not {', '.join(sorted(unknown))}")
-    with _registering:
-        if name not in _registered:
-            _registered.update({f"{name}_{suffix}": function for suffix, function in derivatives.items()})
-            # Last: who finds the name finds all.
-            _registered[name] = forward
-
-
-def registered(name: str) -> bool:
-    """Whether device functions of that name have been made known."""
-    return name in _registered
-
-
-def _device_function(name: str) -> Any:
-    return _written.get(name) or _registered[name]
-
-
-def saved_function(suffix: str, *names: str) -> str:
-    """The first name with that suffix that a device function has, such as "from_output", of an activation's names."""
-    return next(found for name in names if (found := f"{name}_{suffix}") in _written)
-
-
-def _channel_strides(shape: tuple[int, ...], channel_dim: int | None) -> tuple[int, ...]:
-    """Strides that address the channel of an element."""
-    strides = [0] * len(shape)
-    if channel_dim is not None:
-        strides[channel_dim] = 1
-    return tuple(strides)
-
-
-def _channel_side(strides: list[int], channel_dim: int | None) -> str:
-    """Which side of a tile counts the channels, from their collapsed strides."""
-    return "none" if channel_dim is None else "cols" if strides[0] else "rows"
-
-
-def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any, num_warps: int = NUM_WARPS) -> Any:
+def _run(kernel: Any, grid: int, key: tuple[Any, ...], *args: Any, num_warps: int = grids.NUM_WARPS) -> Any:
     """Launch, from the second time on directly through the compiled kernel, which it returns; None when interpreting.
 
     The key names all that Triton specializes the kernel on: dtypes, the pointers' 16-byte alignment, integer widths,
@@ -275,7 +130,7 @@ def _run_strided(
     `last` are arguments after all these, and `last_key` what they are specialized on.
     """
     key = _strided_key(f"{function} {kernel.__name__}", tensors, integers, values, *constants, *last_key)
-    _run(kernel, grid, key, *tensors, *integers, values, _device_function(function), *constants, *last)
+    _run(kernel, grid, key, *tensors, *integers, values, device_functions.named(function), *constants, *last)
 
 
 # What a forward template gets that gathers no statistics.
@@ -289,7 +144,7 @@ def _gathering(function: str, out: Tensor, alive: Tensor, channel_dim: int, grid
     aligned = tuple(t.data_ptr() % 16 == 0 for t in (partials, alive))
     return (
         (partials, alive, *place),
-        _device_function(f"{function}_backward"),
+        device_functions.named(f"{function}_backward"),
         ("statistics", aligned, _integers(place)),
     )
 
@@ -324,12 +179,16 @@ def forward(
     channel_dim = _counted(params, x, channel_dim)
     values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(x, params)
-    block = block_size(x.element_size(), _warp_size())
+    block = grids.block_size(x.element_size(), grids.warp_size())
     gathered: tuple[Any, ...]
     # Of the flat template: rounds through all channels must leave room in 32 bits.
-    if channel_dim is None and _same_dense_layout(x, out) and (alive is None or _round(out, alive, alive_dim) < 2**30):
+    if (
+        channel_dim is None
+        and grids.same_dense_layout(x, out)
+        and (alive is None or _round(out, alive, alive_dim) < 2**30)
+    ):
         key = _flat_key(function, (x, out), n, values, kinds, table, precise)
-        constants = (_device_function(function), kinds, table, precise, block)
+        constants = (device_functions.named(function), kinds, table, precise, block)
         args = (x, out, n, values, *constants)
         if alive is None:
             constants += _NOTHING_GATHERED
@@ -340,10 +199,10 @@ def forward(
         _run(elementwise.forward_kernel, triton.cdiv(n, block), (*key, *specialized), *args, *gathered)
         return gathered[0][0]
     shape = tuple(x.shape)
-    sizes, (x_strides, channel_strides, out_strides) = collapse(
-        shape, x.stride(), _channel_strides(shape, channel_dim), out.stride()
+    sizes, (x_strides, channel_strides, out_strides) = grids.collapse(
+        shape, x.stride(), grids.channel_strides(shape, channel_dim), out.stride()
     )
-    rows, cols, block_rows, block_cols = _tiles(sizes, block)
+    rows, cols, block_rows, block_cols = grids.tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
     *gathered, specialized = (
         (*_NOTHING_GATHERED, ()) if alive is None else _gathering(function, out, alive, alive_dim, grid)
@@ -355,7 +214,7 @@ def forward(
         (x, out),
         (rows, cols, tuple(sizes[1:]), tuple(x_strides), tuple(out_strides), tuple(channel_strides)),
         values,
-        *(kinds, table, _channel_side(channel_strides, channel_dim), precise, block_rows, block_cols),
+        *(kinds, table, grids.channel_side(channel_strides, channel_dim), precise, block_rows, block_cols),
         rows + block_rows >= 2**31 or grid >= 2**31,
         last=tuple(gathered),
         last_key=specialized,
@@ -436,26 +295,28 @@ def _backward(
     n = saved.numel()
     values, kinds, table = _arguments(params, channel_dim)
     precise = _precise(saved, params)
-    block = block_size(saved.element_size(), _warp_size())
+    block = grids.block_size(saved.element_size(), grids.warp_size())
     # Where nothing is written, the pointer is one that exists.
     target = saved if dx is None else dx
     # Without dx no tensor is known to be dense: equal strides say nothing then.
-    flat = _same_dense_layout(grad, saved, dx) if dx is not None else grad.is_contiguous() and saved.is_contiguous()
+    flat = (
+        grids.same_dense_layout(grad, saved, dx) if dx is not None else grad.is_contiguous() and saved.is_contiguous()
+    )
     if channel_dim is None and flat:
         grid = triton.cdiv(n, block)
         partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
         tensors = (grad, saved, target, target if partials is None else partials)
         constants = (kinds, table, needed, dx is not None)
         key = _flat_key(function, tensors, n, values, *constants, precise)
-        constants = (_device_function(function), *constants, precise, block)
+        constants = (device_functions.named(function), *constants, precise, block)
         compiled = _run(elementwise.backward_kernel, grid, key, *tensors, n, values, *constants)
         relaunch.keep(known, compiled, block, constants)
         return partials
     shape = tuple(saved.shape)
-    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = collapse(
-        shape, grad.stride(), saved.stride(), _channel_strides(shape, channel_dim), target.stride()
+    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = grids.collapse(
+        shape, grad.stride(), saved.stride(), grids.channel_strides(shape, channel_dim), target.stride()
     )
-    rows, cols, block_rows, block_cols = _tiles(sizes, block)
+    rows, cols, block_rows, block_cols = grids.tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
     partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
     _run_strided(
@@ -465,7 +326,7 @@ def _backward(
         (grad, saved, target, target if partials is None else partials),
         (rows, cols, tuple(sizes[1:]), *map(tuple, (grad_strides, saved_strides, dx_strides, channel_strides))),
         values,
-        *(kinds, table, _channel_side(channel_strides, channel_dim), needed, dx is not None, precise),
+        *(kinds, table, grids.channel_side(channel_strides, channel_dim), needed, dx is not None, precise),
         *(block_rows, block_cols, rows + block_rows >= 2**31 or grid >= 2**31),
     )
     return partials
@@ -484,16 +345,16 @@ def _backward_channels(
     shape = tuple(saved.shape)
     values, kinds, table = _arguments(params, channel_dim)
     target = saved if dx is None else dx
-    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = collapse(
-        shape, grad.stride(), saved.stride(), _channel_strides(shape, channel_dim), target.stride()
+    sizes, (grad_strides, saved_strides, channel_strides, dx_strides) = grids.collapse(
+        shape, grad.stride(), saved.stride(), grids.channel_strides(shape, channel_dim), target.stride()
     )
     at = channel_strides.index(1)
-    side = _channel_side(channel_strides, channel_dim)
+    side = grids.channel_side(channel_strides, channel_dim)
     channels = sizes.pop(at)
     strides = [(s.pop(at), *s) for s in (grad_strides, saved_strides, dx_strides)]
     others = math.prod(sizes)
-    block = block_size(saved.element_size(), _warp_size())
-    block_channels, block_others, grid = _channel_tiles(channels, sizes or [1], side, block)
+    block = grids.block_size(saved.element_size(), grids.warp_size())
+    block_channels, block_others, grid = grids.channel_tiles(channels, sizes or [1], side, block)
     groups = grid // triton.cdiv(channels, block_channels)
     partials = saved.new_empty((len(params), groups, channels), dtype=torch.float32)
     _run_strided(

@@ -8,7 +8,7 @@ from typing import Any
 import triton.language as tl
 from torch import Tensor
 
-from . import biased, launch
+from . import biased, device_functions, launch
 from .launch_pointwise import around, pointwise
 
 # Its probability, what it multiplies with, and the seed.
@@ -22,9 +22,9 @@ def _function(device: str, backward: bool, count: int, bias: bool, dropout: bool
     name = f"biased {device}{'_backward' * backward} " + " ".join(str(int(n)) for n in constants.values())
     known = {key: tl.constexpr(value) for key, value in constants.items()}
     if backward:
-        inner = launch._device_function(f"{device}_backward")
+        inner = device_functions.named(f"{device}_backward")
         return around(biased.biased_backward, activation_backward=inner, **known), name
-    return around(biased.biased, activation=launch._device_function(device), **known), name
+    return around(biased.biased, activation=device_functions.named(device), **known), name
 
 
 def _parameters(

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import gated, launch
+from . import device_functions, gated, grids, launch
 from .launch_pointwise import _dense, around, pointwise
 
 # The limit of gates and values, None without one, and the offset of values.
@@ -20,8 +20,8 @@ Limits = tuple[float | None, float]
 def _functions(device: str, kind: str = "gated") -> tuple[Any, Any]:
     """The gated function of an activation's device functions, and its backward; `kind` names those of gated.py."""
     pair = {
-        "activation": launch._device_function(device),
-        "activation_backward": launch._device_function(f"{device}_backward"),
+        "activation": device_functions.named(device),
+        "activation_backward": device_functions.named(f"{device}_backward"),
     }
     both = gated.BOTH.get(device) or around(gated.both, **pair)
     backward = getattr(gated, f"{kind}_backward")
@@ -58,7 +58,7 @@ def _interleaved(
 ) -> Tensor | None:
     """What `pointwise` does, for what lies in turn; `packed` and, in backward, `out` are views of the gates."""
     n = packed.numel()
-    block = launch.block_size(packed.element_size(), launch._warp_size()) // 2
+    block = grids.block_size(packed.element_size(), grids.warp_size()) // 2
     grid = triton.cdiv(n, block)
     partials = out.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
     values, kinds, _ = launch._arguments(params, None)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import launch
+from . import grids, launch
 from .optimizer import optimizer_kernel
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -23,7 +23,7 @@ THREAD = 8
 
 def block_size() -> int:
     """Elements of a block, a power of two."""
-    return launch._warp_size() * launch.NUM_WARPS * THREAD
+    return grids.warp_size() * grids.NUM_WARPS * THREAD
 
 
 def chunk_table(numels: Sequence[int], device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch, piecewise_rows, piecewise_sums
+from . import grids, launch, piecewise_rows, piecewise_sums
 
 # So many values are summed by hats, which lose nothing and cost three instructions each; more of them by ramps, which
 # cost two. What is beyond leaves the memory the bound no longer.
@@ -125,7 +125,7 @@ def backward(
     vector = _vector((grad, saved, target), sizes, strides, side) if side != "flat" else 16 // saved.element_size()
     slopes = slopes and wanted == "values"
     sums = how.count * (2 if wanted == "lines" else 1) + 2 * slopes
-    tile = _tile(side, channels, sizes, vector, sums, launch.NUM_WARPS * launch._warp_size())
+    tile = _tile(side, channels, sizes, vector, sums, grids.NUM_WARPS * grids.warp_size())
     groups = tile.programs // triton.cdiv(channels, tile.channels)
     partials = saved.new_empty((entries, groups, channels), dtype=torch.float32)
     others = math.prod(sizes)
@@ -151,17 +151,17 @@ def _sides(
 ) -> tuple[str, int, list[int], list[tuple[int, ...]]]:
     """The tiles' layout, the number of channels, the other sizes, and each tensor's strides, the channel's first."""
     # Without dx no tensor is known to be dense: equal strides say nothing then.
-    flat = launch._same_dense_layout(grad, saved, target) if writes else grad.is_contiguous() and saved.is_contiguous()
+    flat = grids.same_dense_layout(grad, saved, target) if writes else grad.is_contiguous() and saved.is_contiguous()
     if channel_dim is None and flat:
         return "flat", 1, [saved.numel()], [(0, 1)] * 3
     shape = tuple(saved.shape)
-    sizes, (grad_strides, saved_strides, channel_strides, target_strides) = launch.collapse(
-        shape, grad.stride(), saved.stride(), launch._channel_strides(shape, channel_dim), target.stride()
+    sizes, (grad_strides, saved_strides, channel_strides, target_strides) = grids.collapse(
+        shape, grad.stride(), saved.stride(), grids.channel_strides(shape, channel_dim), target.stride()
     )
     strides = [grad_strides, saved_strides, target_strides]
     if channel_dim is None:
         return "rows", 1, sizes, [(0, *s) for s in strides]
-    side = launch._channel_side(channel_strides, channel_dim)
+    side = grids.channel_side(channel_strides, channel_dim)
     at = channel_strides.index(1)
     channels = sizes.pop(at)
     return side, channels, sizes or [1], [(s.pop(at), *(s or [0])) for s in strides]

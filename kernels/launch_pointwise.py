@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch
+from . import grids, launch
 from .pointwise import pointwise_channel_kernel, pointwise_kernel, pointwise_strided_kernel
 
 
@@ -24,7 +24,7 @@ def block_size(tensors: Sequence[Tensor], warp_size: int) -> int:
     32 bytes per thread of the tensor with the widest elements, two 16-byte accesses in flight, as elsewhere; one where
     more than four tensors move, so that what is held in registers does not spill.
     """
-    block = launch.block_size(max(t.element_size() for t in tensors), warp_size)
+    block = grids.block_size(max(t.element_size() for t in tensors), warp_size)
     return block // 2 if len(tensors) > 4 else block
 
 
@@ -94,13 +94,13 @@ def _launch(
     if seed is not None:
         values, kinds = (*values, seed), (*kinds, "seed")
     constants = (tuple(t is not None for t in outputs), needed, precise)
-    block = block_size((*inputs, *written), launch._warp_size())
+    block = block_size((*inputs, *written), grids.warp_size())
 
     def sums(*shape: int) -> Tensor | None:
         return spare.new_empty((len(params), *shape), dtype=torch.float32) if any(needed) else None
 
     if written:
-        flat = launch._same_dense_layout(*inputs, *written) and _dense(spare)
+        flat = grids.same_dense_layout(*inputs, *written) and _dense(spare)
     else:
         # Inputs may overlap, and then equal strides say nothing.
         flat = all(t.is_contiguous() for t in inputs)
@@ -120,14 +120,14 @@ def _launch(
         return partials
 
     shape, count = tuple(spare.shape), len(inputs)
-    of_channels = launch._channel_strides(shape, channel_dim)
+    of_channels = grids.channel_strides(shape, channel_dim)
     of_inputs = [t.stride() for t in inputs]
     if random:
         of_inputs.append(torch.empty(shape, device="meta").stride())
         count += 1
     # The last one's strides decide on the order.
-    sizes, strides = launch.collapse(shape, *of_inputs, of_channels, *(t.stride() for t in (*targets, spare)))
-    side = launch._channel_side(strides[count], channel_dim)
+    sizes, strides = grids.collapse(shape, *of_inputs, of_channels, *(t.stride() for t in (*targets, spare)))
+    side = grids.channel_side(strides[count], channel_dim)
     integers: tuple[Any, ...]
     tile: tuple[Any, ...]
     if channel_dim is not None and any(needed):
@@ -136,7 +136,7 @@ def _launch(
         channels = sizes.pop(at)
         moved = tuple((s.pop(at), *s) for s in strides)
         others = math.prod(sizes)
-        block_channels, block_others, grid = launch._channel_tiles(channels, sizes or [1], side, block)
+        block_channels, block_others, grid = grids.channel_tiles(channels, sizes or [1], side, block)
         partials = sums(grid // triton.cdiv(channels, block_channels), channels)
         integers = (channels, others, tuple(sizes), moved[:count], moved[count + 1 : -1])
         tile = (block_channels, block_others, others + block_others >= 2**31)
@@ -147,7 +147,7 @@ def _launch(
     else:
         kernel = pointwise_strided_kernel
         moved = tuple(map(tuple, strides))
-        rows, cols, block_rows, block_cols = launch._tiles(sizes, block)
+        rows, cols, block_rows, block_cols = grids.tiles(sizes, block)
         grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
         partials = sums(grid)
         integers = (rows, cols, tuple(sizes[1:]), moved[:count], moved[count + 1 : -1], moved[count])

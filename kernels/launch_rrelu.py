@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch, rrelu
+from . import grids, launch, rrelu
 
 
 def run(value: Tensor, x: Tensor, out: Tensor, seed: Tensor, low: float, high: float) -> None:
@@ -18,7 +18,7 @@ def run(value: Tensor, x: Tensor, out: Tensor, seed: Tensor, low: float, high: f
     if n == 0:
         return
     backward = value is not x
-    block = launch.block_size(x.element_size(), launch._warp_size())
+    block = grids.block_size(x.element_size(), grids.warp_size())
     if all(t.is_contiguous() for t in (value, x, out)):
         key = launch._flat_key("rrelu", (value, x, out, seed), n, (), backward)
         args = (value, x, out, seed, n, low, high, backward, block)
@@ -26,8 +26,8 @@ def run(value: Tensor, x: Tensor, out: Tensor, seed: Tensor, low: float, high: f
         return
     shape = tuple(x.shape)
     numbers = torch.empty(shape, device="meta").stride()
-    sizes, strides = launch.collapse(shape, value.stride(), x.stride(), numbers, out.stride())
-    rows, cols, block_rows, block_cols = launch._tiles(sizes, block)
+    sizes, strides = grids.collapse(shape, value.stride(), x.stride(), numbers, out.stride())
+    rows, cols, block_rows, block_cols = grids.tiles(sizes, block)
     grid = triton.cdiv(rows, block_rows) * triton.cdiv(cols, block_cols)
     integers = (rows, cols, tuple(sizes[1:]), *map(tuple, strides))
     constants = (backward, block_rows, block_cols, rows + block_rows >= 2**31 or grid >= 2**31)

@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch
+from . import device_functions, grids, launch
 from .saving import backward_bits_kernel, backward_segments_kernel, backward_slopes_kernel, forward_bits_kernel
 
 Slopes = tuple[float, float]
@@ -39,11 +39,11 @@ def forward(
         return
     values, kinds, table = launch._arguments(params, None)
     precise = launch._precise(x, params)
-    block = launch.block_size(x.element_size(), launch._warp_size())
+    block = grids.block_size(x.element_size(), grids.warp_size())
     tensors = (x, out, bits)
     constants = (which, width, kinds, table, precise)
     key = launch._flat_key(f"{function} {forward_bits_kernel.__name__}", tensors, n, values, *constants)
-    functions = launch._device_function(function), launch._device_function(side)
+    functions = device_functions.named(function), device_functions.named(side)
     args: tuple[Any, ...] = (*tensors, n, middle, values, *functions, *constants, block)
     launch._run(forward_bits_kernel, triton.cdiv(n, block), key, *args)
 
@@ -63,7 +63,7 @@ def backward(
         n = saved.numel()
         values, kinds, _table = launch._arguments(params, None)
         precise = launch._precise(saved, params)
-        block = launch.block_size(saved.element_size(), launch._warp_size())
+        block = grids.block_size(saved.element_size(), grids.warp_size())
         grid = triton.cdiv(n, block)
         partials = saved.new_empty((len(params), grid), dtype=torch.float32) if any(needed) else None
         # Where nothing is written, the pointer is one that exists.
@@ -71,7 +71,7 @@ def backward(
         tensors = (grad, saved, bits, target, target if partials is None else partials)
         constants = (kinds, needed, dx is not None, precise)
         key = launch._flat_key(f"{function} {backward_bits_kernel.__name__}", tensors, n, values, *constants)
-        device_function = launch._device_function(function)
+        device_function = device_functions.named(function)
         launch._run(backward_bits_kernel, grid, key, *tensors, n, values, device_function, *constants, block)
         return partials
 
@@ -85,7 +85,7 @@ def backward_slopes(grad: Tensor, bits: Tensor, dx: Tensor, slopes: Slopes) -> N
         return
     off, on = slopes
     constants = (off == 0.0, on == 1.0)
-    block = launch.block_size(grad.element_size(), launch._warp_size())
+    block = grids.block_size(grad.element_size(), grids.warp_size())
     tensors = (grad, bits, dx)
     key = launch._flat_key(backward_slopes_kernel.__name__, tensors, n, (), *constants)
     launch._run(backward_slopes_kernel, triton.cdiv(n, block), key, *tensors, n, off, on, *constants, block)
@@ -97,7 +97,7 @@ def backward_segments(grad: Tensor, bits: Tensor, dx: Tensor, table: launch.Tabl
     if n == 0:
         return
     values, kinds, size = launch._arguments((table,), None)
-    block = launch.block_size(grad.element_size(), launch._warp_size())
+    block = grids.block_size(grad.element_size(), grids.warp_size())
     tensors = (grad, bits, dx)
     key = launch._flat_key(backward_segments_kernel.__name__, tensors, n, values, width, kinds, size)
     launch._run(backward_segments_kernel, triton.cdiv(n, block), key, *tensors, n, values, width, kinds, size, block)

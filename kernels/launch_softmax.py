@@ -13,7 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import launch, softmax
+from . import grids, launch, softmax
 
 # Elements of a tile that one program keeps: 32 of a tensor to a thread. Where that leaves too few registers, for fp32
 # and in backward, some 20 of a thread's go to its local memory; to read such rows twice would cost more.
@@ -56,14 +56,14 @@ def tile(n: int, rows: int, side: int, warp_size: int) -> tuple[int, int, bool, 
         block_rows = min(1 if side == 1 else SIDE_ROWS, triton.next_power_of_2(rows))
         length = LOOPING_TILE // block_rows
     warps = block_rows * length // (warp_size * ELEMENTS_PER_THREAD)
-    return block_rows, length, looping, min(max(warps, launch.NUM_WARPS), MAX_THREADS // warp_size)
+    return block_rows, length, looping, min(max(warps, grids.NUM_WARPS), MAX_THREADS // warp_size)
 
 
 def _rows(tensors: tuple[Tensor, ...], dim: int) -> tuple[list[int], list[tuple[int, ...]]]:
     """Sizes of the dimensions that count rows, and each tensor's strides, along a row first; the last one is dense."""
     others = [d for d in range(tensors[-1].dim()) if d != dim]
     shape = tuple(tensors[-1].shape[d] for d in others)
-    sizes, strides = launch.collapse(shape, *(tuple(t.stride(d) for d in others) for t in tensors))
+    sizes, strides = grids.collapse(shape, *(tuple(t.stride(d) for d in others) for t in tensors))
     return sizes, [(t.stride(dim), *s) for t, s in zip(tensors, strides, strict=True)]
 
 
@@ -111,7 +111,7 @@ def forward(x: Tensor, out: Tensor, scores: Scores) -> None:
     sizes, strides = _rows((x, mask, out), scores.dim)
     rows = math.prod(sizes)
     side = _side(sizes, strides[-1])
-    block_rows, length, looping, warps = tile(n, rows, side, launch._warp_size())
+    block_rows, length, looping, warps = tile(n, rows, side, grids.warp_size())
     _run(
         softmax.softmax_forward_looping_kernel if looping else softmax.softmax_forward_kernel,
         *(warps, triton.cdiv(rows, block_rows)),
@@ -135,7 +135,7 @@ def backward(grad: Tensor, y: Tensor, x: Tensor | None, dx: Tensor, scores: Scor
     sizes, strides = _rows((grad, y, y if x is None else x, mask, dx), scores.dim)
     rows = math.prod(sizes)
     side = _side(sizes, strides[-1])
-    block_rows, length, looping, warps = tile(n, rows, side, launch._warp_size())
+    block_rows, length, looping, warps = tile(n, rows, side, grids.warp_size())
     grid = triton.cdiv(rows, block_rows)
     partials = None if x is None else y.new_empty((grid,), dtype=torch.float32)
     _run(

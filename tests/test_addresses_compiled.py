@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from fusedact.kernels import (
+    device_functions,
     launch,
     launch_biased,
     launch_gated,
@@ -150,9 +151,9 @@ def bits(direction):
     def run():
         x, kept = large(), torch.empty(ROWS * COLS // 8, dtype=torch.uint8, device="meta")
         if direction == "forward":
-            side = launch.saved_function("side", "silu", "silu")
+            side = device_functions.saved_function("side", "silu", "silu")
             return launch_saving.forward("silu", side, "side", x, large(), kept, ())
-        function = launch.saved_function("from_bits", "silu", "silu")
+        function = device_functions.saved_function("from_bits", "silu", "silu")
         return launch_saving.backward(function, x, large(), kept, large(), (), ())
 
     return run

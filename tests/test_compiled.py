@@ -15,7 +15,7 @@ if why := compiling.why_not():
 import benches
 import machine_code
 
-from fusedact.kernels import launch
+from fusedact.kernels import grids, launch
 
 aot = benches.load("aot")
 
@@ -60,7 +60,7 @@ def needed(direction, target, dtype):
     """How many 16-byte loads and stores a thread's part of a whole block takes."""
     size = DTYPES[dtype].itemsize
     target = aot.TARGETS[target]
-    per_thread = launch.block_size(size, target.warp_size) * size // (launch.NUM_WARPS * target.warp_size * 16)
+    per_thread = grids.block_size(size, target.warp_size) * size // (grids.NUM_WARPS * target.warp_size * 16)
     return (1 if direction == "forward" else 2) * per_thread, per_thread
 
 

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch.nn import functional as F
 from triton.backends.compiler import GPUTarget
 
-from fusedact.kernels import elementwise, launch
+from fusedact.kernels import device_functions, elementwise, grids, launch
 from fusedact.kernels.launch_pointwise import pointwise
 from fusedact.kernels.pointwise import pointwise_kernel
 
@@ -111,7 +111,7 @@ def test_second_forward_is_direct(stub, slow_launches, function, params, dtype):
     first, second = stub.launches
     assert_same_arguments(first, second)
     assert second.metadata is first.metadata
-    assert second.grid == (-(-5000 // launch.block_size(dtype.itemsize, 32)), 1, 1)
+    assert second.grid == (-(-5000 // grids.block_size(dtype.itemsize, 32)), 1, 1)
     # No part of the call stays out: the arguments are the kernel's, compile-time ones included.
     assert len(second.kernel_args) == len(elementwise.forward_kernel.arg_names)
     assert second.kernel_args[0] is x and second.kernel_args[1] is out and second.kernel_args[2] == 5000
@@ -415,7 +415,7 @@ def test_second_pointwise_launch_is_direct(stub, slow_launches):
         assert len(launched.kernel_args) == len(pointwise_kernel.arg_names)
         (first, second), (third, fourth), sums, n, *_ = launched.kernel_args
         assert first is u and second is v and third is p and fourth is q and sums is partials and n == 5000
-        assert launched.grid == (-(-5000 // launch.block_size(4, 32)), 1, 1) and partials.shape == (1, launched.grid[0])
+        assert launched.grid == (-(-5000 // grids.block_size(4, 32)), 1, 1) and partials.shape == (1, launched.grid[0])
     assert slow_launches == ["pointwise_kernel"]
     assert stub.launches[0].metadata is stub.launches[1].metadata
 
@@ -494,8 +494,8 @@ def test_pointwise_sizes_past_32_bits(stub, slow_launches):
 
 
 def test_a_registered_function_is_launched(stub, slow_launches, monkeypatch):
-    monkeypatch.setattr(launch, "_registered", {})
-    launch.register("lifted_by_one", forward=lifted)
+    monkeypatch.setattr(device_functions, "_registered", {})
+    device_functions.register("lifted_by_one", forward=lifted)
     for _ in range(2):
         run_forward(params=(), function="lifted_by_one")
     assert slow_launches == ["forward_kernel"] and len(stub.launches) == 2

@@ -17,7 +17,7 @@ import benches
 import triton
 import triton.language as tl
 
-from fusedact.kernels import activations, elementwise, launch
+from fusedact.kernels import activations, elementwise, grids, launch
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
@@ -128,7 +128,7 @@ def memory(block, dtype, offset=0):
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_a_lost_16_byte_access_is_found(target):
-    block = launch.block_size(2, aot.TARGETS[target].warp_size)
+    block = grids.block_size(2, aot.TARGETS[target].warp_size)
     x, out = memory(block, torch.bfloat16, offset=1), memory(block, torch.bfloat16)
 
     def unaligned():
@@ -171,7 +171,7 @@ def without_a_tail(x_ptr, out_ptr, values, ACTIVATION: tl.constexpr, PRECISE: tl
 def test_a_whole_block_costs_what_it_does_without_a_tail(name, target, dtype):
     """All that the tail may add is its branch."""
     kernel, size = KERNELS[name], ledger.DTYPES[dtype].itemsize
-    block = launch.block_size(size, aot.TARGETS[target].warp_size)
+    block = grids.block_size(size, aot.TARGETS[target].warp_size)
     x = memory(block, ledger.DTYPES[dtype])
 
     def direct():
@@ -179,7 +179,7 @@ def test_a_whole_block_costs_what_it_does_without_a_tail(name, target, dtype):
         return without_a_tail[(1,)](x, x, kernel.params, *constants, num_warps=4, enable_fp_fusion=True)
 
     def executed(row):
-        return row.prologue + row.instructions * launch.BYTES_PER_THREAD / size
+        return row.prologue + row.instructions * grids.BYTES_PER_THREAD / size
 
     alone = ledger.counted(launched(direct, target), (name, "forward", dtype, target))
     found = ledger.row(name, kernel, "forward", dtype, target)

@@ -14,12 +14,12 @@ if why := compiling.why_not():
 import benches
 import triton
 
-from fusedact.kernels import launch
+from fusedact.kernels import grids, launch
 
 tuning, ledger = benches.load("tuning"), benches.load("ledger")
 PINNED = json.loads((benches.ROOT / ledger.FACTS).read_text())["triton"]
 KEPT = tuning.load(benches.ROOT / tuning.FIGURES)
-HAVE = (launch.BYTES_PER_THREAD, launch.NUM_WARPS)
+HAVE = (grids.BYTES_PER_THREAD, grids.NUM_WARPS)
 TARGETS = list(tuning.MULTIPROCESSORS)
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
@@ -45,7 +45,7 @@ def test_what_is_kept_is_what_is_counted(combination, monkeypatch):
     found = list(tuning.rows(("sm_90",), ("relu_sigmoid",)))
     kept = [r for r in KEPT if (r.kernel, r.target, r.combination) == ("relu_sigmoid", "sm_90", combination)]
     assert len(found) == 4 and found == kept
-    assert (launch.BYTES_PER_THREAD, launch.NUM_WARPS) == HAVE and launch._compiled == before
+    assert (grids.BYTES_PER_THREAD, grids.NUM_WARPS) == HAVE and launch._compiled == before
 
 
 # ----- the choice

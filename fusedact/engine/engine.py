@@ -207,10 +207,11 @@ class _Build:
             return
         with self._lock:
             if not self._done:
-                from ..kernels import launch
+                from ..kernels import device_functions
 
                 found = _loaded(self._name, self.text)
-                launch.register(self._name, found[self._function], backward=found[f"{self._function}_backward"])
+                backward = found[f"{self._function}_backward"]
+                device_functions.register(self._name, found[self._function], backward=backward)
                 self._done = True
 
 

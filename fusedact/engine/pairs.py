@@ -64,9 +64,9 @@ class _Pair:
         with self._lock:
             if self._done:
                 return
-            from ..kernels import launch
+            from ..kernels import device_functions
 
-            launch.register(self._spec.device, self._forward, backward=self._backward)
+            device_functions.register(self._spec.device, self._forward, backward=self._backward)
             if self._unchecked:
                 _check(self._spec, device)
             self._done = True

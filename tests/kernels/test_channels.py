@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fusedact.kernels import launch
+from fusedact.kernels import device_functions, grids, launch
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 SENTINEL = 777.0
@@ -153,7 +153,7 @@ def test_several_programs_to_a_channel(shape, channel_dim, dtype, device, monkey
     x, g = torch.randn(shape, device=device).to(dtype), torch.randn(shape, device=device).to(dtype)
     p = parameter(shape[channel_dim], device)
     for programs in (1, 4, 1056):
-        monkeypatch.setattr(launch, "CHANNEL_PROGRAMS", programs)
+        monkeypatch.setattr(grids, "CHANNEL_PROGRAMS", programs)
         assert_right("swish", g, x, p, channel_dim)
         first, second = (evaluate("swish", g, x, p, channel_dim) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -215,7 +215,7 @@ def blend_backward(g, x, params, precise: tl.constexpr):
 def test_mixed_parameters(channel_dim, needed, launches, device, monkeypatch):
     """One per channel, a tensor of one element, and a number; gradients of those that need one."""
     for function in (blend, blend_backward):
-        monkeypatch.setitem(launch._written, function.__name__, function)
+        monkeypatch.setitem(device_functions._written, function.__name__, function)
     x, g = torch.randn(4, 20, 30, device=device), torch.randn(4, 20, 30, device=device)
     a, b, c = parameter(x.shape[channel_dim], device), torch.tensor([0.3], device=device), -0.25
     out, dx = torch.empty_like(x), torch.empty_like(x)
@@ -313,12 +313,12 @@ def test_nothing_is_written_around_the_results(shape, strides, channel_dim, dtyp
 @pytest.mark.parametrize("block", [1024, 2048, 4096])
 def test_channel_tiles(side, channels, sizes, block):
     """Tiles are powers of two and one block; the programs are near their target, and each has a share."""
-    block_channels, block_others, grid = launch._channel_tiles(channels, sizes, side, block)
+    block_channels, block_others, grid = grids.channel_tiles(channels, sizes, side, block)
     assert block_channels & (block_channels - 1) == 0 and block_channels * block_others == block
     channel_tiles, tiles = -(-channels // block_channels), -(-math.prod(sizes) // block_others)
     groups, rest = divmod(grid, channel_tiles)
     share = -(-tiles // groups)
     assert rest == 0 and (groups - 1) * share < tiles <= groups * share
-    assert groups == 1 or grid <= launch.CHANNEL_PROGRAMS
+    assert groups == 1 or grid <= grids.CHANNEL_PROGRAMS
     # No tile is mostly empty that need not be.
     assert channel_tiles * block_channels < 2 * channels

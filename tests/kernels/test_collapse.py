@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from fusedact.kernels import launch
+from fusedact.kernels import grids
 
 
 def contiguous(*shape):
@@ -38,7 +38,7 @@ def contiguous(*shape):
     ids=str,
 )
 def test_collapse(shape, strides, sizes, merged):
-    assert launch.collapse(shape, *strides) == (sizes, merged)
+    assert grids.collapse(shape, *strides) == (sizes, merged)
 
 
 def offsets(sizes, strides):
@@ -69,7 +69,7 @@ def test_the_same_elements_meet(seed):
         d = draw(0, rank)
         tensors[0] = tensors[0].narrow(d, 0, 1).expand(shape)
     strides = [t.stride() for t in tensors]
-    sizes, merged = launch.collapse(shape, *strides)
+    sizes, merged = grids.collapse(shape, *strides)
     index = list(itertools.product(*map(range, shape)))
     expected = {tuple(sum(i * s for i, s in zip(at, st, strict=True)) for st in strides) for at in index}
     got = list(zip(*(offsets(sizes, m) for m in merged), strict=True))
@@ -80,7 +80,7 @@ def test_the_same_elements_meet(seed):
 @pytest.mark.parametrize("sizes", [[1], [5], [1000, 3], [1024, 7], [5000, 2], [3, 70_001], [2, 3, 4, 5]], ids=str)
 @pytest.mark.parametrize("block", [1024, 2048, 4096])
 def test_tiles(sizes, block):
-    rows, cols, block_rows, block_cols = launch._tiles(sizes, block)
+    rows, cols, block_rows, block_cols = grids.tiles(sizes, block)
     assert rows * cols == torch.Size(sizes).numel() and cols == sizes[0]
     assert block_rows * block_cols == block
     assert all(n & (n - 1) == 0 for n in (block_rows, block_cols))
@@ -90,6 +90,6 @@ def test_tiles(sizes, block):
 @pytest.mark.parametrize("element_size", [2, 4])
 def test_block_size(element_size, warp_size):
     """A power of two that gives each thread whole 16-byte accesses."""
-    block = launch.block_size(element_size, warp_size)
+    block = grids.block_size(element_size, warp_size)
     assert block & (block - 1) == 0
-    assert block * element_size % (16 * launch.NUM_WARPS * warp_size) == 0
+    assert block * element_size % (16 * grids.NUM_WARPS * warp_size) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusedact import registry
-from fusedact.kernels import launch
+from fusedact.kernels import grids
 
 HALVES = [torch.float16, torch.bfloat16]
 # And of activations of one's own, whose kernels the engine writes: all, and those that stand for them.
@@ -32,7 +32,7 @@ by_hand = pytest.mark.parametrize(("name", "params"), BY_HAND, ids=oracles.ids(B
 @pytest.fixture(autouse=True)
 def _large_blocks(monkeypatch):
     """No value depends on the size of a block, whose real one test_layouts.py has; the interpreter pays per block."""
-    monkeypatch.setattr(launch, "INTERPRETER_WARP_SIZE", 512)
+    monkeypatch.setattr(grids, "INTERPRETER_WARP_SIZE", 512)
 
 
 def test_every_activation_is_tested():

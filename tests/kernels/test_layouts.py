@@ -8,7 +8,7 @@ import oracles
 import pytest
 import torch
 
-from fusedact.kernels import launch
+from fusedact.kernels import grids, launch
 
 FLAT = ("forward_kernel", "backward_kernel")
 STRIDED = ("forward_strided_kernel", "backward_strided_kernel")
@@ -38,7 +38,7 @@ def assert_as_contiguous(run, name, x, g, kernels, params=None):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sizes(run, name, dtype, device):
-    block = launch.block_size(dtype.itemsize, launch._warp_size())
+    block = grids.block_size(dtype.itemsize, grids.warp_size())
     whole = torch.randn(2 * block + 1, device=device).to(dtype)
     g = torch.randn(2 * block + 1, device=device).to(dtype)
     params = defaults(name)
@@ -200,7 +200,7 @@ def test_nothing_is_written_around_strided_results(launches, shape, strides, dty
 @pytest.mark.parametrize("kernel", ["flat", "strided"])
 def test_partial_sums_stay_in_their_places(kernel, dtype, device, launches, monkeypatch):
     """Every program writes its sum, and nothing beyond."""
-    n = 3 * launch.block_size(dtype.itemsize, launch._warp_size()) + 5
+    n = 3 * grids.block_size(dtype.itemsize, grids.warp_size()) + 5
     x, g = torch.randn(n, 2, device=device).to(dtype).t()
     g = g.contiguous()
     if kernel == "flat":

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fusedact.kernels import launch
+from fusedact.kernels import device_functions, grids, launch
 from fusedact.kernels.launch_pointwise import block_size, pointwise
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
@@ -331,7 +331,7 @@ def test_block_size():
             tensors = [torch.empty(1, dtype=dtype) for dtype in dtypes]
             block = block_size(tensors, warp_size)
             assert block & (block - 1) == 0
-            per_thread = block * max(t.element_size() for t in tensors) // (launch.NUM_WARPS * warp_size)
+            per_thread = block * max(t.element_size() for t in tensors) // (grids.NUM_WARPS * warp_size)
             assert per_thread == (16 if len(tensors) > 4 else 32)
 
 
@@ -352,15 +352,15 @@ def scaled_backward(g, x, params, precise: tl.constexpr):
 
 @pytest.fixture
 def registry_alone(monkeypatch):
-    monkeypatch.setattr(launch, "_registered", {})
+    monkeypatch.setattr(device_functions, "_registered", {})
 
 
 @pytest.mark.usefixtures("registry_alone")
 def test_registered_functions_run(device):
-    assert not launch.registered("scaled_0")
-    launch.register("scaled_0", forward=scaled, backward=scaled_backward, double_backward=mixed)
-    assert launch.registered("scaled_0") and not launch.registered("scaled_1")
-    assert launch._device_function("scaled_0_double_backward") is mixed
+    assert not device_functions.registered("scaled_0")
+    device_functions.register("scaled_0", forward=scaled, backward=scaled_backward, double_backward=mixed)
+    assert device_functions.registered("scaled_0") and not device_functions.registered("scaled_1")
+    assert device_functions.named("scaled_0_double_backward") is mixed
     x, g = torch.randn(500, device=device), torch.randn(500, device=device)
     out, dx, a = torch.empty_like(x), torch.empty_like(x), torch.tensor([1.5], device=device)
     launch.forward("scaled_0", x, out, (a,))
@@ -371,17 +371,17 @@ def test_registered_functions_run(device):
 
 @pytest.mark.usefixtures("registry_alone")
 def test_the_first_registration_counts():
-    launch.register("twice", forward=scaled, backward=scaled_backward)
-    launch.register("twice", forward=cube, backward=cube, double_backward=cube)
-    assert launch._device_function("twice") is scaled and launch._device_function("twice_backward") is scaled_backward
+    device_functions.register("twice", forward=scaled, backward=scaled_backward)
+    device_functions.register("twice", forward=cube, backward=cube, double_backward=cube)
+    assert device_functions.named("twice") is scaled and device_functions.named("twice_backward") is scaled_backward
     with pytest.raises(KeyError):
-        launch._device_function("twice_double_backward")
+        device_functions.named("twice_double_backward")
     with pytest.raises(TypeError, match="backwards"):
-        launch.register("typo", forward=scaled, backwards=scaled_backward)
-    assert not launch.registered("typo")
+        device_functions.register("typo", forward=scaled, backwards=scaled_backward)
+    assert not device_functions.registered("typo")
     # A function that the library has comes first.
-    launch.register("elu", forward=cube)
-    assert launch._device_function("elu") is not cube
+    device_functions.register("elu", forward=cube)
+    assert device_functions.named("elu") is not cube
 
 
 @pytest.mark.usefixtures("registry_alone")
@@ -393,8 +393,8 @@ def test_registrations_from_many_threads():
     def work(pair):
         start.wait()
         for i in range(200):
-            launch.register(f"f{i}", forward=pair[0], backward=pair[1])
-            seen.append((i, launch._device_function(f"f{i}"), launch._device_function(f"f{i}_backward")))
+            device_functions.register(f"f{i}", forward=pair[0], backward=pair[1])
+            seen.append((i, device_functions.named(f"f{i}"), device_functions.named(f"f{i}_backward")))
 
     threads = [threading.Thread(target=work, args=(pair,)) for pair in pairs]
     for thread in threads:

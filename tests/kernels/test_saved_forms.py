@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusedact import registry
-from fusedact.kernels import launch
+from fusedact.kernels import grids
 from fusedact.saving.saved_forms import SAVED
 
 saved_forms = benches.load("saved_forms")
@@ -28,7 +28,7 @@ LEARNED = [name for name, form in SAVED.items() if registry.get(name).learnable 
 @pytest.fixture(autouse=True)
 def _large_programs(monkeypatch):
     """The interpreter pays by the program."""
-    monkeypatch.setattr(launch, "INTERPRETER_WARP_SIZE", 2**12)
+    monkeypatch.setattr(grids, "INTERPRETER_WARP_SIZE", 2**12)
 
 
 def finite(x):

@@ -9,7 +9,7 @@ from saving_cases import HALVES, SERVED, SPECS, same, served, usual
 from saving_cases import gradient as any_gradient
 
 from fusedact import functional as FF
-from fusedact.kernels import launch
+from fusedact.kernels import device_functions
 from fusedact.saving import packing, saving
 from fusedact.saving.saved_forms import SAVED
 
@@ -33,7 +33,7 @@ def kernels(name, policy):
 def test_every_form_has_kernels():
     for name, form in SAVED.items():
         for suffix in ("from_bits", "side") if form.bits else ("from_output",):
-            assert launch._device_function(launch.saved_function(suffix, name, SPECS[name].device))
+            assert device_functions.named(device_functions.saved_function(suffix, name, SPECS[name].device))
 
 
 # What rounding the output makes of the derivative, relative, in the norm over normal inputs.
