@@ -84,7 +84,8 @@ ORDER = [
     "stubs",
     *of("saving", "memory"),
     # convert, and what it is made of.
-    *of("conversion", "twin_modules", "functional_calls", "leads", "call_sites", "rewriting", "surgery"),
+    *of("conversion", "twin_modules", "functional_calls", "leads"),
+    *of("conversion", "reading", "products", "call_sites", "rewriting", "surgery"),
     *of("conversion", "conversion_targets"),
     *of("conversion", "conversion_report", "parameter_groups", "verification", "reached", "conversion"),
     # Optimizers.

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import fusedact
-from fusedact.conversion import call_sites, functional_calls
+from fusedact.conversion import functional_calls, reading
 from fusedact.hosts import gating
 
 # ----- gated products
@@ -248,7 +248,7 @@ def test_transforms_and_traces(cls, monkeypatch):
 
 
 def test_plans_add_up():
-    first = call_sites.Plan((("relu", "mish"),))
-    second = call_sites.Plan((("elu", None),), frozenset({"act"}), True)
-    assert second.over(first) == call_sites.Plan((("elu", None), ("relu", "mish")), frozenset({"act"}), True)
+    first = reading.Plan((("relu", "mish"),))
+    second = reading.Plan((("elu", None),), frozenset({"act"}), True)
+    assert second.over(first) == reading.Plan((("elu", None), ("relu", "mish")), frozenset({"act"}), True)
     assert second.over(second) == second

@@ -16,12 +16,13 @@ from torch.nn.utils import parametrize
 from .. import registry
 from . import functional_calls as calls
 from . import verification
-from .call_sites import Found, Plan, inside
+from .call_sites import inside
 from .conversion_report import Change, ConversionReport, Left
 from .conversion_targets import OWNER, TWIN, Mapped, Place, Target, learned
 from .leads import held
 from .parameter_groups import update
 from .reached import reached
+from .reading import Found, Plan
 from .rewriting import original, plan_of, rewritten
 from .surgery import become, set_attribute, set_class
 from .twin_modules import home, is_ours, label, record_of, why_closed, why_never, why_not

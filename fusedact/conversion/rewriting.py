@@ -15,8 +15,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from .call_sites import Found, Plan, Rewriter, definition_of
+from .call_sites import Rewriter
 from .leads import names_any
+from .reading import Found, Plan, definition_of
 from .twin_modules import home
 
 __all__ = ["original", "plan_of", "rewritten"]
