@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fusedact import functional as FF
 from fusedact.cpu import pieces
 from fusedact.piecewise import table_rows, table_sums, tables
 
@@ -307,3 +310,44 @@ def test_memory(direction, threads):
     most = 20 * (pieces.TABLE_PIECE if threads == 1 else pieces.PIECE_PER_THREAD * threads) + 2**17
     assert 0 < extra <= most
     assert threads > 1 or extra <= 0.02 * x.nbytes
+
+
+BREAKPOINTS = {
+    "even": torch.linspace(-2.0, 2.0, 9),
+    "nearly even": torch.linspace(-2.0, 2.0, 9) + torch.tensor([0.0, 0.01, 0.0, -0.02, 0.0, 0.0, 0.015, 0.0, 0.0]),
+    "uneven": torch.tensor([-2.0, -0.5, -0.25, 0.0, 0.125, 1.0, 1.5, 1.75, 3.0]),
+}
+
+
+@pytest.mark.parametrize("breakpoints", BREAKPOINTS.values(), ids=BREAKPOINTS)
+@pytest.mark.parametrize(
+    "left", [torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, 0.0, -1.0])], ids=["flat", "one is"]
+)
+@pytest.mark.parametrize("rows", [1, 3], ids=["one row of breakpoints", "a row for each"])
+@pytest.mark.parametrize("n", [2, 40, 3000], ids=str)
+def test_channels_are_what_each_is_alone(breakpoints, left, rows, n):
+    """Whether numbers say where all rows' breakpoints are, and tensors only where each row begins, or not."""
+    b = breakpoints if rows == 1 else torch.stack([breakpoints, breakpoints, breakpoints])
+    v = torch.randn(3, 9)
+    special = torch.cat([breakpoints, torch.tensor([math.inf, -math.inf, math.nan])])
+    x = torch.cat([2.0 * torch.randn(n, 3, 4), special.view(-1, 1, 1).expand(-1, 3, 4)])
+    g = torch.randn(x.shape)
+    how = table_rows.plan(b, v)
+    table = tables.Table(table_rows.prepare(b, v, left, 0.5, how, torch.float32), 9, how, 1)
+    assert len(table.beside(x)) == (1 if left.unique().numel() == 1 else 5)
+
+    def derived(x, g, b, v, left):
+        x, v, left = (t.clone().requires_grad_() for t in (x, v, left))
+        y = FF.pwl(x, b, v, left_slope=left, right_slope=0.5)
+        (dx,) = torch.autograd.grad(y, x, g)
+        # The last three are not finite.
+        finite = FF.pwl(x[:-3], b, v, left_slope=left, right_slope=0.5)
+        return y, dx, *torch.autograd.grad(finite, (v, left), g[:-3])
+
+    y, dx, dv, dleft = derived(x, g, b, v, left)
+    for c in range(3):
+        alone = derived(x[:, c].contiguous(), g[:, c].contiguous(), breakpoints, v[c], left[c])
+        torch.testing.assert_close(y[:, c], alone[0], equal_nan=True)
+        torch.testing.assert_close(dx[:, c], alone[1], equal_nan=True)
+        torch.testing.assert_close(dv[c], alone[2], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(dleft[c], alone[3], rtol=1e-4, atol=1e-4)

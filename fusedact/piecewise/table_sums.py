@@ -72,14 +72,16 @@ class _Places:
 
         In the fourth and third part of buffer 0, by way of the first.
         """
-        even = None if beside else self.table.even
         room, side = (spare(0, torch.float32, part) for part in (2, 3))
         row = self.table.nearest(x, beside[:-1], spare)
+        # Behind more there are other breakpoints for each channel.
+        even = self.table.even if len(beside) <= 2 else None
         if even is not None:
             row.floor_()
             distance = torch.add(even.behind, row, alpha=even.step, out=room)
             torch.sub(x, distance, out=distance)
-            return integers(torch.sign(distance, out=side).add_(row, alpha=3.0), spare), distance
+            place = integers(torch.sign(distance, out=side).add_(row, alpha=3.0), spare)
+            return place.add_(beside[-1], alpha=3) if beside else place, distance
         row = integers(row, spare)
         if beside:
             row.add_(beside[-1])

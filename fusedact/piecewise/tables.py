@@ -85,7 +85,8 @@ def _scratch(spare: Spare) -> Tensor | None:
 class Table:
     """A prepared piecewise-linear function, in one row or one per channel; methods take x in the rows' dtype.
 
-    `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x.
+    `beside` are the tensors that `Table.beside(x)` gives, or parts of them beside a part of x. The last one,
+    if there is any, tells where the row of x's channel begins.
     """
 
     def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int, like: Table | None = None) -> None:
@@ -109,7 +110,8 @@ class Table:
             self._origin = origin, origin + 1.0
         else:
             self._origin = like._origin
-            self.__dict__.update({name: getattr(like, name) for name in ("_grid", "breakpoints", "even")})
+            shared = ("_alike", "_begins", "_grid", "breakpoints", "even")
+            self.__dict__.update({name: getattr(like, name) for name in shared})
 
     @cached_property
     def _grid(self) -> tuple[float, float]:
@@ -118,10 +120,27 @@ class Table:
         return scale * last, last
 
     @cached_property
+    def _alike(self) -> bool:
+        """Whether the breakpoints, and the grid that finds them, are those of the first row in all."""
+        rows = self.breakpoints, self.data[:, :3]
+        return self.channel_dim is None or all(torch.equal(r, r[:1].expand(r.shape)) for r in rows)
+
+    @cached_property
+    def _bounded_alike(self) -> bool:
+        """Whether the bounds of x are those of the first row in all."""
+        bounds = self.data[:, 3:5]
+        return torch.equal(bounds, bounds[:1].expand(bounds.shape))
+
+    @cached_property
+    def _begins(self) -> Tensor:
+        """Where in the views the rows begin."""
+        channels, row = self.data.shape
+        return torch.arange(0, channels * row, row, dtype=torch.int32, device=self.data.device)
+
+    @cached_property
     def even(self) -> Even | None:
-        if self.how.kind == "uniform" and self.channel_dim is None and _readable(self.data):
-            return _even(self.breakpoints[0])
-        return None
+        known = self.how.kind == "uniform" and _readable(self.data) and self._alike
+        return _even(self.breakpoints[0]) if known else None
 
     @cached_property
     def _bounds(self) -> tuple[float, float]:
@@ -173,23 +192,30 @@ class Table:
         return self.data[:, start : start + self.count]
 
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
-        """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing."""
+        """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing.
+
+        The row's beginning alone where the others are numbers, with which arithmetic takes half the time.
+        """
         if self.channel_dim is None:
             return ()
         channels, row = self.data.shape
         shape = [1] * x.dim()
         shape[self.channel_dim] = channels
-        base = torch.arange(channels, dtype=torch.int32, device=x.device) * row
-        tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), base)
+        tensors: tuple[Tensor, ...]
+        if _readable(self.data) and self._alike and self._bounded_alike:
+            tensors = (self._begins,)
+        else:
+            begins = torch.arange(channels, dtype=torch.int32, device=x.device) * row
+            tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), begins)
         return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
 
     def index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
         """Where in the views the segment of each element is: its number, behind all of the rows before its own."""
-        base = beside[4] if beside else None
+        base = beside[-1] if beside else None
         if self.how.kind == "search":
             return self._searched(x, base)
         # A NaN counts as 0.
-        if beside:
+        if len(beside) > 1:
             part = torch.mul(x, beside[0], out=spare(0)).add_(beside[1])
             part.nan_to_num_(0.0).clamp_(0.0, 1.0).mul_(self.data[0, 2])
         else:
@@ -226,7 +252,7 @@ class Table:
         if subclass and not self.data.requires_grad and compat.holds_numbers(self.data):
             return self._compared(x)
         index = self.index(x.detach(), beside)
-        low, high = (beside or self._one)[2:4]
+        low, high = (beside if len(beside) > 1 else self._one)[2:4]
         # Bounds, infinite unless an outer slope is 0, keep 0 * inf out.
         x = torch.minimum(torch.maximum(x, low), high)
         return torch.addcmul(
@@ -249,11 +275,13 @@ class Table:
         """The same without a graph to record."""
         if not beside and x.numel() <= FEW:
             index = self._index_of_few(x)
-        elif self.even is not None:
+        elif self.even is not None and len(beside) <= 1:
             index = self._even_index(x, self.even, spare)
+            if beside:
+                index.add_(beside[-1])
         else:
             index = self.index(x, beside, spare)
-        if beside:
+        if len(beside) > 1:
             # Beside tensors clamp takes three times as long.
             y = torch.maximum(x, beside[2], out=out)
             torch.minimum(y, beside[3], out=y)
@@ -280,12 +308,12 @@ class Table:
         """
         kind = self.how.kind
         if kind == "search":
-            segment = self._searched(x, beside[4] if beside else None)
+            segment = self._searched(x, beside[-1] if beside else None)
             if beside:
-                segment = segment - beside[4]
+                segment = segment - beside[-1]
             return (segment + 1) * (x == x)
         room = spare(0, torch.float32, 0)
-        if beside:
+        if len(beside) > 1:
             part = torch.mul(x, beside[0], out=room).add_(beside[1]).clamp_(0.0, 1.0).mul_(self.data[0, 2]).add_(1.0)
         else:
             step, last = self._grid
@@ -298,7 +326,7 @@ class Table:
         # The cell of a NaN is the first one, and its number changed behind that.
         cell = integers(part.sub_(1.0).clamp_min_(0.0), spare)
         if beside:
-            cell.add_(beside[4])
+            cell.add_(beside[-1])
         segment = gathered(self._first, cell, spare(0, torch.float32, 2)).add_(1.0)
         if spare is no_spare:
             return segment.mul_(x == x)
