@@ -110,24 +110,31 @@ def sigmoid(x, precise: tl.constexpr):
 
 
 @triton.jit
+def _sigmoid_sides(x):
+    """sigmoid(|x|) and sigmoid(-|x|) for fp32, each as a number and a small one that is its sum's other part."""
+    n, r = reduce_exponent(tl.maximum(-tl.abs(x), -110.0, propagate_nan=tl.PropagateNan.ALL))
+    half = ((n * 0.5) + ROUNDING) - ROUNDING
+    scale, rest = power_of_two(half), power_of_two(n - half)
+    p = expm1_reduced(r)
+    # exp(-|x|) = e + e_low: what the sum 1 + p loses is p - (1 + p - 1), exact where p is the smaller.
+    mantissa = 1.0 + p
+    e = mantissa * scale * rest
+    e_low = (p - (mantissa - 1.0)) * scale * rest
+    total = 1.0 + e
+    total_low = (e - (total - 1.0)) + e_low
+    # u + u_low = 1 / (1 + e): a Newton step on an approximate division. q + q_low = e / (1 + e).
+    u = 1.0 / total
+    u_low = u * tl.fma(-u, total_low, tl.fma(-u, total, 1.0))
+    q = e * u
+    q_low = tl.fma(e, u, -q) + tl.fma(e, u_low, e_low * u)
+    return u, u_low, q, q_low
+
+
+@triton.jit
 def sigmoid_parts(x, precise: tl.constexpr):
     """sigmoid(x) as the sum of a number and a small one, and 1 - sigmoid(x); neither by cancellation."""
     if precise:
-        n, r = reduce_exponent(tl.maximum(-tl.abs(x), -110.0, propagate_nan=tl.PropagateNan.ALL))
-        half = ((n * 0.5) + ROUNDING) - ROUNDING
-        scale, rest = power_of_two(half), power_of_two(n - half)
-        p = expm1_reduced(r)
-        # exp(-|x|) = e + e_low: what the sum 1 + p loses is p - (1 + p - 1), exact where p is the smaller.
-        mantissa = 1.0 + p
-        e = mantissa * scale * rest
-        e_low = (p - (mantissa - 1.0)) * scale * rest
-        total = 1.0 + e
-        total_low = (e - (total - 1.0)) + e_low
-        # u + u_low = 1 / (1 + e): a Newton step on an approximate division. q + q_low = e / (1 + e).
-        u = 1.0 / total
-        u_low = u * tl.fma(-u, total_low, tl.fma(-u, total, 1.0))
-        q = e * u
-        q_low = tl.fma(e, u, -q) + tl.fma(e, u_low, e_low * u)
+        u, u_low, q, q_low = _sigmoid_sides(x)
         negative = x < 0
         return tl.where(negative, q, u), tl.where(negative, q_low, u_low), tl.where(negative, u + u_low, q + q_low)
     else:
@@ -343,17 +350,20 @@ def rsqrt(x, precise: tl.constexpr):
 
 
 @triton.jit
-def sigmoid_and_complement(x, precise: tl.constexpr):
-    """sigmoid(x) and 1 - sigmoid(x), which share their exponential; both tails last as long as fp32."""
+def sigmoid_complement_slope(x, precise: tl.constexpr):
+    """sigmoid(x), 1 - sigmoid(x) and their product, which share their exponential; the tails last as long as fp32."""
     if precise:
-        value, low, complement = sigmoid_parts(x, precise)
-        return value + low, complement
+        u, u_low, q, q_low = _sigmoid_sides(x)
+        u = u + u_low
+        slope = tl.fma(u, q, u * q_low)
+        q = q + q_low
     else:
         # 2^16 exp(-|x|), as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.
         e = tl.exp2(tl.fma(tl.abs(x), -LOG2_E, 16.0))
         u = reciprocal_positive(tl.fma(e, 1.52587890625e-05, 1.0), precise)
         q = (e * u) * 1.52587890625e-05
-        return tl.where(x < 0, q, u), tl.where(x < 0, u, q)
+        slope = u * q
+    return tl.where(x < 0, q, u), tl.where(x < 0, u, q), slope
 
 
 @triton.jit
@@ -362,5 +372,5 @@ def logistic(x, precise: tl.constexpr):
     if precise:
         return sigmoid(x, precise)
     else:
-        value, _ = sigmoid_and_complement(x, precise)
+        value, _, _ = sigmoid_complement_slope(x, precise)
         return value

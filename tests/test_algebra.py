@@ -40,8 +40,13 @@ LEFT = {
     "quotient_is_sigmoid": ["exp(a) / (1.0 + exp(a))", "b / (1.0 + exp(a))"],
     "exp_times_complement": [
         *("exp(a) * complement(a)", "exp(a) * (b * complement(a))", "exp(a) * -(b * -complement(a))"),
-        "(complement(a) * b) * exp(a)",
+        *("(complement(a) * b) * exp(a)", "exp(a) * sigmoid_slope(a)", "exp(a) * (b * sigmoid_slope(a))"),
     ],
+    "sigmoid_times_complement": [
+        *("sigmoid(a) * complement(a)", "complement(a) * sigmoid(a)", "sigmoid(a) * -(b * complement(a))"),
+        *("complement(a) * (sigmoid(a) * (b * 3.0))", "b * sigmoid(a) * 3.0 * complement(a)"),
+    ],
+    "slope_of_negative": ["sigmoid_slope(-a)"],
     "one_minus_sigmoid": ["1.0 - sigmoid(a)", "1.0 - complement(a)"],
     "sigmoid_of_negative": ["sigmoid(-a)"],
     "complement_of_negative": ["complement(-a)"],
@@ -128,7 +133,7 @@ for _op in ("add", "sub", "mul", "neg", "lt", "le", "gt", "ge", "and", "or"):
     setattr(Term, f"__{_op}__", _method(_op))
     setattr(Term, f"__r{_op}__", _method(_op, reflected=True))
 Term.__invert__, Term.__truediv__, Term.__rtruediv__ = _method("not"), _method("div"), _method("div", reflected=True)
-FUNCTION_NAMES = "reciprocal pow sqrt exp expm1 log log1p sigmoid complement tanh erf where max min abs"
+FUNCTION_NAMES = "reciprocal pow sqrt exp expm1 log log1p sigmoid complement sigmoid_slope tanh erf where max min abs"
 # A gradient that comes in.
 GRADIENT = 1.3
 
@@ -204,6 +209,22 @@ def test_special_points(rule, text):
         assert same(now, was), (a, b, was, now)
         if now == 0.0 and math.copysign(1.0, was) != math.copysign(1.0, now):
             assert text in SIGN_OF_ZERO, (a, b, was, now)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("g * sigmoid(a) * (1.0 - sigmoid(a))", "mul(g, sigmoid_slope(a))"),
+        ("g * sigmoid(-a) * (1.0 - sigmoid(-a))", "mul(g, sigmoid_slope(a))"),
+        ("sigmoid(a) + g * sigmoid(a) * complement(a)", "add(sigmoid(a), mul(g, sigmoid_slope(a)))"),
+        ("g * complement(a) * complement(a) * exp(a)", "mul(g, sigmoid_slope(a))"),
+        ("sigmoid(a) * complement(b)", "mul(sigmoid(a), complement(b))"),
+        ("sigmoid(a) * sigmoid(a)", "mul(sigmoid(a), sigmoid(a))"),
+    ],
+)
+def test_the_slope_of_sigmoid_is_found(text, want):
+    """However it is spelled; each factor that stands alone remains."""
+    assert repr(built(text, Graph(algebra.rewrite))) == want
 
 
 @pytest.mark.parametrize("text", ["where(a < b, a, max(a, b))", "where(a > b, a, min(a, b))"])

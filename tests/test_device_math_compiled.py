@@ -21,7 +21,10 @@ aot = benches.load("aot")
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 
 UNARY = {
-    device_math: ["exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"],
+    device_math: [
+        *("exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"),
+        "sigmoid_complement_slope",
+    ],
     error_function: ["erf", "erfc", "erfinv"],
     hyperbolic: ["sinh", "cosh", "asinh", "acosh", "atanh"],
     rounding: ["round", "trunc"],
@@ -34,7 +37,7 @@ CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for 
 
 @triton.jit
 def kernel(x_ptrs, y_ptrs, FUNCTION: tl.constexpr, PRECISE: tl.constexpr, BLOCK: tl.constexpr):
-    """y = f(x), or (y, z) = f(x), or y = f(a, b)."""
+    """y = f(x), or (y, z, ...) = f(x), or y = f(a, b)."""
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptrs[0] + offs).to(tl.float32)
     if len(x_ptrs) == 1:
@@ -42,9 +45,9 @@ def kernel(x_ptrs, y_ptrs, FUNCTION: tl.constexpr, PRECISE: tl.constexpr, BLOCK:
     else:
         z = tl.load(x_ptrs[1] + offs).to(tl.float32)
         y = FUNCTION(x, z, PRECISE)
-    if len(y_ptrs) == 2:
-        tl.store(y_ptrs[0] + offs, y[0].to(y_ptrs[0].dtype.element_ty))
-        tl.store(y_ptrs[1] + offs, y[1].to(y_ptrs[1].dtype.element_ty))
+    if len(y_ptrs) > 1:
+        for i in tl.static_range(len(y_ptrs)):
+            tl.store(y_ptrs[i] + offs, y[i].to(y_ptrs[i].dtype.element_ty))
     else:
         tl.store(y_ptrs[0] + offs, y.to(y_ptrs[0].dtype.element_ty))
 
@@ -52,7 +55,8 @@ def kernel(x_ptrs, y_ptrs, FUNCTION: tl.constexpr, PRECISE: tl.constexpr, BLOCK:
 def compiled(function, arity, dtype, target):
     """The kernel."""
     per_thread = 4 if dtype == "fp32" else 8
-    results = 2 if "_parts" in function.__name__ or "_and_" in function.__name__ else 1
+    name = function.__name__
+    results = 3 if name == "sigmoid_complement_slope" else 2 if "_parts" in name or "_and_" in name else 1
     signature = {"x_ptrs": (f"*{dtype}",) * arity, "y_ptrs": (f"*{dtype}",) * results}
     signature |= dict.fromkeys(["FUNCTION", "PRECISE", "BLOCK"], "constexpr")
     block = per_thread * 4 * aot.TARGETS[target].warp_size

@@ -486,6 +486,7 @@ DIGITS = {
     **{"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "pow": lambda a, b: a**b},
     **{"div": lambda a, b: a / b, "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "rsqrt": lambda a: a**-0.5},
     **{"sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)), "complement": lambda a: 1 / (1 + mpmath.exp(a))},
+    "sigmoid_slope": lambda a: mpmath.sech(a / 2) ** 2 / 4,
     **{"sech2": lambda a: mpmath.sech(a) ** 2, "softplus": lambda a: mpmath.log1p(mpmath.exp(a))},
     **{"where": lambda c, a, b: a if c else b, "and": lambda a, b: a and b, "or": lambda a, b: a or b},
     **{"lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b},

@@ -27,6 +27,7 @@ def exact_on_the_cpu(own, x, parameters):
     nodes = [made.value, *made.gradients]
     good = np.ones(x.shape, dtype=bool)
     instead = {op: lambda a, op=op: evaluation.FLOAT64[op](a) + EPS for op in ("complement", "sech2")}
+    instead["sigmoid_slope"] = lambda a: evaluation.FLOAT64["sigmoid"](a) * instead["complement"](a)
     for t, m in zip(evaluation.float64(nodes, values), evaluation.float64(nodes, values, instead), strict=True):
         good &= np.abs(m - t) <= 16 * EPS * np.abs(t)
     return torch.from_numpy(good)

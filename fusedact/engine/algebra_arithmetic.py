@@ -207,7 +207,7 @@ def log_of_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return graph("neg", graph("softplus", a.args[0])) if a.op == "complement" else None
 
 
-# ----- sigmoid: value and complement share their exponential
+# ----- sigmoid: value, complement and slope, which is their product, share their exponential
 
 
 def _logistic(graph: Graph, denominator: Node) -> Node | None:
@@ -252,11 +252,28 @@ def _replaced(graph: Graph, product: Node, factor: Node, by: Node, depth: int = 
 
 @RULES.add("mul")
 def exp_times_complement(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """exp(a) (1 - sigmoid(a)) = sigmoid(a), also beside other factors; it does not overflow."""
+    """exp(a) (1 - sigmoid(a)) = sigmoid(a), also beside other factors, sigmoid(a) perhaps; it does not overflow."""
     for e, product in either(args):
         if e.op == "exp":
             (a,) = e.args
-            found = _replaced(graph, product, graph("complement", a), graph("sigmoid", a))
+            s = graph("sigmoid", a)
+            for factor, by in ((graph("complement", a), s), (graph("sigmoid_slope", a), graph("mul", s, s))):
+                found = _replaced(graph, product, factor, by)
+                if found is not None:
+                    return found
+    return None
+
+
+_COMPLEMENT = {"sigmoid": "complement", "complement": "sigmoid"}
+
+
+@RULES.add("mul")
+def sigmoid_times_complement(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """sigmoid(a) (1 - sigmoid(a)) is sigmoid's slope, also beside other factors."""
+    for s, product in either(args):
+        if s.op in _COMPLEMENT:
+            (a,) = s.args
+            found = _replaced(graph, product, graph(_COMPLEMENT[s.op], a), graph("sigmoid_slope", a))
             if found is not None:
                 return found
     return None
@@ -285,6 +302,13 @@ def complement_of_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """1 - sigmoid(-a) = sigmoid(a)."""
     (a,) = args
     return graph("sigmoid", a.args[0]) if a.op == "neg" else None
+
+
+@RULES.add("sigmoid_slope")
+def slope_of_negative(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """sigmoid's slope is the same at -a as at a."""
+    (a,) = args
+    return graph("sigmoid_slope", a.args[0]) if a.op == "neg" else None
 
 
 @RULES.add("add")

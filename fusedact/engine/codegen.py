@@ -17,7 +17,7 @@ __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usabl
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
         *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "logistic"),
-        *("sigmoid_and_complement", "reciprocal", "divide", "sqrt", "rsqrt"),
+        *("sigmoid_complement_slope", "reciprocal", "divide", "sqrt", "rsqrt"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
     "powers": ("pow", "hypot"),
@@ -46,15 +46,15 @@ _TL = {
     # 0 for a NaN, as torch.sign.
     "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
 }
-# Pairs that share their exponential: by an operation, the function that gives both, and the operation's place in it.
-_PAIRS = {
-    "sigmoid": ("sigmoid_and_complement", 0),
-    "complement": ("sigmoid_and_complement", 1),
-    "tanh": ("tanh_parts", 0),
-    "sech2": ("tanh_parts", 1),
-    "sin": ("sin_and_cos", 0),
-    "cos": ("sin_and_cos", 1),
+# Operations that share their exponential, or their reduction: by the function that gives them, in its order.
+_TOGETHER = {
+    "sigmoid_complement_slope": ("sigmoid", "complement", "sigmoid_slope"),
+    "tanh_parts": ("tanh", "sech2"),
+    "sin_and_cos": ("sin", "cos"),
 }
+_GIVEN_BY = {op: (function, place) for function, ops in _TOGETHER.items() for place, op in enumerate(ops)}
+# Of these, those that no other function gives.
+_NEVER_ALONE = frozenset({"sech2", "sigmoid_slope"})
 
 # What a line may hold before an expression gets a name of its own.
 WIDTH = 72
@@ -97,9 +97,9 @@ class _Writer:
         self._uses.update(function.results)
         self._by_argument: dict[tuple[str, Node], dict[int, Node]] = {}
         for n in nodes:
-            if n.op in _PAIRS:
-                pair, place = _PAIRS[n.op]
-                self._by_argument.setdefault((pair, n.args[0]), {})[place] = n
+            if n.op in _GIVEN_BY:
+                shared, place = _GIVEN_BY[n.op]
+                self._by_argument.setdefault((shared, n.args[0]), {})[place] = n
         widened = self._widened(nodes)
         for key, (name, source) in function.inputs.items():
             if source is not None and any(n.op == "input" and n.name == key for n in nodes):
@@ -171,7 +171,7 @@ class _Writer:
         if node.op == "input":
             self._written[node] = self._function.inputs[node.name][0], ATOM
             return
-        if node.op in _PAIRS and self._write_pair(node):
+        if node.op in _GIVEN_BY and self._write_together(node):
             return
         text, strength = self._expression(node)
         named = self._names.get(node)
@@ -183,16 +183,16 @@ class _Writer:
         self._lines.append(f"{name} = {text}")
         self._written[node] = name, ATOM
 
-    def _write_pair(self, node: Node) -> bool:
-        """Write two operations on one argument that share their exponential; not where there is only one."""
-        pair, _ = _PAIRS[node.op]
-        both = self._by_argument[pair, node.args[0]]
-        if len(both) == 1 and node.op != "sech2":
+    def _write_together(self, node: Node) -> bool:
+        """Write operations on one argument that share their exponential; not where there is only one."""
+        function, _ = _GIVEN_BY[node.op]
+        found = self._by_argument[function, node.args[0]]
+        if len(found) == 1 and node.op not in _NEVER_ALONE:
             return False
-        self.used.add(pair)
-        names = [self._fresh(both[i]) if i in both else "_" for i in (0, 1)]
-        self._lines.append(f"{', '.join(names)} = {pair}({self._argument(node.args[0])}, precise)")
-        for i, n in both.items():
+        self.used.add(function)
+        names = [self._fresh(found[i]) if i in found else "_" for i in range(len(_TOGETHER[function]))]
+        self._lines.append(f"{', '.join(names)} = {function}({self._argument(node.args[0])}, precise)")
+        for i, n in found.items():
             self._written[n] = names[i], ATOM
         return True
 

@@ -62,6 +62,7 @@ _FOLDED: dict[str, Callable[..., torch.Tensor]] = {
     "neg": torch.neg,
     "sech2": lambda x: 1 / torch.cosh(x) ** 2,
     "complement": lambda x: torch.sigmoid(-x),
+    "sigmoid_slope": lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
     "softplus": torch.nn.functional.softplus,
     **{"exp_nonpositive": torch.exp, "expm1_nonpositive": torch.expm1},
     **{f"{op}": getattr(torch, f"logical_{op}") for op in ("and", "or", "xor", "not")},

@@ -85,6 +85,9 @@ class Writer:
         if op == "sech2":
             t = self._made("tanh", args[0])
             return Step(node, *(("one_minus_square({}, out={})", [t]) if t else ("sech_squared({}, out={})", args)))
+        if op == "sigmoid_slope":
+            factors = [self._with(factor, args[0]) for factor in ("sigmoid", "complement")]
+            return Step(node, "torch.mul({}, {}, out={})", factors)
         if op == "complement":
             # Never 1 - s, which is 0 from 17 on: what divides by it, or multiplies it by an exponential, would be lost.
             return Step(node, "one_minus_sigmoid({}, out={})", args)
@@ -97,17 +100,26 @@ class Writer:
         """The node of an operation, if it is computed anyhow."""
         return next((n for n in self._uses if n.op == op and n.args[0] is argument), None)
 
+    def _with(self, op: str, argument: Node) -> Node:
+        """The node of an operation, which is computed from now on if it was not."""
+        node = self._made(op, argument)
+        if node is None:
+            node = Node(op, (argument,))
+            self._uses[node] += 1
+            if self._varies(argument):
+                self._varying.add(node)
+        return node
+
     def _shared(self, a: Node, b: Node) -> tuple[str, list[Node]] | None:
-        """a b in one operator, where b is part of the derivative of sigmoid or tanh."""
+        """a b in one operator, where b is the derivative of sigmoid or tanh."""
         if self._uses[b] != 1 or not self._varies(a):
             return None
         if b.op == "sech2":
             t = self._made("tanh", b.args[0])
             return ("tanh_backward({}, {}, grad_input={})", [a, t]) if t else None
-        if b.op == "complement" and a.op == "mul" and self._uses[a] == 1:
-            for s, rest in (a.args, a.args[::-1]):
-                if s.op == "sigmoid" and s.args[0] is b.args[0] and self._varies(rest):
-                    return "sigmoid_backward({}, {}, grad_input={})", [rest, s]
+        if b.op == "sigmoid_slope" and a.flows and self._made("complement", b.args[0]) is None:
+            # PyTorch's own, which takes 1 - s as a difference: for gradients alone.
+            return "sigmoid_backward({}, {}, grad_input={})", [a, self._with("sigmoid", b.args[0])]
         return None
 
     def _varies(self, node: Node) -> bool:

@@ -62,6 +62,14 @@ def tanh_slope(x):
     return 4 * e / (1 + e) ** 2
 
 
+def sigmoid_slope(x):
+    e = torch.exp(-x.abs())
+    return e / (1 + e) ** 2
+
+
+# From the first on 1 - sigmoid is below half a unit of 1; then subnormal, and 0; the last bounds the exponential.
+SIGMOID_BENDS = (16.6, 87.3, 103.97, 110)
+
 # The last one is the float whose distance to a multiple of pi / 2 is the smallest, 2^-31 or so.
 ANGLES = (0.7853982, 1.5707964, 3.1415927, 6.2831855, 131072, 16367173 * 2.0**72)
 
@@ -71,6 +79,9 @@ UNARY = {
     "tanh": Unary(device_math.tanh, torch.tanh, (0.125, 0.625, 9, 10)),
     "tanh_parts, value": Unary(device_math.tanh_parts, torch.tanh, (0.125, 0.625, 9, 10), 0),
     "tanh_parts, slope": Unary(device_math.tanh_parts, tanh_slope, (0.125, 0.625, 43, 44, 50, 52, 55), 1),
+    "sigmoid, value": Unary(device_math.sigmoid_complement_slope, torch.sigmoid, SIGMOID_BENDS, 0),
+    "sigmoid, complement": Unary(device_math.sigmoid_complement_slope, lambda x: torch.sigmoid(-x), SIGMOID_BENDS, 1),
+    "sigmoid, slope": Unary(device_math.sigmoid_complement_slope, sigmoid_slope, SIGMOID_BENDS, 2),
     "reciprocal": Unary(device_math.reciprocal, torch.reciprocal, (1.17549435e-38, 2.9e-39, 8.5e37)),
     "sqrt": Unary(device_math.sqrt, torch.sqrt, (1.17549435e-38,)),
     "rsqrt": Unary(device_math.rsqrt, torch.rsqrt, (1, 1.17549435e-38)),
