@@ -153,7 +153,7 @@ SUBJECTS: dict[str, Subject] = {
     "rrelu": Subject("rrelu", composition=F.rrelu),
     # Bounds that are just far enough apart for PyTorch to draw, and too near for values to differ.
     "rrelu (training)": Subject(
-        "rrelu", lambda device: {"lower": 16.0, "upper": 16.000002, "training": True}, composition=F.rrelu
+        "rrelu", lambda device: {"lower": 16.0, "upper": 16.000002, "training": True}, composition=compositions.rrelu
     ),
     **{f"own {name}": of_own(activation) for name, activation in own.ALL.items()},
     "own snake (learned)": of_own(own.snake, "a"),

@@ -32,6 +32,13 @@ def xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor, beta: flo
     return torch.where(x > 0, p * x * x + beta * x, below)
 
 
+def rrelu(x: Tensor, lower: float, upper: float, training: bool) -> Tensor:
+    """PyTorch's, which has no float16 on the CPU."""
+    if x.is_cpu and x.dtype == torch.float16:
+        return F.rrelu(x.float(), lower, upper, training).half()
+    return F.rrelu(x, lower, upper, training)
+
+
 def masked(x: Tensor, dim: int, temperature: float, mask: Tensor) -> Tensor:
     return torch.softmax((x / temperature).masked_fill(~mask, -torch.inf), dim)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "machine code": [file for file in files if file.endswith("compiled.py")],
     }
     _started.append(asked[0].module.Beside(compiled))
+    # Two threads that share a core with what runs beside wait for each other: what takes one of them half a second
+    # took both half a minute.
+    torch.set_num_threads(1)
 
 
 def pytest_sessionfinish() -> None:
@@ -64,6 +68,18 @@ def beside() -> Any:
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(20240229)
+
+
+_threads = torch.get_num_threads()
+
+
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """As many threads as PyTorch takes by itself, also in a whole session."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,7 @@ CALLS = {
 
 @needs_large_pages
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.usefixtures("all_threads")
 def test_results_and_gradients_are_in_large_pages(name):
     x = torch.randn(COUNT, requires_grad=True)
     assert "hg" not in flags(x)

@@ -239,6 +239,7 @@ def test_large_tensors_are_worked_in_pieces(name, params, dtype, spread, cuts):
 @name_ways
 @pytest.mark.parametrize("spread", ["dense", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.usefixtures("all_threads")
 def test_beyond_a_real_piece(name, backend, dtype, spread):
     columns = pieces.PIECE_PER_THREAD * torch.get_num_threads() // 64 + 1
     x, g = (SPREADS[spread](torch.randn(65, columns).to(dtype)) for _ in range(2))
