@@ -274,6 +274,51 @@ def test_deterministic(channels, count):
         assert torch.equal(sums, results[0][1])
 
 
+SHAPES = {
+    "batch and channels": (4096, 64),
+    "images": (128, 64, 4, 4),
+    "large images": (2, 32, 64, 64),
+    "one image": (1, 8, 256, 128),
+    "channels first": (8, 2**15),
+    "many channels": (128, 128, 4, 4),
+}
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_equal_terms(shape, channels_last):
+    """All elements of a channel count to one place with one gradient: what sums in float32 lose is what is promised."""
+    channel_dim = 0 if shape == SHAPES["channels first"] else 1
+    channels = shape[channel_dim]
+    table = tables.Table(
+        prepared(*drawn(9, True, channels), torch.float32).data, 9, table_rows.Plan("uniform"), channel_dim
+    )
+    like = [1] * len(shape)
+    like[channel_dim] = channels
+    x = (torch.rand(channels) * 6 - 3).view(like).expand(shape).contiguous()
+    g = torch.full(shape, 0.1)
+    if channels_last:
+        x, g = (t.movedim(channel_dim, -1).contiguous().movedim(-1, channel_dim) for t in (x, g))
+    sums = table_sums.backward(table, g, x, False, "values", True)[1]
+    truth = table_sums.backward(
+        tables.Table(table.data.double(), 9, table_rows.Plan("uniform"), channel_dim),
+        g.double(),
+        x.double(),
+        False,
+        "values",
+        True,
+    )[1]
+    torch.testing.assert_close(sums, truth, rtol=1e-5, atol=1e-5 * 0.1 * x.numel() / channels)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((128, 64, 4, 4), torch.complex64), ((1, 64, 64, 64), torch.complex128)])
+def test_channels_need_fewer_lanes(shape, dtype):
+    """Where a channel's elements come in turn with others', sums in float32 have few terms."""
+    places = shape[1] * 33
+    assert table_sums._Sums(places, torch.randn(shape), 1).dtype == dtype
+    assert table_sums._Sums(64 * 33, torch.randn(2**17), None).dtype == torch.complex128
+
+
 class Allocated(TorchDispatchMode):
     """The memory that operators gave, in bytes; the same place counts once."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -24,12 +25,13 @@ __all__ = ["backward"]
 # Threads work on rows of sums side by side, each of which takes so many elements before the next.
 ROWS = 8
 LENGTH = TABLE_PIECE // ROWS
-# In a row so many sums of a place take turns: an addition need not wait for the one before it. And a sum in float32 has
-# at most 512 terms, whatever the elements, when it is added to one in float64: if all are equal, the worst case, it is
-# off by 8e-6 of itself.
+# In a row so many sums of a place take turns: an addition need not wait for the one before it.
 LANES = 16
-# Where a table is long or x short, fewer sums are in float64 throughout.
-MOST_SUMS = 2**15
+# A sum in float32 has at most so many terms, whatever the elements, when it is added to one in float64: in the worst
+# case, where all are equal, it is off by 8e-6 of itself.
+MOST_TERMS = LENGTH // LANES
+# So many sums in float32 stay in a core's cache. Where a table is long or x short, fewer are in float64 throughout.
+MOST_NARROW, MOST_SUMS = 2**16, 2**15
 WIDE_LANES = 8
 # Below so many elements one sum is enough.
 SHORT = 2**13
@@ -140,6 +142,16 @@ def _turns(length: int, lanes: int, size: int) -> Tensor:
     return torch.arange(length, dtype=torch.int32).remainder_(lanes).mul_(size)
 
 
+def _lanes_needed(x: Tensor, channel_dim: int | None) -> int:
+    """How many lanes a row's elements must take turns in, so that no sum has more than MOST_TERMS."""
+    most = LENGTH
+    if channel_dim is not None and x.is_contiguous():
+        # Elements of a channel follow each other, then come as many of each other one; so in every piece, too.
+        run = prod(x.shape[channel_dim % x.dim() + 1 :])
+        most = min(most, LENGTH // x.shape[channel_dim] + run)
+    return -(-most // MOST_TERMS)
+
+
 def _scatters_complex(device: torch.device) -> bool:
     return device.type == "cpu"
 
@@ -147,14 +159,15 @@ def _scatters_complex(device: torch.device) -> bool:
 class _Sums:
     """The sums of g and of g times the distance, for each place. Which sum an element adds to, its number decides."""
 
-    def __init__(self, places: int, x: Tensor) -> None:
+    def __init__(self, places: int, x: Tensor, channel_dim: int | None) -> None:
         self._places = places
         large = x.numel() >= TABLE_PIECE
-        narrow = x.is_cpu and x.dtype != torch.float64 and large and ROWS * LANES * places <= MOST_SUMS
+        lanes = min(LANES, MOST_NARROW // (ROWS * places))
+        narrow = x.is_cpu and x.dtype != torch.float64 and large and lanes >= _lanes_needed(x, channel_dim)
         # Of terms, and of sums; the narrow ones are added to others after each piece.
         self.dtype = torch.complex64 if narrow else torch.complex128
-        self._lanes = LANES if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
-        self._rows = ROWS if large and ROWS * self._lanes * places <= MOST_SUMS else 1
+        self._lanes = lanes if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
+        self._rows = ROWS if narrow or (large and ROWS * self._lanes * places <= MOST_SUMS) else 1
         self._total = torch.zeros(places, 2, dtype=torch.float64, device=x.device)
         self._sums = torch.zeros(self._rows, self._lanes * places, dtype=self.dtype, device=x.device)
         self._numbers = torch.view_as_real(self._sums).view(-1, places, 2)
@@ -213,7 +226,7 @@ def backward(
     dx = large_pages.empty_like(x) if dx_needed else None
     beside = table.beside(x)
     places = _Places(table, x)
-    sums = _Sums(places.count, x)
+    sums = _Sums(places.count, x, table.channel_dim)
     limit = piece_limit(x, table=True)
     if sums.dtype != torch.complex64 or x.dtype != torch.float32:
         # More bytes for each element.
