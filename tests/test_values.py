@@ -106,16 +106,8 @@ def test_float32(name, params, backend):
     oracles.assert_value(y, name, x, params, backend)
 
 
-# What is known to miss the bound on the path of large tensors.
-MISSED = {
-    "e_swish": "1 - sigmoid(x) cancels there as in PyTorch's own gradients, and the formula has no such difference"
-}
-
-
 @gradients
-def test_float32_gradients(name, params, backend, kind, request):
-    if backend == "eager" and name in MISSED:
-        request.applymarker(pytest.mark.xfail(reason=MISSED[name], raises=AssertionError, strict=True))
+def test_float32_gradients(name, params, backend, kind):
     x = floats(name, params)
     g = torch.ones_like(x) if kind == "ones" else torch.randn(x.shape)
     _, dx = evaluated(name, x, params, g, backend)
