@@ -319,6 +319,12 @@ def test_channels_need_fewer_lanes(shape, dtype):
     assert table_sums._Sums(64 * 33, torch.randn(2**17), None).dtype == torch.complex128
 
 
+def test_turns_do_not_divide_a_channel_for_sure():
+    """Every eighth element may always meet the same one of eight lanes."""
+    assert table_sums._Sums(1024, torch.randn(2**14, 8), 1).dtype == torch.complex128
+    assert table_sums._Sums(256, torch.randn(2**14, 8), 1).dtype == torch.complex64
+
+
 class Allocated(TorchDispatchMode):
     """The memory that operators gave, in bytes; the same place counts once."""
 

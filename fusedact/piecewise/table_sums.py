@@ -30,8 +30,10 @@ LANES = 16
 # A sum in float32 has at most so many terms, whatever the elements, when it is added to one in float64: in the worst
 # case, where all are equal, it is off by 8e-6 of itself.
 MOST_TERMS = LENGTH // LANES
-# So many sums in float32 stay in a core's cache. Where a table is long or x short, fewer are in float64 throughout.
-MOST_NARROW, MOST_SUMS = 2**16, 2**15
+# Where a table is long or x short, fewer sums are in float64 throughout. Those in float32 that need no turns may take
+# as many bytes.
+MOST_SUMS = 2**15
+MOST_WITHOUT_TURNS = 2 * MOST_SUMS
 WIDE_LANES = 8
 # Below so many elements one sum is enough.
 SHORT = 2**13
@@ -142,14 +144,14 @@ def _turns(length: int, lanes: int, size: int) -> Tensor:
     return torch.arange(length, dtype=torch.int32).remainder_(lanes).mul_(size)
 
 
-def _lanes_needed(x: Tensor, channel_dim: int | None) -> int:
-    """How many lanes a row's elements must take turns in, so that no sum has more than MOST_TERMS."""
-    most = LENGTH
-    if channel_dim is not None and x.is_contiguous():
-        # Elements of a channel follow each other, then come as many of each other one; so in every piece, too.
-        run = prod(x.shape[channel_dim % x.dim() + 1 :])
-        most = min(most, LENGTH // x.shape[channel_dim] + run)
-    return -(-most // MOST_TERMS)
+def _needs_turns(x: Tensor, channel_dim: int | None) -> bool:
+    """Whether a row of sums may have more than MOST_TERMS elements of one channel."""
+    if channel_dim is None or not x.is_contiguous():
+        return True
+    # Elements of a channel follow each other, then come as many of each other one; so in every piece, too. Lanes do not
+    # divide them for sure: a channel may always meet the same one.
+    run = prod(x.shape[channel_dim % x.dim() + 1 :])
+    return LENGTH // x.shape[channel_dim] + run > MOST_TERMS
 
 
 def _scatters_complex(device: torch.device) -> bool:
@@ -162,8 +164,13 @@ class _Sums:
     def __init__(self, places: int, x: Tensor, channel_dim: int | None) -> None:
         self._places = places
         large = x.numel() >= TABLE_PIECE
-        lanes = min(LANES, MOST_NARROW // (ROWS * places))
-        narrow = x.is_cpu and x.dtype != torch.float64 and large and lanes >= _lanes_needed(x, channel_dim)
+        narrow = x.is_cpu and x.dtype != torch.float64 and large
+        lanes = LANES
+        if narrow and not _needs_turns(x, channel_dim):
+            lanes = min(LANES, MOST_WITHOUT_TURNS // (ROWS * places))
+            narrow = lanes > 0
+        else:
+            narrow = narrow and ROWS * LANES * places <= MOST_SUMS
         # Of terms, and of sums; the narrow ones are added to others after each piece.
         self.dtype = torch.complex64 if narrow else torch.complex128
         self._lanes = lanes if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
