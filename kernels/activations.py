@@ -99,28 +99,19 @@ def _swish_input(x, beta):
 
 
 @triton.jit
-def _sigmoid_halves(z):
-    """sigmoid(z) and 1 - sigmoid(z) for halves; the tail is not lost before fp32 loses it."""
-    # 2^-16 / (2^-16 + 2^-16 exp(-z)).
-    e = tl.exp2(tl.fma(z, -LOG2_E, -16.0))
-    u = 1.0 / (e + 1.52587890625e-05)
-    return u * 1.52587890625e-05, tl.minimum(e, LARGEST) * u
-
-
-@triton.jit
 def swish(x, params, precise: tl.constexpr):
     """x sigmoid(beta x)."""
     z = params[0] * _swish_input(x, params[0])
-    negative = z < 0
-    # Where sigmoid may be 0, a finite factor keeps inf * 0 out.
-    x = tl.where(negative, _bounded(x, LARGEST), x)
     if precise:
+        negative = z < 0
+        # Where sigmoid may be 0, a finite factor keeps inf * 0 out.
+        x = tl.where(negative, _bounded(x, LARGEST), x)
         mantissa, scale, rest = exp_scaled(z, 0.0)
         s = tl.div_rn(tl.where(negative, mantissa, 1.0), 1.0 + mantissa * scale * rest)
         return x * tl.where(negative, scale, 1.0) * s * tl.where(negative, rest, 1.0)
     else:
-        s, _ = _sigmoid_halves(z)
-        return x * s
+        s = sigmoid(z, precise)
+        return tl.where(s == 0, 0.0, x) * s
 
 
 @triton.jit
@@ -159,9 +150,10 @@ def swish_both(g, x, params, precise: tl.constexpr):
         s = s * scale * rest
         p = s * complement
     else:
-        s, complement = _sigmoid_halves(z)
+        s, _, complement = sigmoid_parts(z, precise)
         p = s * complement
-        slope = tl.fma(z, p, s)
+        # s + (1 - s)(1 + z), both of whose terms have the quotient's error: none at the root of the sum.
+        slope = s * tl.fma(z + 1.0, complement, s)
         value = weighted * s
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
     return value, g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
@@ -170,8 +162,9 @@ def swish_both(g, x, params, precise: tl.constexpr):
 @triton.jit
 def hardswish(x, params, precise: tl.constexpr):
     """x relu6(x + 3) / 6."""
-    near = x * ((x + 3.0) * (1.0 / 6.0))
-    return tl.where(x <= -3.0, 0.0, tl.where(x >= 3.0, x, near))
+    # Below, 0 with the sign that it has in torch.
+    near = tl.where(x <= -3.0, -3.0, x)
+    return tl.where(x >= 3.0, x, near * ((near + 3.0) * (1.0 / 6.0)))
 
 
 @triton.jit

@@ -106,7 +106,8 @@ def sigmoid(x, precise: tl.constexpr):
         e = exp_nonpositive(-tl.abs(x), precise)
         return tl.div_rn(tl.where(x < 0, e, 1.0), 1.0 + e)
     else:
-        return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+        value, _, _ = sigmoid_parts(x, precise)
+        return value
 
 
 @triton.jit
@@ -138,10 +139,11 @@ def sigmoid_parts(x, precise: tl.constexpr):
         negative = x < 0
         return tl.where(negative, q, u), tl.where(negative, q_low, u_low), tl.where(negative, u + u_low, q + q_low)
     else:
-        # Not 1 - value: the division's error, two units, would grow with the factor that x is beside it.
-        e = tl.exp2(x * -LOG2_E)
-        value = 1.0 / (1.0 + e)
-        return value, 0.0, tl.minimum(e, LARGEST) * value
+        # 2^-16 / (2^-16 + 2^-16 exp(-x)): the tail is not lost before fp32 loses it.
+        e = tl.exp2(tl.fma(x, -LOG2_E, -16.0))
+        u = reciprocal_positive(e + 1.52587890625e-05, precise)
+        # Not 1 - value: the quotient's error would grow with the factor that x is beside it. Where e is infinite, u is 0.
+        return u * 1.52587890625e-05, 0.0, tl.minimum(e, LARGEST) * u
 
 
 @triton.jit
@@ -364,13 +366,3 @@ def sigmoid_complement_slope(x, precise: tl.constexpr):
         q = (e * u) * 1.52587890625e-05
         slope = u * q
     return tl.where(x < 0, q, u), tl.where(x < 0, u, q), slope
-
-
-@triton.jit
-def logistic(x, precise: tl.constexpr):
-    """sigmoid(x) for what the engine writes: for halves, too, the tail lasts as long as fp32."""
-    if precise:
-        return sigmoid(x, precise)
-    else:
-        value, _, _ = sigmoid_complement_slope(x, precise)
-        return value

@@ -16,7 +16,7 @@ __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usabl
 # Operations that are device functions, by the file of kernels/ that holds them: name(a, ..., precise).
 MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
-        *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "logistic"),
+        *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
         *("sigmoid_complement_slope", "reciprocal", "divide", "sqrt", "rsqrt"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
@@ -30,7 +30,7 @@ _HOME = {function: module for module, functions in MODULES.items() for function 
 # Names that mean something in every text.
 RESERVED = frozenset({*_HOME, "tl", "triton", "float", "precise"})
 # Where an operation's name is not its function's.
-_FUNCTION = {"div": "divide", "sigmoid": "logistic"}
+_FUNCTION = {"div": "divide"}
 
 _INFIX = {
     **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
@@ -221,8 +221,8 @@ class _Writer:
         if op in _TL:
             return _TL[op].format(*(self._operand(a, 2 if op == "sign" else 0) for a in args)), ATOM
         if op == "complement":
-            self.used.add("logistic")
-            return f"logistic(-{self._operand(args[0], 7)}, precise)", ATOM
+            self.used.add("sigmoid")
+            return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
         function = _FUNCTION.get(op, op)
         self.used.add(function)
         return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM
