@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bench import crossover, plots
+from bench import by_hand, crossover, plots
 from bench.cases import SUBJECTS
 from bench.figures import LOST, Result, comparisons, elements
 from bench.markdown import table
@@ -74,6 +74,13 @@ PREDICTIONS = """Times of one kernel on 2^{exponent} elements in {dtype}; instru
 those of an element. Where no more is said the memory is the bound, as it is of a copy of the same bytes; else the
 share of the copy's bandwidth and the bound stand behind the time. Special functions that are not told were not
 counted, and are in no bound."""
+
+BY_HAND = """### Written by hand
+
+The device functions of these activations are written by hand, those of all other elementwise ones by the engine.
+Instructions for an element, by hand / by the engine, compiled for {target}. A pair by hand takes fewer in bf16, in one
+direction at least, or is right where the engine's is not; and the engine's takes at most {ratio:g} times as many,
+unless something is done by hand that no rule of the engine knows."""
 
 REPRODUCE = """## How to reproduce
 
@@ -188,7 +195,9 @@ def _predicted(counted: Sequence[Kernel], on_gpu: bool, ledgers: Path, bench: st
     yet = "" if on_gpu else ": no figure of a GPU has been measured yet"
     parts = [PREDICTED.format(yet=yet, bench=bench, launch=LAUNCH_US), devices_table(), UNKNOWN]
     targets = {d.target for d in DEVICES}
-    chosen = [k for k in counted if k.target in targets and k.dtype == PREDICTED_DTYPE]
+    instructions = by_hand.counted(ledgers / "ledger.csv")
+    beside = {by_hand.GENERATED.format(name) for name in by_hand.names(instructions)}
+    chosen = [k for k in counted if k.target in targets and k.dtype == PREDICTED_DTYPE and k.name not in beside]
     if not chosen:
         return [*parts, "The ledgers have counted nothing yet."]
     facts = json.loads((ledgers / "ledger.json").read_text())
@@ -197,7 +206,7 @@ def _predicted(counted: Sequence[Kernel], on_gpu: bool, ledgers: Path, bench: st
     for form in _in_order({k.form for k in chosen}):
         parts += [f"### Predicted: {FORMS[form].lower()}"]
         parts.append(predictions_table([k for k in chosen if k.form == form], 2**PREDICTED_EXPONENT))
-    return parts
+    return [*parts, BY_HAND.format(target=by_hand.TARGET, ratio=by_hand.RATIO), by_hand.summary(instructions)]
 
 
 def page(results: Sequence[Result], path: Path, counted: Sequence[Kernel], ledgers: Path) -> str:

@@ -92,7 +92,6 @@ add(
         twin="torch.nn.functional.selu",
         aten=F.selu,
         aten_inplace=F.selu_,
-        device="selu",
     )
 )
 
@@ -113,7 +112,6 @@ add(
         aten=F.leaky_relu,
         aten_inplace=F.leaky_relu_,
         aten_tensors=eager.prelu_twin,
-        device="prelu",
         always_learned=True,
         arguments=(Argument("init", 0.25, "what it begins with"),),
         by_position=("num_parameters", "init", "device", "dtype"),
@@ -190,7 +188,6 @@ add(
         twin="torch.nn.functional.leaky_relu",
         aten=F.leaky_relu,
         aten_inplace=F.leaky_relu_,
-        device="prelu",
     )
 )
 

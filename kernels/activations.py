@@ -10,17 +10,13 @@ import triton.language as tl
 
 from .device_math import (
     LARGEST,
-    LOG2_E,
     exp_and_expm1_nonpositive,
-    exp_nonpositive,
     exp_scaled,
     expm1_nonpositive,
     sigmoid,
     sigmoid_parts,
 )
 
-SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
-SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
 INFINITY = tl.constexpr(float("inf"))
 
 
@@ -59,30 +55,6 @@ def elu_backward(g, x, params, precise: tl.constexpr):
     """d/dx = 1 where x > 0, else alpha exp(x); d/dalpha = exp(x) - 1 where x <= 0. A NaN has slope 1, as in torch."""
     e, e_minus_1 = exp_and_expm1_nonpositive(x, precise)
     return tl.where(x <= 0, g * (params[0] * e), g), (tl.where(x > 0, 0.0, g * e_minus_1),)
-
-
-@triton.jit
-def selu(x, params, precise: tl.constexpr):
-    """scale x where x > 0, else scale alpha (exp(x) - 1)."""
-    return tl.where(x > 0, SELU_SCALE * x, (SELU_SCALE * SELU_ALPHA) * expm1_nonpositive(x, precise))
-
-
-@triton.jit
-def selu_backward(g, x, params, precise: tl.constexpr):
-    """d/dx = scale where x > 0, else scale alpha exp(x). A NaN has slope scale, as in torch."""
-    return g * tl.where(x <= 0, (SELU_SCALE * SELU_ALPHA) * exp_nonpositive(x, precise), SELU_SCALE), ()
-
-
-@triton.jit
-def prelu(x, params, precise: tl.constexpr):
-    """x where x > 0, else w x."""
-    return tl.where(x > 0, x, params[0] * x)
-
-
-@triton.jit
-def prelu_backward(g, x, params, precise: tl.constexpr):
-    """d/dx = 1 where x > 0, else w; d/dw = x where x <= 0. At 0 and at a NaN the slope is w, as in torch."""
-    return tl.where(x > 0, g, params[0] * g), (tl.where(x > 0, 0.0, g * x),)
 
 
 @triton.jit

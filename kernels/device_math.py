@@ -142,7 +142,7 @@ def sigmoid_parts(x, precise: tl.constexpr):
         # 2^-16 / (2^-16 + 2^-16 exp(-x)): the tail is not lost before fp32 loses it.
         e = tl.exp2(tl.fma(x, -LOG2_E, -16.0))
         u = reciprocal_positive(e + 1.52587890625e-05, precise)
-        # Not 1 - value: the quotient's error would grow with the factor that x is beside it. Where e is infinite, u is 0.
+        # Not 1 - value: the quotient's error would grow with the factor that x is beside it. For an infinite e u is 0.
         return u * 1.52587890625e-05, 0.0, tl.minimum(e, LARGEST) * u
 
 

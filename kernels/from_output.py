@@ -8,7 +8,6 @@ A record's are found by the name of its device functions. README.md beside this 
 import triton
 import triton.language as tl
 
-from .activations import SELU_ALPHA, SELU_SCALE
 from .device_math import (
     LARGEST,
     LOG2_E,
@@ -19,6 +18,9 @@ from .device_math import (
     reciprocal_positive,
 )
 from .logarithms import log1p, log_of_parts, split_exponent
+
+SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
+SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
 
 # ----- piecewise linear
 
@@ -34,6 +36,9 @@ def prelu_from_output(g, y, params, precise: tl.constexpr):
     """d/dx = 1 where y > 0, else w; d/dw = y / w there, for w > 0."""
     positive = y > 0
     return tl.where(positive, g, params[0] * g), (tl.where(positive, 0.0, g * _over(y, params[0], precise)),)
+
+
+leaky_relu_from_output = prelu_from_output
 
 
 @triton.jit

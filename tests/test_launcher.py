@@ -99,8 +99,13 @@ def assert_same_arguments(first, second, but=()):
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize(
     ("function", "params"),
-    [("selu", ()), ("elu", (0.5,)), ("relu_sigmoid", (torch.tensor([0.5]),)), ("elu", (torch.tensor(0.5).double(),))],
-    ids=["selu", "elu-number", "relu_sigmoid-tensor", "elu-float64"],
+    [
+        ("hardswish", ()),
+        ("elu", (0.5,)),
+        ("relu_sigmoid", (torch.tensor([0.5]),)),
+        ("elu", (torch.tensor(0.5).double(),)),
+    ],
+    ids=["hardswish", "elu-number", "relu_sigmoid-tensor", "elu-float64"],
 )
 def test_second_forward_is_direct(stub, slow_launches, function, params, dtype):
     x, out = memory(5000, dtype), memory(5000, dtype)
@@ -192,7 +197,7 @@ def test_what_is_specialized_on_gets_a_kernel_of_its_own(stub, slow_launches):
         {"x_offset": 1, "out_offset": 1},
         {"dtype": BF16},
         {"dtype": FP16},
-        {"params": (), "function": "selu"},
+        {"params": (), "function": "hardswish"},
         {"function": "relu_sigmoid"},
         {"params": (parameter,)},
         {"params": (memory(1, offset=1),)},
@@ -256,7 +261,7 @@ def test_sizes_past_32_bits(stub, slow_launches):
     for n in sizes:
         huge = Huge(n)
         huge.dtype = BF16
-        launch.forward("selu", huge, huge, ())
+        launch.forward("hardswish", huge, huge, ())
     # Two gigabytes are another kernel on AMD, and so another key.
     assert slow_launches == ["forward_kernel"] * 3
     narrow, wide, wider, small = (a.metadata.hash for a in stub.launches)
@@ -370,8 +375,8 @@ def test_the_sums_of_a_direct_launch(stub):
 
 def test_nothing_is_launched_for_nothing(stub):
     empty = torch.zeros(0)
-    launch.forward("selu", empty, empty, ())
-    assert launch.backward("selu", empty, empty, empty, (), ()) is None
+    launch.forward("hardswish", empty, empty, ())
+    assert launch.backward("hardswish", empty, empty, empty, (), ()) is None
     partials = launch.backward("elu", empty, empty, empty, (torch.tensor(1.0),), (True,))
     assert partials.sum() == 0
     assert not stub.launches
@@ -510,8 +515,8 @@ def test_profilers_see_launches(stub, profiled, times):
         run_forward(n=5000, dtype=BF16)
         run_backward(n=5000, dtype=FP32)
         run_backward(n=5000, dtype=BF16, params=(parameter,), needed=(True,), with_dx=False)
-        launch.forward("selu", strided, torch.zeros(64, 64, dtype=BF16), ())
-        launch.backward("selu", strided, strided, torch.zeros(64, 64, dtype=BF16), (), ())
+        launch.forward("hardswish", strided, torch.zeros(64, 64, dtype=BF16), ())
+        launch.backward("hardswish", strided, strided, torch.zeros(64, 64, dtype=BF16), (), ())
         run_blend(n=5000, dtypes=(FP32, BF16, FP32, BF16))
         run_blend(n=5000, kept=(True, False))
         pointwise(blend, "blend", (strided, strided), (None, None), (torch.zeros(64),), (True,), 1)
@@ -519,8 +524,8 @@ def test_profilers_see_launches(stub, profiled, times):
         ("elu_forward_kernel", 2 * 5000 * 2),
         ("elu_backward_kernel", 3 * 5000 * 4),
         ("elu_backward_kernel", 2 * 5000 * 2),
-        ("selu_forward_strided_kernel", 2 * 64 * 64 * 2),
-        ("selu_backward_strided_kernel", 3 * 64 * 64 * 2),
+        ("hardswish_forward_strided_kernel", 2 * 64 * 64 * 2),
+        ("hardswish_backward_strided_kernel", 3 * 64 * 64 * 2),
         ("blend_pointwise_kernel", 5000 * (4 + 2 + 4 + 2)),
         ("blend_pointwise_kernel", 5000 * 3 * 4),
         ("blend_pointwise_channel_kernel", 64 * 64 * 2 * 2),

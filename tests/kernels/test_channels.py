@@ -16,7 +16,6 @@ SENTINEL = 777.0
 
 # Each a function of x and one parameter, in plain PyTorch.
 FORMULAS = {
-    "prelu": lambda x, w: torch.where(x > 0, x, w * x),
     "swish": lambda x, beta: x * torch.sigmoid(beta * x),
     "relu_sigmoid": lambda x, t: torch.relu(x - t) * torch.sigmoid(x),
     "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x)),
@@ -110,7 +109,7 @@ def test_layouts(name, layout, launches, device):
 
 @pytest.mark.parametrize("layout", ["(N, C)", "(N, C, H, W)", "channels_last", "channel half"])
 @pytest.mark.parametrize(("dtype", "p_dtype"), [(BF16, FP32), (BF16, BF16), (FP16, FP32), (FP16, FP16), (FP32, BF16)])
-@pytest.mark.parametrize("name", ["prelu", "swish"])
+@pytest.mark.parametrize("name", ["elu", "swish"])
 def test_dtypes(name, layout, dtype, p_dtype, device):
     x, g, channel_dim = drawn(layout, dtype, device)
     assert_right(name, g, x, parameter(x.shape[channel_dim], device, p_dtype), channel_dim)
@@ -123,7 +122,7 @@ def test_channels(count, last, launches, device):
     rest = 40 if count < 300 else 3
     shape, channel_dim = ((rest, count), 1) if last else ((2, count, rest), 1)
     x, g = torch.randn(shape, device=device), torch.randn(shape, device=device)
-    assert_right("prelu", g, x, parameter(count, device), channel_dim)
+    assert_right("elu", g, x, parameter(count, device), channel_dim)
     # A tensor of one element is no tensor per channel.
     flat = ["forward_kernel", "backward_kernel"]
     assert launches == (flat if count == 1 else ["forward_strided_kernel", "backward_channel_kernel"])
@@ -186,11 +185,11 @@ def test_no_elements(launches, device):
     p = parameter(6, device)
     for shape in ((0, 6), (3, 6, 0)):
         x = torch.randn(shape, device=device)
-        out, dx, partials = evaluate("prelu", x, x, p, 1)
+        out, dx, partials = evaluate("elu", x, x, p, 1)
         assert out.shape == dx.shape == shape and partials.sum(1).tolist() == [[0.0] * 6]
-        assert launch.backward("prelu", x, x, dx, (p,), (False,), 1) is None
+        assert launch.backward("elu", x, x, dx, (p,), (False,), 1) is None
     x = torch.randn(4, 0, device=device)
-    assert evaluate("prelu", x, x, p[:0], 1)[2].sum(1).shape == (1, 0)
+    assert evaluate("elu", x, x, p[:0], 1)[2].sum(1).shape == (1, 0)
     assert launches == []
 
 
@@ -238,9 +237,9 @@ def test_tensors_of_one_element_alone(launches, device):
     """Nothing tells channels apart: the flat kernels serve, and their sums have room for a channel."""
     x, g = torch.randn(8, 5, 6, device=device), torch.randn(8, 5, 6, device=device)
     p = torch.tensor([0.4], device=device)
-    out, dx, partials = evaluate("prelu", g, x, p, 1)
+    out, dx, partials = evaluate("elu", g, x, p, 1)
     assert launches == ["forward_kernel", "backward_kernel"]
-    same = evaluate("prelu", g, x, p, None)
+    same = evaluate("elu", g, x, p, None)
     assert torch.equal(out, same[0]) and torch.equal(dx, same[1])
     assert partials.shape == (*same[2].shape, 1) and torch.equal(partials[..., 0], same[2])
 
@@ -256,10 +255,9 @@ def test_channels_stay_apart(bad, shape, channel_dim, device):
     good = parameter(5, device)
     p = good.clone()
     p[2], p[4] = bad, bad
-    for name in ("prelu", "elu"):
-        # Positive inputs: no finite element's part depends on the parameter.
-        expected, got = (evaluate(name, g, x, q, channel_dim)[2].sum(1) for q in (good, p))
-        assert torch.equal(expected, got) and got.isfinite().all()
+    # Positive inputs: no finite element's part depends on the parameter.
+    expected, got = (evaluate("elu", g, x, q, channel_dim)[2].sum(1) for q in (good, p))
+    assert torch.equal(expected, got) and got.isfinite().all()
     # At a masked element z would be 0 * inf.
     got, expected = (evaluate("swish", g, x, q, channel_dim)[2].sum(1)[0] for q in (p, good))
     assert torch.equal(got[[0, 1, 3]], expected[[0, 1, 3]])
@@ -270,7 +268,7 @@ def test_channels_stay_apart(bad, shape, channel_dim, device):
 def test_infinite_gradients_reach_their_channel_alone(shape, channel_dim, device):
     x, g = -torch.ones(shape, device=device), torch.randn(shape, device=device)
     g.select(channel_dim, 1).fill_(math.inf)
-    got = evaluate("prelu", g, x, parameter(5, device), channel_dim)[2].sum(1)[0]
+    got = evaluate("elu", g, x, parameter(5, device), channel_dim)[2].sum(1)[0]
     assert got[1] == -math.inf and got[[0, 2, 3, 4]].isfinite().all()
 
 

@@ -133,7 +133,7 @@ def test_gradient_contiguous_by_size_one(run, device):
     """Strides of dimensions with one element say nothing."""
     x = torch.randn(5, 1, 7, device=device)
     g = torch.randn(5, 7, device=device).as_strided((5, 1, 7), (7, 91, 1))
-    assert_as_contiguous(run, "selu", x, g, FLAT)
+    assert_as_contiguous(run, "hardswish", x, g, FLAT)
 
 
 def test_many_rows(run, device):
@@ -164,7 +164,7 @@ def guarded(shape, strides, dtype, device):
 @pytest.mark.parametrize("n", [1, 7, 1023, 1025, 4099])
 def test_nothing_is_written_around_flat_results(launches, n, dtype, device):
     x = torch.randn(n, device=device).to(dtype)
-    for function, params in (("selu", ()), ("elu", (torch.tensor(0.5, device=device),))):
+    for function, params in (("hardswish", ()), ("elu", (torch.tensor(0.5, device=device),))):
         for target in ("out", "dx"):
             buffer, view = guarded((n,), (1,), dtype, device)
             if target == "out":
@@ -188,9 +188,9 @@ def test_nothing_is_written_around_strided_results(launches, shape, strides, dty
     for target in ("out", "dx"):
         buffer, view = guarded(shape, strides, dtype, device)
         if target == "out":
-            launch.forward("selu", x, view, ())
+            launch.forward("hardswish", x, view, ())
         else:
-            launch.backward("selu", x, x, view, (), ())
+            launch.backward("hardswish", x, x, view, (), ())
         assert not (view == SENTINEL).any()
         assert (buffer == SENTINEL).sum() == buffer.numel() - math.prod(shape)
     assert launches == list(STRIDED)
