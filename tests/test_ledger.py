@@ -104,8 +104,8 @@ def test_a_worse_row_is_a_problem(change, what):
 
 @on_the_pinned_version
 def test_a_worse_kernel_is_a_problem():
-    """relu_sigmoid in selu's place."""
-    found = ledger.row("selu", ledger.Kernel("relu_sigmoid", (0.0,)), "forward", "bf16", "sm_90")
+    """relu_sigmoid in prelu's place."""
+    found = ledger.row("prelu", ledger.Kernel("relu_sigmoid", (0.0,)), "forward", "bf16", "sm_90")
     problems = "\n".join(ledger.problems([found], KEPT))
     assert "instructions rose" in problems and "special rose" in problems
 

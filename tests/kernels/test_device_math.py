@@ -211,6 +211,12 @@ def test_unary(name, precise, device):
     check_unary(name, precise, device)
 
 
+def test_sigmoid_alone_for_halves(device, approximate):
+    """Also where it is subnormal."""
+    x = torch.cat([oracles.halves(dtype).float() for dtype in HALVES])
+    assert_close(run(device_math.sigmoid, [x], False, device), torch.sigmoid(x.double()), False, [x])
+
+
 @precisions
 @pytest.mark.parametrize("name", BINARY)
 def test_binary(name, precise, device):
