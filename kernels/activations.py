@@ -125,7 +125,7 @@ def swish_both(g, x, params, precise: tl.constexpr):
         s, _, complement = sigmoid_parts(z, precise)
         p = s * complement
         # s + (1 - s)(1 + z), both of whose terms have the quotient's error: none at the root of the sum.
-        slope = s * tl.fma(z + 1.0, complement, s)
+        slope = tl.fma(z + 1.0, p, s * s)
         value = weighted * s
     # Where s or 1 - s is 0, so is all that they are factors of, though x be infinite.
     return value, g * tl.where(p == 0, s, slope), (g * tl.where(p == 0, 0.0, x * (x * p)),)
