@@ -111,16 +111,21 @@ def sigmoid(x, precise: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid_sides(x):
-    """sigmoid(|x|) and sigmoid(-|x|) for fp32, each as a number and a small one that is its sum's other part."""
+def exp_minus_abs(x):
+    """exp(-|x|) and what it lost in rounding, precise."""
     n, r = reduce_exponent(tl.maximum(-tl.abs(x), -110.0, propagate_nan=tl.PropagateNan.ALL))
     half = ((n * 0.5) + ROUNDING) - ROUNDING
     scale, rest = power_of_two(half), power_of_two(n - half)
     p = expm1_reduced(r)
-    # exp(-|x|) = e + e_low: what the sum 1 + p loses is p - (1 + p - 1), exact where p is the smaller.
+    # What the sum loses is p - (1 + p - 1), exact where p is the smaller.
     mantissa = 1.0 + p
-    e = mantissa * scale * rest
-    e_low = (p - (mantissa - 1.0)) * scale * rest
+    return mantissa * scale * rest, (p - (mantissa - 1.0)) * scale * rest
+
+
+@triton.jit
+def _sigmoid_sides(x):
+    """sigmoid(|x|) and sigmoid(-|x|) for fp32, each as a number and a small one that is its sum's other part."""
+    e, e_low = exp_minus_abs(x)
     total = 1.0 + e
     total_low = (e - (total - 1.0)) + e_low
     # u + u_low = 1 / (1 + e): a Newton step on an approximate division. q + q_low = e / (1 + e).

@@ -10,12 +10,9 @@ from .device_math import (
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,
-    ROUNDING,
     TINY,
-    expm1_reduced,
-    power_of_two,
+    exp_minus_abs,
     reciprocal_positive,
-    reduce_exponent,
 )
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -155,17 +152,6 @@ def log1p(x, precise: tl.constexpr):
 
 
 @triton.jit
-def _exp_minus_abs(x):
-    """exp(-|x|) and what it lost in rounding, precise."""
-    n, r = reduce_exponent(tl.maximum(-tl.abs(x), -110.0, propagate_nan=tl.PropagateNan.ALL))
-    half = ((n * 0.5) + ROUNDING) - ROUNDING
-    scale, rest = power_of_two(half), power_of_two(n - half)
-    p = expm1_reduced(r)
-    mantissa = 1.0 + p
-    return mantissa * scale * rest, (p - (mantissa - 1.0)) * scale * rest
-
-
-@triton.jit
 def _log1p_of_exp_factor(x):
     """exp(-|x|) and what to multiply it by for log(1 + exp(-|x|)), for halves."""
     # A square: its root is normal where exp(-|x|) is not.
@@ -184,7 +170,7 @@ def _log1p_of_exp_factor(x):
 def softplus(x, precise: tl.constexpr):
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
     if precise:
-        e, e_low = _exp_minus_abs(x)
+        e, e_low = exp_minus_abs(x)
         return tl.maximum(x, 0.0) + log1p_of_sum(e, e_low, 0.0)
     else:
         e, q = _log1p_of_exp_factor(x)
@@ -195,7 +181,7 @@ def softplus(x, precise: tl.constexpr):
 def logsigmoid(x, precise: tl.constexpr):
     """log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + exp(-|x|))."""
     if precise:
-        e, e_low = _exp_minus_abs(x)
+        e, e_low = exp_minus_abs(x)
         return tl.minimum(x, 0.0) - log1p_of_sum(e, e_low, 0.0)
     else:
         e, q = _log1p_of_exp_factor(x)
@@ -206,7 +192,7 @@ def logsigmoid(x, precise: tl.constexpr):
 def softplus_and_sigmoid(x, precise: tl.constexpr):
     """log(1 + exp(x)) and its derivative 1 / (1 + exp(-x)), from one exponential."""
     if precise:
-        e, e_low = _exp_minus_abs(x)
+        e, e_low = exp_minus_abs(x)
         # u + u_low = 1 / (1 + e + e_low).
         total = 1.0 + e
         u = reciprocal_positive(total, precise)
