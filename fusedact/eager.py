@@ -98,10 +98,9 @@ def prelu_twin(x: Tensor, weight: Tensor, channel: int | None = None) -> Tensor:
 
 def swish(x: Tensor, beta: Parameter = 1.0) -> Tensor:
     """x * sigmoid(beta * x)."""
-    largest = torch.finfo(x.dtype).max
-    z = beta * x.clamp(-largest, largest)
-    # sigmoid is 0 below -750 in every dtype, where x may be infinite; and 1 from 750 on, where beta * x may be.
-    return torch.where(z < -750.0, 0.0, x) * torch.sigmoid(z.clamp(max=750.0))
+    infinite = x.abs() == torch.inf
+    finite = torch.where(infinite, 0.0, x)
+    return torch.where(infinite, torch.where(beta * x < 0.0, 0.0, x), finite * torch.sigmoid(beta * finite))
 
 
 def hardtanh(x: Tensor, min_val: Parameter = -1.0, max_val: Parameter = 1.0) -> Tensor:
