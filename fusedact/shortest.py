@@ -96,18 +96,22 @@ def for_twin_of_tensor(x: Tensor, p: float | Tensor) -> bool:
 
 
 def for_twin_of_random(x: Tensor, low: float, high: float) -> bool:
-    """The same for rrelu, whose operator does not serve every dtype."""
+    """The same for rrelu, whose operator does not serve every dtype, nor every transform."""
     return (
         not is_compiling()
         and ((kind := type(x)) is Tensor or kind is Parameter)
+        and x.is_cpu
         and type(low) is float
         and type(high) is float
         and -inf < low <= high < inf
-        and x.is_cpu
+        and x.layout is torch.strided
+        and not x.is_nested
+        # Before the number of elements, which under torch.jit.trace is a tensor.
+        and not compat.observed(x)
+        and x.numel() < DRAWN_BELOW.get(x.dtype, 0)
         and not compat.interpreting
         and backend_var.get() == "auto"
-        and nothing_under_way(x)
-        and x.numel() < DRAWN_BELOW.get(x.dtype, 0)
+        and not recording_var.get()
     )
 
 
