@@ -65,6 +65,7 @@ LIMITS = {
     ("mish", "forward"): 15,
     ("softplus", "forward"): 14,
     ("pwl_uniform", "forward"): 20,
+    ("pwl_uniform (steep)", "forward"): 20,
     ("pwl_uniform", "backward"): 24,
     # What leaves the memory the bound.
     **{
@@ -194,11 +195,15 @@ def kernels() -> dict[str, Kernel]:
                     function, each, ("backward",), shape=shape, channel_dim=dim
                 )
     breakpoints = torch.linspace(-4, 4, BREAKPOINTS)
-    for kind in ("uniform", "bucket", "search"):
-        plan = table_rows.Plan(kind, CELLS, steep=False)
+    for kind, steep in (("uniform", False), ("uniform", True), ("bucket", False), ("search", False)):
+        plan = table_rows.Plan(kind, CELLS, steep)
         rows = table_rows.prepare(breakpoints, breakpoints.sin(), 0.0, 0.5, plan, torch.float32)
-        table = launch.Table(rows, ENTRIES, False)
-        found[f"pwl_{kind}"] = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
+        table = launch.Table(rows, ENTRIES, steep)
+        kernel = Kernel(f"pwl_{kind}", (table,), trips=HALVINGS if kind == "search" else None)
+        # Only the values of halves have two ways.
+        found[f"pwl_{kind}{' (steep)' * steep}"] = (
+            replace(kernel, directions=("forward",), dtypes=("bf16", "fp16")) if steep else kernel
+        )
     for spec in map(registry.get, NAMES):
         if not spec.build:
             beside = replace(found[spec.name], function=_generated(spec), **BESIDE)

@@ -5,7 +5,7 @@ per channel, and the number of entries in a part, a power of two:
 
     header           scale and offset of the index, as a part of the last cell, and this last cell; bounds of x; 1 / the
                      step of evenly spaced breakpoints
-    turns            where a segment ends for good: x >= turn means a later one; NaN after the last
+    ends             the last number of a segment: x > end means a later one; NaN after the last
     slopes           of each segment, the outermost ones included
     values, anchors  y = value + slope (x - anchor), written from where the line is nearest to zero
     intercepts       y = intercept + slope x, where `precise` is not asked for
@@ -13,7 +13,8 @@ per channel, and the number of entries in a part, a power of two:
     origins, gaps    of each segment, the breakpoint before it and 1 / its length, for sums (piecewise_sums.py); the
                      outermost begin at the outermost breakpoints, and have length 1
 
-All is fp32. README.md beside this file derives the index. A NaN is counted to the first segment.
+All is fp32. README.md beside this file derives the index. A NaN is counted to the first segment; a negative one to the
+second, where a machine keeps the sign of a NaN.
 """
 
 import triton
@@ -42,28 +43,30 @@ def _cell(x, header):
 
 
 @triton.jit
-def _turned(x, segment, turns):
-    """The segment, or the next one, if x is past the turn between them."""
-    return segment + (x >= tl.load(turns + segment)).to(tl.int32)
+def _passed(x, segment, ends):
+    """The segment, or the next one, if x is past its end."""
+    # By the sign of the difference, which is exact: one instruction shifts and adds it.
+    past = (tl.load(ends + segment) - x).to(tl.uint32, bitcast=True) >> 31
+    return segment + past.to(tl.int32)
 
 
 @triton.jit
 def _uniform(x, params):
-    return _turned(x, _cell(x, params[0]), params[1])
+    return _passed(x, _cell(x, params[0]), params[1])
 
 
 @triton.jit
 def _bucket(x, params):
-    return _turned(x, tl.load(params[6] + _cell(x, params[0])).to(tl.int32), params[1])
+    return _passed(x, tl.load(params[6] + _cell(x, params[0])).to(tl.int32), params[1])
 
 
 @triton.jit
 def _search(x, params):
-    """Binary search; the turns after the last one are NaN."""
+    """Binary search; the ends after the last one are NaN."""
     segment = tl.zeros_like(x).to(tl.int32)
     step = params[7] // 2
     while step >= 1:
-        segment += tl.where(x >= tl.load(params[1] + segment + (step - 1)), step, 0)
+        segment += tl.where(x > tl.load(params[1] + segment + (step - 1)), step, 0)
         step = step // 2
     return segment
 
@@ -88,7 +91,7 @@ def slope(x, params, KIND: tl.constexpr):
         at = _cell(x, params[0])
         if KIND == "bucket":
             at = tl.load(params[6] + at).to(tl.int32)
-        return tl.where(x >= tl.load(params[1] + at), tl.load(params[2] + at + 1), tl.load(params[2] + at))
+        return tl.where(x > tl.load(params[1] + at), tl.load(params[2] + at + 1), tl.load(params[2] + at))
 
 
 @triton.jit

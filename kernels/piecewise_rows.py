@@ -35,14 +35,15 @@ def _slope(i, b, v, b_stride, v_stride, left, right, COUNT: tl.constexpr):
 
 
 @triton.jit
-def _turn(i, b, v, b_stride, v_stride, left, right, COUNT: tl.constexpr):
-    """Where segment i + 1 begins: at breakpoint i, or just behind it if the slope before it is the flatter one."""
+def _end(i, b, v, b_stride, v_stride, left, right, COUNT: tl.constexpr):
+    """The last number of segment i: breakpoint i, or just before it unless the slope before it is the flatter one."""
     before = _slope(i, b, v, b_stride, v_stride, left, right, COUNT)
     behind = _slope(i + 1, b, v, b_stride, v_stride, left, right, COUNT)
     point = _entry(b, i, b_stride).to(tl.float32)
     bits = point.to(tl.int32, bitcast=True)
-    following = tl.where(point == 0.0, 1, tl.where(point > 0.0, bits + 1, bits - 1)).to(tl.float32, bitcast=True)
-    return tl.where(tl.abs(behind) <= tl.abs(before), point, following)
+    # Below 0 comes the negative number that is next to it.
+    preceding = tl.where(point == 0.0, -(2**31) + 1, tl.where(point > 0.0, bits - 1, bits + 1))
+    return tl.where(tl.abs(behind) <= tl.abs(before), preceding.to(tl.float32, bitcast=True), point)
 
 
 @triton.jit
@@ -105,8 +106,8 @@ def rows_kernel(
     anchor = tl.where((i == 0) & (root < at) & (root > -1e30), root, anchor)
     anchor = tl.where((i == COUNT) & (root > at) & (root < 1e30), root, anchor)
     anchor = anchor.to(tl.float32).to(tl.float64)
-    turn = _turn(tl.minimum(i, COUNT - 1), b, v, b_stride, v_stride, left, right, COUNT)
-    tl.store(out + 8 + i, tl.where(i < COUNT, turn, float("nan")))
+    last_one = _end(tl.minimum(i, COUNT - 1), b, v, b_stride, v_stride, left, right, COUNT)
+    tl.store(out + 8 + i, tl.where(i < COUNT, last_one, float("nan")))
     tl.store(out + 8 + SIZE + i, tl.where(exists, slope, 0.0).to(tl.float32))
     tl.store(out + 8 + 2 * SIZE + i, tl.where(exists, start + slope * (anchor - at), 0.0).to(tl.float32))
     tl.store(out + 8 + 3 * SIZE + i, tl.where(exists, anchor, 0.0).to(tl.float32))
@@ -122,6 +123,6 @@ def rows_kernel(
             edge = low + (cell.to(tl.float64) - 1.01) / scale
             first = tl.zeros([BLOCK], tl.int32)
             for k in range(COUNT):
-                begins = _turn(k, b, v, b_stride, v_stride, left, right, COUNT)
-                first += (begins.to(tl.float64) <= edge).to(tl.int32)
+                before = _end(k, b, v, b_stride, v_stride, left, right, COUNT)
+                first += (before.to(tl.float64) < edge).to(tl.int32)
             tl.store(out + 8 + 7 * SIZE + cell, first.to(tl.float32), mask=cell < CELLS + 2)

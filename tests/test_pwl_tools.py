@@ -114,7 +114,7 @@ def test_the_plain_module_is_apart():
         act.values.mul_(3.0)
     assert plain(torch.tensor([0.5])).item() == 1.0
     assert not any(t.requires_grad for t in plain.state_dict().values())
-    assert set(plain.state_dict()) == {"turns", "slopes", "starts", "anchors", "low", "high"}
+    assert set(plain.state_dict()) == {"ends", "slopes", "starts", "anchors", "low", "high"}
     assert "fusedact" not in plain.code
     single = PWL.relu().to_torch()
     torch.testing.assert_close(single(torch.tensor([-torch.inf, -1.0, 2.0])), torch.tensor([0.0, 0.0, 2.0]))

@@ -38,7 +38,7 @@ def plain_module(
     data = table_rows.prepare(b, v, left, right, table_rows.SEARCH, wide)
     size, channels = 1 << count.bit_length(), data.shape[0]
     parts = data[:, table_rows.HEADER : table_rows.HEADER + 4 * size].reshape(channels, 4, size)
-    entries = {name: parts[:, i, : count + bool(i)] for i, name in enumerate(("turns", "slopes", "starts", "anchors"))}
+    entries = {name: parts[:, i, : count + bool(i)] for i, name in enumerate(("ends", "slopes", "starts", "anchors"))}
     # Finite where an outer slope is 0: they keep 0 * inf out.
     entries |= {n: data[:, i] for n, i in (("low", 3), ("high", 4)) if bool(data[:, i].isfinite().any())}
     chain = count <= FEW if method is None else method == "where"
@@ -64,25 +64,25 @@ def plain_module(
 
 
 def _chain(z: Any, bounded: Any, count: int, found: dict[str, Any]) -> Any:
-    """The line of each segment, chosen by a comparison with the turn where it begins."""
+    """The line of each segment, chosen by a comparison with the end of the one before."""
     y: Any = None
     for i in range(count + 1):
         slope, start, anchor = (found[name].select(-1, i) for name in ("slopes", "starts", "anchors"))
         line = start + slope * (bounded - anchor)
-        y = line if i == 0 else torch.where(z >= found["turns"].select(-1, i - 1), line, y)
+        y = line if i == 0 else torch.where(z > found["ends"].select(-1, i - 1), line, y)
     return y
 
 
 def _search(z: Any, bounded: Any, dtype: Any, channels: int, found: dict[str, Any]) -> Any:
     """The line of the segment that a binary search finds."""
-    turns = found["turns"].to(dtype)
+    ends = found["ends"].to(dtype)
     if channels == 1:
-        index = torch.bucketize(z.contiguous(), turns, right=True)
+        index = torch.bucketize(z.contiguous(), ends)
         start, slope, anchor = (found[name][index] for name in ("starts", "slopes", "anchors"))
     else:
         # Rows of the channels.
         rows = z.movedim(-1, 0).reshape(channels, -1).contiguous()
-        index = torch.searchsorted(turns, rows, right=True)
+        index = torch.searchsorted(ends, rows)
         shape = z.movedim(-1, 0).shape
         start, slope, anchor = (
             found[name].gather(1, index).reshape(shape).movedim(0, -1) for name in ("starts", "slopes", "anchors")

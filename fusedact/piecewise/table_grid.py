@@ -23,11 +23,11 @@ class Grid:
         self._dtype, self._how, self._channel_dim, self._size = dtype, how, channel_dim, 1 << count.bit_length()
         with torch.no_grad():
             zeros = torch.zeros(channels, count, dtype=torch.float64, device=breakpoints.device)
-            # Without slopes every breakpoint turns at itself; with falling ones, just behind.
+            # Without slopes every segment ends just before its breakpoint; with rising ones, there.
             self._template = prepare(breakpoints, zeros, 0.0, 0.0, how, dtype)
             self._like = Table(self._template, count, how, channel_dim)
             b = self._like.breakpoints
-            self._early, self._late = b, torch.nextafter(b, b.new_full((), torch.inf))
+            self._early, self._late = torch.nextafter(b, b.new_full((), -torch.inf)), b
             b = b.double()
             self._points, self._steps = b, b.diff()
             self._at = torch.cat([b[:, :1], b], 1)
@@ -42,14 +42,14 @@ class Grid:
             self._cells = self._fixed_cells()
 
     def _fixed_cells(self) -> bool:
-        """Whether the cells' first segments are the same wherever breakpoints turn, at themselves or just behind."""
+        """Whether the cells' first segments are the same wherever segments end, at breakpoints or just before."""
         if self._how.kind != "bucket":
             return True
         start = HEADER + SECTIONS * self._size
         scale = self._how.cells / (self._points[:, -1:] - self._points[:, :1])
         cell = torch.arange(self._how.cells + 2, dtype=torch.float64, device=scale.device)
         self._edges = (self._points[:, :1] + (cell - 1.01) / scale).contiguous()
-        late = torch.searchsorted(self._late.double().contiguous(), self._edges, right=True)
+        late = torch.searchsorted(self._late.double().contiguous(), self._edges)
         return bool((late == self._template[:, start:]).all())
 
     @torch.no_grad()
@@ -67,7 +67,7 @@ class Grid:
     def _rows(self, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> Tensor:
         count, dtype = self._points.shape[1], self._dtype
         data = self._template.clone()
-        turns, slopes, starts, anchors, intercepts = (
+        ends, slopes, starts, anchors, intercepts = (
             data[:, HEADER + i * self._size :][:, : count + (i > 0)] for i in range(5)
         )
         start = torch.empty_like(self._at)
@@ -79,7 +79,7 @@ class Grid:
             column.copy_(torch.as_tensor(slope, dtype=dtype).reshape(-1))
         slopes.copy_(s)
         magnitudes = slopes.abs()
-        torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], self._early, self._late, out=turns)
+        torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], self._early, self._late, out=ends)
 
         # Where lines are written from: see _anchors of table_rows.py.
         root = self._at - start / s
@@ -97,7 +97,7 @@ class Grid:
         intercepts.copy_(start.sub_(s.mul_(self._at)))
         torch.where(slopes[:, ::count] == 0, self._closed, self._open, out=data[:, 3:5])
         if not self._cells:
-            first = torch.searchsorted(turns.double().contiguous(), self._edges, right=True)
+            first = torch.searchsorted(ends.double().contiguous(), self._edges)
             data[:, HEADER + SECTIONS * self._size :].copy_(first)
         return data
 

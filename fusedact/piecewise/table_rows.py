@@ -1,6 +1,6 @@
 """Piecewise-linear functions with tables: the rows that an evaluation reads.
 
-`prepare` derives from breakpoints, values and outer slopes what an evaluation needs (slopes, the turns that decide the
+`prepare` derives from breakpoints, values and outer slopes what an evaluation needs (slopes, the ends that decide the
 segment, an even grid that finds it without a search) and lays it out as the kernels read it; see kernels/piecewise.py.
 """
 
@@ -121,12 +121,12 @@ def prepare(
     anchors = _anchors(b.detach(), v.detach(), slopes.detach()).to(dtype).double()
     starts = start + slopes * (anchors - at)
 
-    # At a breakpoint the slope is the smaller one in magnitude, the right one if they are equal: the later segment
-    # begins there, or just after.
+    # At a breakpoint the slope is the smaller one in magnitude, the right one if they are equal: the earlier segment
+    # ends there, or just before.
     fixed = b.detach().to(dtype)
     magnitudes = slopes.detach().to(dtype).abs()
     flatter = magnitudes[:, 1:] <= magnitudes[:, :-1]
-    turns = torch.where(flatter, fixed, torch.nextafter(fixed, fixed.new_full((), torch.inf))).double()
+    ends = torch.where(flatter, torch.nextafter(fixed, fixed.new_full((), -torch.inf)), fixed).double()
 
     def padded(t: Tensor, fill: float) -> Tensor:
         return torch.nn.functional.pad(t, (0, size - t.shape[1]), value=fill)
@@ -152,7 +152,7 @@ def prepare(
     ]
     parts = [
         *header,
-        padded(turns, torch.nan),
+        padded(ends, torch.nan),
         padded(slopes, 0.0),
         padded(starts, 0.0),
         padded(anchors, 0.0),
@@ -164,5 +164,5 @@ def prepare(
         # The segment of everything before the cell, less a margin for the index's rounding.
         cell = torch.arange(how.cells + 2, dtype=torch.float64, device=b.device)
         edges = low + (cell - 1.01) / scale
-        parts.append(torch.searchsorted(turns.contiguous(), edges.contiguous(), right=True).double())
+        parts.append(torch.searchsorted(ends.contiguous(), edges.contiguous()).double())
     return torch.cat(parts, 1).to(dtype)

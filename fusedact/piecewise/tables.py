@@ -100,7 +100,7 @@ class Table:
         flat = data.reshape(-1)
         # Behind each name a view that begins with its first entry: one index serves all.
         starts = [HEADER + i * self.size for i in range(4)]
-        self._turns, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
+        self._ends, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
         self._first = flat[HEADER + SECTIONS * self.size :]
         # For one row: scale, offset and bounds.
         self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
@@ -181,7 +181,7 @@ class Table:
 
     @cached_property
     def late(self) -> Tensor:
-        """Whether a breakpoint itself still belongs to the segment before it: the flatter one, as `prepare` turns."""
+        """Whether a breakpoint itself still belongs to the segment before it: the flatter one, as `prepare` has it."""
         magnitudes = self.slopes.abs()
         return magnitudes[:, 1:] > magnitudes[:, :-1]
 
@@ -229,21 +229,21 @@ class Table:
         if base is not None:
             index.add_(base)
         # A comparison in place takes a third of one that makes bools.
-        turned = gathered(self._turns, index, _scratch(spare)).le_(x)
-        return index.add_(turned.int() if spare is no_spare else turned.view(torch.int32).copy_(turned))
+        passed = gathered(self._ends, index, _scratch(spare)).lt_(x)
+        return index.add_(passed.int() if spare is no_spare else passed.view(torch.int32).copy_(passed))
 
     def _searched(self, x: Tensor, base: Tensor | None) -> Tensor:
         """The binary search of the kernels, which works for rows per channel too."""
         index = torch.zeros_like(x, dtype=torch.int32) if base is None else base.clone()
         step = self.size // 2
         while step:
-            index = index + step * (x >= gathered(self._turns, index + (step - 1))).int()
+            index = index + step * (x > gathered(self._ends, index + (step - 1))).int()
             step //= 2
         return index
 
     def _index_of_few(self, x: Tensor) -> Tensor:
         """The same for one row and few elements, in fewer operations. A NaN counts to the last segment."""
-        return torch.bucketize(x.contiguous(), self._turns[: self.count], out_int32=True, right=True)
+        return torch.bucketize(x.contiguous(), self._ends[: self.count], out_int32=True)
 
     def value(self, x: Tensor, *beside: Tensor) -> Tensor:
         """The function at x, differentiable."""
@@ -261,14 +261,14 @@ class Table:
 
     def _compared(self, x: Tensor) -> Tensor:
         """The same by a comparison for each segment, with numbers: a DTensor and its like mix with no tables."""
-        parts = (self._turns, self._slopes, self._values, self._anchors)
-        turns, slopes, values, anchors = (part[: self.count + 1].tolist() for part in parts)
+        parts = (self._ends, self._slopes, self._values, self._anchors)
+        ends, slopes, values, anchors = (part[: self.count + 1].tolist() for part in parts)
         low, high = self._bounds
         # Not clamp, whose gradient at a NaN is 0.
         bounded = torch.where(x < low, low, torch.where(x > high, high, x))
         y = (bounded - anchors[0]) * slopes[0] + values[0]
-        for turn, slope, value, anchor in zip(turns, slopes[1:], values[1:], anchors[1:], strict=False):
-            y = torch.where(x >= turn, (bounded - anchor) * slope + value, y)
+        for end, slope, value, anchor in zip(ends, slopes[1:], values[1:], anchors[1:], strict=False):
+            y = torch.where(x > end, (bounded - anchor) * slope + value, y)
         return y
 
     def lean_value(self, x: Tensor, *beside: Tensor, out: Tensor | None = None, spare: Spare = no_spare) -> Tensor:

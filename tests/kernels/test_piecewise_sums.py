@@ -44,9 +44,9 @@ def inputs(b: Tensor, dtype: torch.dtype, n: int = 3000) -> tuple[Tensor, Tensor
 
 
 def segments(x: Tensor, b: Tensor, table: tables.Table) -> Tensor:
-    """The segment of each element, by the turns of the table; a NaN is in the first."""
-    turns = table.data[0, table_rows.HEADER : table_rows.HEADER + len(b)].double()
-    return torch.where(x.isnan(), 0, torch.searchsorted(turns, x.double(), right=True))
+    """The segment of each element, by the ends in the table; a NaN is in the first."""
+    ends = table.data[0, table_rows.HEADER : table_rows.HEADER + len(b)].double()
+    return torch.where(x.isnan(), 0, torch.searchsorted(ends, x.double()))
 
 
 def terms(g: Tensor, x: Tensor, b: Tensor, table: tables.Table, wanted: str) -> list[tuple[Tensor, Tensor]]:
