@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import re
+from dataclasses import replace
 
+import benches
 import oracles
 import pytest
 import torch
@@ -30,6 +34,8 @@ from fusedact import describe
 from fusedact import functional as FF
 from fusedact.saving import saving
 from fusedact.saving.saved_forms import SAVED
+
+between = benches.load("between")
 
 # ----- the choice
 
@@ -182,6 +188,19 @@ def test_eager_keeps_two_between_linear_layers():
     net = nn.Sequential(nn.Linear(16, 32), nn.ELU(), nn.Linear(32, 8))
     x = torch.randn(64, 16)
     assert storages(kept(net, x)[0], net) == x.nbytes + 2 * 64 * 32 * 4
+
+
+def test_between_linear_layers_as_published(monkeypatch):
+    page = (between.environment.ROOT / "docs/saving.md").read_text()
+    published = json.loads((between.environment.ROOT / "bench/results/cpu/between.json").read_text())["rows"]
+    small = {name: replace(network, rows=16) for name, network in between.NETWORKS.items()}
+    monkeypatch.setattr(between, "NETWORKS", small)
+    assert list(between.rows(torch.device("cpu"))) == published
+    for row in published:
+        figures = [f"{row['bytes_per_element'][way]:g}" for way in ("eager", "auto", "output")]
+        (line,) = re.findall(rf"^\|.*`{row['activation']}`.*? \| (\d[\d.| ]*) \|$", page, re.M)
+        told = line.split(" | ")
+        assert figures == (told[3:] if row["network"].endswith("bfloat16") else told[:3]), row
 
 
 # ----- gradients
