@@ -193,7 +193,7 @@ def test_eager_keeps_two_between_linear_layers():
 def test_between_linear_layers_as_published(monkeypatch):
     page = (between.environment.ROOT / "docs/saving.md").read_text()
     published = json.loads((between.environment.ROOT / "bench/results/cpu/between.json").read_text())["rows"]
-    small = {name: replace(network, rows=16) for name, network in between.NETWORKS.items()}
+    small = {name: replace(network, rows=16, width=64) for name, network in between.NETWORKS.items()}
     monkeypatch.setattr(between, "NETWORKS", small)
     assert list(between.rows(torch.device("cpu"))) == published
     for row in published:
