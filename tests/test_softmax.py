@@ -277,6 +277,27 @@ def test_a_mask_that_adds_minus_infinity(name):
     assert FF.softmax(x, 1, mask=add)[0].isnan().all()
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
+@pytest.mark.parametrize("masked", ["none", "left out", "added"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_temperature_learns_from_what_is_not_rounded(name, masked, dtype):
+    """Where every gradient is the same, the errors of a rounded output would add up."""
+    x, t = torch.randn(128, 1024).to(dtype), torch.tensor([1.3], requires_grad=True)
+    mask = {"none": None, "left out": torch.rand(1024) > 0.2, "added": torch.randn(1024)}[masked]
+    y = oracle.ours(name)(x, 1, temperature=t, mask=mask)
+    g = torch.ones_like(x) if name == "log_softmax" else torch.randn(x.shape).to(dtype)
+    y.backward(g)
+    z = x.double() * (-1 if name == "softmin" else 1) / t.detach().double()
+    scores = z if mask is None else z.masked_fill(~mask, -torch.inf) if masked == "left out" else z + mask.double()
+    p = scores.softmax(1)
+    terms = ((p * z).sum(1, keepdim=True) - z) / t.detach().double() * g.double()
+    terms = terms if name == "log_softmax" else terms * p
+    if masked == "left out" and name == "log_softmax":
+        # Of what is left out the gradient goes to the others, by their shares, and none to itself.
+        terms = torch.where(mask, terms, (p * z).sum(1, keepdim=True) / t.detach().double() * g.double())
+    assert (t.grad.double() - terms.sum()).abs() < 1e-6 * terms.abs().sum()
+
+
 def test_the_temperature_of_an_infinite_input():
     """Its part of the sum is 0."""
     x = torch.tensor([[-INF, 0.0, 1.0]])

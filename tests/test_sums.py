@@ -131,5 +131,5 @@ def test_every_table_is_tried_and_any_two_properties_meet():
 
 def test_the_file_holds_all_cases_within_the_bound_and_pages_say_so():
     assert KEPT["elements"] == sums.ELEMENTS == 10**8 and KEPT["bound"] == sums.BOUND == 1e-5
-    assert set(sums.problems(KEPT["rows"], sums.cases())) == set(sums.OUTSIDE)
+    assert sums.problems(KEPT["rows"], sums.cases()) == {}
     sums.main(["--check"])

@@ -91,38 +91,49 @@ def _addend(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return made.masked_fill_(~small, -torch.inf).expand(mask.shape)
 
 
+class _Scores:
+    """What exponentials are taken of, block by block: x, scaled, and a mask that adds or leaves out."""
+
+    def __init__(self, call: Call, x: Tensor, temperature: Number, mask: Tensor | None, memory: _Buffers) -> None:
+        self._half, self._wide, self._memory = x.dtype in HALF_DTYPES, wide_of(x.dtype), memory
+        self._scale = (-1.0 if call.negated else 1.0) / _number(call, temperature)
+        # With a tensor of one dimension halves are multiplied in float32.
+        given = torch.as_tensor(self._scale, dtype=self._wide, device=x.device).reshape(1)
+        self._factor = given if self._half else self._scale
+        # To be cut with the mask.
+        self.addend = _addend(mask, self._wide)
+
+    def __call__(self, x: Tensor, mask: Tensor | None, addend: Tensor | None) -> Tensor:
+        """Those of a block, in the first of the buffers."""
+        z = self._memory(0, x)
+        if mask is None:
+            return torch.mul(x, self._factor, out=z)
+        leaves_out = mask.dtype == torch.bool
+        if addend is None:
+            addend = _minus_infinity(mask, self._memory(2, x)) if leaves_out else mask
+        if self._scale == 1.0 and addend.dtype == self._wide:
+            torch.add(x, addend, out=z)
+        elif self._half or isinstance(self._scale, Tensor) or addend.dtype != self._wide:
+            torch.mul(x, self._factor, out=z).add_(addend)
+        else:
+            torch.add(addend, x, alpha=self._scale, out=z)
+        # What is left out may have been infinite or NaN, which adding does not remove.
+        if leaves_out and z.sum().isnan():
+            z.masked_fill_(~mask, -torch.inf)
+        return z
+
+
 def forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
     function = torch.log_softmax if call.log else torch.softmax
     half = x.dtype in HALF_DTYPES
-    wide = wide_of(x.dtype)
-    buffers = _Buffers(wide, x.device)
-    t = _number(call, temperature)
-    scale = (-1.0 if call.negated else 1.0) / t
-    # With a tensor of one dimension halves are multiplied in float32.
-    factor = torch.as_tensor(scale, dtype=wide, device=x.device).reshape(1) if half else scale
-    addend = _addend(mask, wide)
+    buffers = _Buffers(wide_of(x.dtype), x.device)
+    scores = _Scores(call, x, temperature, mask, buffers)
     y = large_pages.empty_like(x)
-    for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, addend, y):
+    for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, scores.addend, y):
         assert x_block is not None and y_block is not None
-        z = buffers(0, x_block)
         # PyTorch writes to a result with gaps as if it had none.
         target = y_block if not half and y_block.is_contiguous() else buffers(1, x_block)
-        if mask_block is None:
-            torch.mul(x_block, factor, out=z)
-        else:
-            leaves_out = mask_block.dtype == torch.bool
-            if addend_block is None:
-                addend_block = _minus_infinity(mask_block, buffers(2, x_block)) if leaves_out else mask_block
-            if scale == 1.0 and addend_block.dtype == wide:
-                torch.add(x_block, addend_block, out=z)
-            elif half or isinstance(scale, Tensor) or addend_block.dtype != wide:
-                torch.mul(x_block, factor, out=z).add_(addend_block)
-            else:
-                torch.add(addend_block, x_block, alpha=scale, out=z)
-            # What is left out may have been infinite or NaN, which adding does not remove.
-            if leaves_out and z.sum().isnan():
-                z.masked_fill_(~mask_block, -torch.inf)
-        function(z, call.dim, out=target)
+        function(scores(x_block, mask_block, addend_block), call.dim, out=target)
         if target is not y_block:
             y_block.copy_(target)
     return y
@@ -159,20 +170,33 @@ def backward(
 ) -> tuple[Tensor, Tensor | None]:
     """The gradient of x; and, if the temperature is learned, the sum of x times that of scores.
 
-    PyTorch's operators take halves, compute in fp32 and round once.
+    PyTorch's operators take halves, compute in fp32 and round once. A sum over all elements would show how the output
+    was rounded: for that it is made again.
     """
     function = _aten._log_softmax_backward_data.out if call.log else _aten._softmax_backward_data.out
     keyword = "out" if call.log else "grad_input"
-    buffers, wide_buffers = _Buffers(y.dtype, y.device), _Buffers(wide_of(y.dtype), y.device)
+    wide = wide_of(y.dtype)
+    again = learned and wide != y.dtype
+    dtype = wide if again else y.dtype
+    buffers, wide_buffers = _Buffers(dtype, y.device), _Buffers(wide, y.device)
     t = _number(call, temperature)
     scale = (-1.0 if call.negated else 1.0) / t
     kept = mask if mask is not None and mask.dtype == torch.bool else None
+    scores = _Scores(call, x, temperature, mask, _Buffers(wide, y.device)) if again else None
+    addend = None if scores is None else scores.addend
     dx = large_pages.empty_like(y)
     total = torch.zeros((), dtype=torch.float64, device=y.device) if learned else None
-    for g_block, y_block, x_block, kept_block, dx_block in _blocks(call.dim, g, y, x, kept, dx):
+    for g_block, y_block, x_block, kept_block, addend_block, dx_block in _blocks(
+        call.dim, g, y, x, mask if again else kept, addend, dx
+    ):
         assert g_block is not None and y_block is not None and x_block is not None and dx_block is not None
-        dz = dx_block if dx_block.is_contiguous() else buffers(0, dx_block)
-        function(g_block, y_block, call.dim, y.dtype, **{keyword: dz})
+        if scores is not None:
+            z, y_block = scores(x_block, kept_block, addend_block), wide_buffers(1, dx_block)
+            (torch.log_softmax if call.log else torch.softmax)(z, call.dim, out=y_block)
+            g_block = wide_buffers(2, dx_block).copy_(g_block)
+            kept_block = None if kept is None else kept_block
+        dz = dx_block if not again and dx_block.is_contiguous() else buffers(0, dx_block)
+        function(g_block, y_block, call.dim, dtype, **{keyword: dz})
         # A softmax is 0 where it is left out, and so is its gradient, unless others are NaN.
         if kept_block is not None and (call.log or dz.sum().isnan()):
             _clear(dz, kept_block, buffers(1, dz))
