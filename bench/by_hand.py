@@ -31,7 +31,6 @@ KEPT_FOR = {
 RATIO = 1.3
 # but of these, which rest on what no rule of the engine knows.
 BEYOND = {
-    "swish": "one comparison with 0 for the limits of all products",
     "gelu": "one function of the tail for the value and the slope",
     "gelu_tanh": "both from one sigmoid, whose argument is bounded once",
     "silu": "the slope on either side of 0 by what does not cancel there",
