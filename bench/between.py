@@ -45,9 +45,9 @@ class Network:
 
 
 NETWORKS = {
-    "layers of 4096": Network(8192, 4096, 4096, torch.float32),
-    "MLP of a transformer block": Network(8 * 1024, 512, 4 * 512, torch.float32),
-    "MLP of a transformer block, bfloat16": Network(8 * 1024, 512, 4 * 512, torch.bfloat16),
+    "4096 to 4096, a batch of 8192, float32": Network(8192, 4096, 4096, torch.float32),
+    "a transformer block's MLP, width 512, float32": Network(8 * 1024, 512, 4 * 512, torch.float32),
+    "a transformer block's MLP, width 512, bfloat16": Network(8 * 1024, 512, 4 * 512, torch.bfloat16),
 }
 
 
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         each = row["bytes_per_element"]
         told = "  ".join(f"{way} {kept:g}" for way, kept in each.items())
         less = 100 * (1 - each["output"] / each["eager"])
-        print(f"{row['network']:<38}{row['activation']:<14}{told}  ({less:.0f}% less)", flush=True)
+        print(f"{row['network']:<48}{row['activation']:<14}{told}  ({less:.0f}% less)", flush=True)
     if options.write:
         command = shlex.join(["python", "-m", "bench.between", *(sys.argv[1:] if arguments is None else arguments)])
         result = {"environment": environment.facts(device), "command": command, "rows": made}

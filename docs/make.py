@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import math
 import sys
 import textwrap
@@ -113,6 +114,10 @@ What comes with it:
 - A half that was rounded holds less than its input did: the accuracy of every derivative stands in
   [saving_accuracy.md](saving_accuracy.md).
 
+Bytes an element that are kept between two linear layers, beyond their weights and what goes into the first
+(`python -m bench.between`; [between.json](../bench/results/cpu/between.json)):
+
+{between}
 | activation | `"output"` | `"bits"` | by default | `"output"` not where |
 |---|---|---|---|---|
 """
@@ -254,6 +259,17 @@ def _unsafe(form: SavedForm, count: int) -> str:
     return next(filter(None, (form.safe(*values) for values in itertools.product(PROBES, repeat=count))), "")
 
 
+def _between() -> str:
+    """The table of what is kept between two linear layers, from its file."""
+    result = json.loads((FOLDER.parent / "bench/results/cpu/between.json").read_text())
+    ways = list(result["rows"][0]["bytes_per_element"])
+    lines = [f"| layers | activation | {' | '.join(ways)} |", f"|---|---|{'---:|' * len(ways)}"]
+    for row in result["rows"]:
+        kept = (f"{row['bytes_per_element'][way]:g}" for way in ways)
+        lines.append(f"| {row['network']} | `{row['activation']}` | {' | '.join(kept)} |")
+    return "\n".join(lines) + "\n"
+
+
 def saving() -> str:
     """What each activation may keep."""
     rows = []
@@ -272,7 +288,7 @@ def saving() -> str:
     rest = _prose(
         f"All others keep their input: {', '.join(others)}; `identity` keeps nothing.".replace("`identity`, ", "")
     )
-    return SAVING + "".join(rows) + f"\n{rest}\n"
+    return SAVING.replace("{between}\n", _between() + "\n") + "".join(rows) + f"\n{rest}\n"
 
 
 def readme() -> str:
