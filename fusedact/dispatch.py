@@ -94,6 +94,8 @@ FORMULA_SMALL = Path("formula", f"below {FORMULA_BELOW} elements on the CPU plai
 PIECES_CPU = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps only its input")
 PIECES_ROWS = Path("pieces", "rows go through the cache in blocks, and only the output is kept")
 PIECES_FORCED = Path("pieces", "the eager backend is forced; the formula keeps only its input")
+PIECES_DRAWN = Path("pieces", "on the CPU the formula runs in cache-sized pieces and keeps the slopes that it draws")
+PIECES_DRAWN_FORCED = Path("pieces", "the eager backend is forced; the formula keeps the slopes that it draws")
 PIECES_SAVING = Path("pieces", "what backward keeps was chosen, so the formula runs in cache-sized pieces")
 PIECES_FLOAT64 = Path("pieces", "kernels compute in float32; float64 takes the formula, which keeps only its input")
 TRITON = Path("triton", "the fused kernel")
@@ -357,12 +359,16 @@ def few_rows(x: Tensor, *tensors: Tensor) -> int:
 
 def _lean(spec: ActivationSpec, x: Tensor) -> Path:
     """The path of a CPU tensor that no operator of PyTorch serves."""
+    if spec.kind == "random":
+        return PIECES_DRAWN
     return FORMULA_SMALL if spec.lean_by_engine and x.numel() < FORMULA_BELOW else PIECES_CPU
 
 
 def _by_device(spec: ActivationSpec, x: Tensor, aten: bool, forced: str) -> Path:
     """The path of a plain tensor on another device, or under a forced backend; `aten`: PyTorch has the activation."""
     if forced == "eager":
+        if spec.kind == "random" and x.is_cpu:
+            return PIECES_DRAWN_FORCED
         return ATEN_FORCED if aten else PIECES_FORCED
     if x.is_meta:
         return FORMULA_META

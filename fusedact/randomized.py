@@ -1,8 +1,9 @@
 """The activation that draws random numbers: the function rrelu and the module RReLU.
 
 A call draws one seed, a tensor on the input's device, from PyTorch's generator; slopes are made of the seed and an
-element's place in row-major order. So backward makes them again, `torch.manual_seed` repeats them, and neither
-checkpoints nor captured graphs lose them. On the CPU few elements go to PyTorch's operator, which keeps its slopes.
+element's place in row-major order. So a kernel makes them again in backward, `torch.manual_seed` repeats them, and
+neither checkpoints nor captured graphs lose them. On the CPU, where drawing takes most of the time, slopes are kept in
+the place of the input, and few elements go to PyTorch's operator, which keeps both.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def rrelu(
         input: tensor of any shape and strides, float16, bfloat16, float32 or float64.
         lower, upper: numbers, the least and the largest slope.
         training: draw slopes. One seed is drawn from PyTorch's generator of the input's device; the slopes follow from
-            it and an element's place in row-major order, and are made again in backward. PyTorch draws others for the
-            same torch.manual_seed; on the CPU it is PyTorch's operator that draws, and keeps, the slopes of few
-            elements (`fusedact.explain` says how many), where making them again takes longer; not in float16, which
-            it does not take.
+            it and an element's place in row-major order, and kernels make them again in backward; on the CPU they are
+            kept, and the input is not. PyTorch draws others for the same torch.manual_seed; on the CPU it is PyTorch's
+            operator that draws the slopes of few elements (`fusedact.explain` says how many); not in float16, which it
+            does not take.
         inplace: overwrite the input.
 
     Returns:
@@ -122,7 +123,9 @@ def _drawn(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
     kernel = path.kind == "triton"
     seed = seeds.drawn(x.device)
     if wants_gradient(x):
-        return _RReLU.apply(kernel, low, high, seed, x)
+        if kernel or compat.dispatch_mode_active():
+            return _RReLU.apply(kernel, low, high, seed, x)
+        return _OfSlopes.apply(low, high, seed, x)
     if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
         _run(kernel, x, x, seed, low, high, x)
         if not x.is_inference():
@@ -163,37 +166,44 @@ def _run(
     return out
 
 
-def _in_pieces(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, out: Tensor) -> None:
-    """The same on the CPU, in row-major order whatever the layout."""
+def _in_pieces(
+    value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, out: Tensor, kept: Tensor | None = None
+) -> None:
+    """The same on the CPU, in row-major order whatever the layout; slopes, 1 where x > 0, into `kept` if given."""
     if not all(t.is_contiguous() for t in (value, x, out)):
         made = torch.empty(x.shape, dtype=x.dtype)
         dense = x.contiguous()
-        _in_pieces(dense if value is x else value.contiguous(), dense, seed, low, high, made)
+        _in_pieces(dense if value is x else value.contiguous(), dense, seed, low, high, made, kept)
         out.copy_(made)
         return
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
     size = min(PIECE, x.numel())
     numbers = seeds.Numbers(seed, size)
     slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
-    ones = None if value is x or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
-    flat = [t.view(-1) for t in (value, x, out)]
+    plain = value is x and kept is None
+    ones = None if plain or low < 0.0 or high > 1.0 else torch.ones(size, dtype=dtype)
+    one = torch.ones((), dtype=dtype)
+    flat = [t.view(-1) for t in (value, x, out, out if kept is None else kept)]
     pieces = [flat] if x.numel() <= PIECE else zip(*(t.split(PIECE) for t in flat), strict=True)
-    for value_piece, x_piece, out_piece in pieces:
+    for value_piece, x_piece, out_piece, kept_piece in pieces:
         count = x_piece.numel()
         slope, product = slopes[:count], scaled[:count]
         slope.copy_(numbers(count)).mul_((high - low) * 2.0**-32).add_((low + high) / 2).clamp_(low, high)
-        if value is x:
+        if plain:
             # A half becomes an fp32 first.
             torch.clamp_max(product.copy_(x_piece), 0.0, out=product).mul_(slope)
             torch.add(product, x_piece.clamp_min(0.0), out=out_piece if out.dtype == dtype else product)
         elif ones is not None:
             # 0 or 1: without branches, which nothing could foresee.
             _threshold_backward(ones[:count], product.copy_(x_piece), 0.0, grad_input=product)
-            torch.maximum(slope, product, out=product).mul_(value_piece)
+            torch.maximum(slope, product, out=product)
         else:
-            torch.mul(slope, value_piece, out=product)
-            torch.where(x_piece <= 0, product, value_piece, out=product)
-        if value is not x or out.dtype != dtype:
+            torch.where(x_piece <= 0, slope, one, out=product)
+        if kept is not None:
+            kept_piece.copy_(product)
+        if not plain:
+            product.mul_(value_piece)
+        if not plain or out.dtype != dtype:
             out_piece.copy_(product)
 
 
@@ -227,6 +237,23 @@ class _OfKeptSlopes(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         (slopes,) = ctx.saved_tensors
         return None, None, g * slopes
+
+
+class _OfSlopes(Function):
+    """On the CPU: keeps the slopes, so that nothing is drawn again."""
+
+    @staticmethod
+    def forward(ctx: Any, low: float, high: float, seed: Tensor, x: Tensor) -> Tensor:
+        x = compat.materialized(x)
+        y, slopes = large_pages.empty_like(x), large_pages.advised(torch.empty(x.shape, dtype=x.dtype))
+        _in_pieces(x, x, seed, low, high, y, slopes)
+        ctx.save_for_backward(slopes)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        (slopes,) = ctx.saved_tensors
+        return None, None, None, g * slopes
 
 
 class _RReLU(Function):

@@ -187,14 +187,14 @@ class TestByOperator:
             assert fusedact.explain(fusedact.RReLU(), t).kind == want
             if recorded:
                 name = type(drawn(t).grad_fn).__name__
-                assert name == ("RreluWithNoiseBackward0" if want == "aten" else "_RReLUBackward")
+                assert name == ("RreluWithNoiseBackward0" if want == "aten" else "_OfSlopesBackward")
         if below:
             few = x[: below - 1]
             assert fusedact.explain("rrelu", few, training=True).kind == "aten"
             assert torch.equal(drawn(few), theirs(few))
             with fusedact.backend("eager"):
                 assert fusedact.explain("rrelu", few, training=True).kind == "pieces"
-                assert type(drawn(few.requires_grad_()).grad_fn).__name__ == "_RReLUBackward"
+                assert type(drawn(few.requires_grad_()).grad_fn).__name__ == "_OfSlopesBackward"
 
     @pytest.mark.parametrize("reentrant", [True, False])
     def test_checkpoints_replay(self, reentrant):
@@ -347,12 +347,20 @@ def test_gradcheck():
     torch.testing.assert_close(each, jacobian)
 
 
-def test_only_the_input_and_the_seed_are_kept():
+@dtypes
+def test_only_the_slopes_are_kept(dtype):
     kept = []
-    x = torch.randn(1000, requires_grad=True)
+    x = torch.randn(1000).to(dtype).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         drawn(x)
-    assert sorted((t.numel(), t.dtype) for t in kept) == [(1, torch.int64), (1000, torch.float32)]
+    assert [(t.shape, t.dtype) for t in kept] == [(x.shape, dtype)]
+
+
+@dtypes
+@pytest.mark.parametrize("bounds", [(1 / 8, 1 / 3), (-0.5, 1.5)], ids=str)
+def test_a_gradient_changes_no_value(dtype, bounds):
+    x = torch.randn(300_001).to(dtype)
+    assert torch.equal(drawn(x, *bounds), drawn(x.clone().requires_grad_(), *bounds))
 
 
 def test_checkpoints_replay():
