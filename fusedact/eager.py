@@ -98,9 +98,11 @@ def prelu_twin(x: Tensor, weight: Tensor, channel: int | None = None) -> Tensor:
 
 def swish(x: Tensor, beta: Parameter = 1.0) -> Tensor:
     """x * sigmoid(beta * x)."""
-    infinite = x.abs() == torch.inf
-    finite = torch.where(infinite, 0.0, x)
-    return torch.where(infinite, torch.where(beta * x < 0.0, 0.0, x), finite * torch.sigmoid(beta * finite))
+    z = beta * x
+    # From there on sigmoid is 0 or 1 in every dtype, and what is multiplied with it may be infinite.
+    beyond = (x.abs() == torch.inf) | (z.abs() > 750.0)
+    near = torch.where(beyond, 0.0, x)
+    return torch.where(beyond, torch.where(z < 0.0, 0.0, x), near * torch.sigmoid(beta * near))
 
 
 def hardtanh(x: Tensor, min_val: Parameter = -1.0, max_val: Parameter = 1.0) -> Tensor:
