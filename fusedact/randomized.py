@@ -253,7 +253,9 @@ class _OfSlopes(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         (slopes,) = ctx.saved_tensors
-        return None, None, None, g * slopes
+        if torch.is_grad_enabled() or compat.observed(g) or compat.is_legacy_batched(g):
+            return None, None, None, g * slopes
+        return None, None, None, torch.mul(g, slopes, out=large_pages.empty_like(slopes))
 
 
 class _RReLU(Function):
