@@ -328,7 +328,9 @@ def sums_kernel(
         x = _loaded(saved_ptr, *where, saved_strides, FLAT)
         at = segment(x, params, KIND)
         if DX and not LATE and part == 0:
-            slopes = slope(x, params, KIND) if EVEN and METHOD != "lines" else tl.load(params[2] + at)
+            # Beside many sums an address takes fewer registers than a second load.
+            few = EVEN and METHOD != "lines" and COUNT <= 32
+            slopes = slope(x, params, KIND) if few else tl.load(params[2] + at)
             _store(dx_ptr, g * slopes, *where, dx_strides, FLAT)
         sums = _summed(sums, g, x, at, first, params, METHOD, EVEN, PRECISE, SLOPES, COUNT, TOTAL, COLS)
         if DX and LATE and part == 0:
