@@ -57,7 +57,8 @@ def _uniform(x, params):
 
 @triton.jit
 def _bucket(x, params):
-    return _passed(x, tl.load(params[6] + _cell(x, params[0])).to(tl.int32), params[1])
+    segment = tl.load(params[6] + _cell(x, params[0])).to(tl.int32)
+    return segment + (x > tl.load(params[1] + segment)).to(tl.int32)
 
 
 @triton.jit
