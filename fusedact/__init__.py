@@ -8,7 +8,7 @@ from .conversion.conversion import convert as convert
 from .custom import activation as activation
 from .dispatch import Path as Path
 from .dispatch import backend as backend
-from .dispatch import explain as explain
+from .explaining import explain as explain
 from .hosts.linear_modules import Linear as Linear
 from .hosts.perceptron_modules import MLP as MLP
 from .hosts.perceptron_modules import GatedMLP as GatedMLP

@@ -21,6 +21,7 @@ from .dispatch import is_recording, recorded
 from .engine import codegen, engine, pairs, sources
 from .engine.tracing import UnsupportedError
 from .registry import ActivationSpec, ParameterSpec
+from .saving.saving import check_save
 
 __all__ = ["CustomActivation", "activation"]
 
@@ -62,7 +63,8 @@ def activation(
     takes from outside, numbers in a closure or a module, are constants: they are read at its first use.
 
     What is made is called as the function is; a parameter is a number, or a tensor with one element or one per
-    channel, which gets a gradient. It also takes `inplace` and `channel_dim`, as the library's own functions.
+    channel, which gets a gradient. It also takes `inplace`, `channel_dim` and `save` ("auto" or "input"), as the
+    library's own functions.
 
     Args:
         function: elementwise, without side effects, randomness, or Python decisions that depend on a tensor's values.
@@ -226,22 +228,25 @@ class CustomActivation:
             registry.register_own(spec)
         return spec
 
-    def _applied(self, x: Any, params: tuple[Any, ...], inplace: bool, channel_dim: int) -> Tensor:
+    def _applied(self, x: Any, params: tuple[Any, ...], inplace: bool, channel_dim: int, save: str) -> Tensor:
         """What a call does after its arguments are in order."""
         if has_torch_function_unary(x):
             channel = {"channel_dim": channel_dim} if self._parameters else {}
-            return handle_torch_function(self, (x,), x, *params, inplace=inplace, **channel)
+            return handle_torch_function(self, (x,), x, *params, inplace=inplace, **channel, save=save)
         if is_compiling() or is_recording():
             # Nothing is traced inside another trace: what may be no activation runs as it is.
             if self._fallback is not None and (self._full is None or self._full.build is None):
                 return self._function(x, *params)
-            return ops.apply(self._plain, x, params, inplace, channel_dim)
+            return ops.apply(self._plain, x, params, inplace, channel_dim, save)
         spec = self._full or self.spec
         if spec.build is None:
             if inplace:
                 raise ValueError(f"{spec.name}: inplace=True is not for what runs as plain PyTorch")
+            if save != "auto":
+                check_save("", spec, save)
+                raise ValueError(f"{spec.name}: save={save!r} is not for what runs as plain PyTorch")
             return self._function(x, *params)
-        return ops.apply(spec, x, params, inplace, channel_dim)
+        return ops.apply(spec, x, params, inplace, channel_dim, save)
 
 
 def _kind(value: object) -> str:
@@ -295,7 +300,7 @@ def _compiled(own: CustomActivation) -> Callable[..., Tensor]:
     x = own._input
     arguments = "".join(f", {p.name}: float | Tensor = {p.default!r}" for p in own._parameters)
     values = "".join(f"{p.name}, " for p in own._parameters)
-    channel, passed = (", *, channel_dim: int = 1", "channel_dim") if own._parameters else ("", "1")
+    channel, passed = ("channel_dim: int = 1, ", "channel_dim") if own._parameters else ("", "1")
     name = own._plain.name
     if not name.isidentifier() or keyword.iskeyword(name) or name in ("Tensor", "bool", "float", "int"):
         name = "function"
@@ -303,8 +308,8 @@ def _compiled(own: CustomActivation) -> Callable[..., Tensor]:
     applied = "_".join(["applied", x, *(p.name for p in own._parameters)])
     text = (
         f"def make({applied}):\n"
-        f"    def {name}({x}: Tensor{arguments}, inplace: bool = False{channel}) -> Tensor:\n"
-        f"        return {applied}({x}, ({values}), inplace, {passed})\n"
+        f"    def {name}({x}: Tensor{arguments}, inplace: bool = False, *, {channel}save: str = 'auto') -> Tensor:\n"
+        f"        return {applied}({x}, ({values}), inplace, {passed}, save)\n"
         f"    return {name}\n"
     )
     file = f"<fusedact {own._plain.key} {sources.digest(text)}>"

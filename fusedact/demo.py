@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import modules, registry
-from .dispatch import explain
+from .explaining import explain
 
 __all__ = [
     "ACTIVATIONS",

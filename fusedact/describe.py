@@ -145,10 +145,9 @@ def module_signature(spec: ActivationSpec) -> inspect.Signature:
         add("kwargs", inspect.Parameter.empty, "Any", inspect.Parameter.VAR_KEYWORD)
     else:
         add("inplace", False, "bool")
-    if not spec.key:
-        kwargs = made.pop("kwargs", None)
-        add("save", "auto", "str", keyword)
-        made |= {"kwargs": kwargs} if kwargs else {}
+    kwargs = made.pop("kwargs", None)
+    add("save", "auto", "str", keyword)
+    made |= {"kwargs": kwargs} if kwargs else {}
     first = [made.pop(name).replace(kind=either) for name in spec.by_position]
     rest = [p.replace(kind=keyword) if first else p for p in made.values()]
     return inspect.Signature([inspect.Parameter("self", either), *first, *rest], return_annotation="None")
@@ -178,7 +177,7 @@ def module_docstring(spec: ActivationSpec) -> str:
     signature = module_signature(spec).parameters
     listed = "".join(f"    {name}: {arguments[name]}\n" for name in signature if name != "self")
     errors = "    ValueError: if names, counts, numbers or bounds do not fit.\n" if spec.parameters else ""
-    errors = errors or ("" if spec.key else "    ValueError: if save is none of these.\n")
+    errors = errors or "    ValueError: if save is none of these.\n"
     decay = WEIGHT_DECAY if spec.learnable else ""
     # What is said of an activation of one's own is no formula alone.
     about = "\n\n".join(filter(None, (spec.formula if spec.key else indented(spec.formula), spec.limits)))

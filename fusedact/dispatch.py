@@ -1,4 +1,4 @@
-"""Which path an elementwise call takes, chosen once per call, with the reason."""
+"""Which path a call takes, chosen once per call, with the reason."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn import Module, Parameter
+from torch.nn import Parameter
 
 from . import compat, sharding
-from .checks import FLOAT_DTYPES, check_input, check_names, check_parameters, owner
+from .checks import FLOAT_DTYPES, owner
 from .cpu import cpu_kernels
 from .cpu.cpu_kernels import LARGE_COUNT
 from .crossovers import (
@@ -29,8 +28,8 @@ from .crossovers import (
     UNMASKED_ROWS_BELOW_RECORDED,
     aten_below,
 )
-from .eager import HALF_DTYPES, numeric
-from .registry import ActivationSpec, OptionSpec, ParameterSpec, chosen, get
+from .eager import HALF_DTYPES
+from .registry import ActivationSpec
 from .saving import saving
 from .watching import gathering
 
@@ -40,7 +39,6 @@ __all__ = [
     "backend_var",
     "choose",
     "choose_step",
-    "explain",
     "few_rows",
     "forced_backend",
     "is_recording",
@@ -284,9 +282,16 @@ def saving_path(
     ):
         return path
     path = _choose_plain(spec, x, params, numbers, backend_var.get())
-    if path.kind == "triton" or (path.kind == "formula" and path is not FORMULA_SMALL):
+    if path.kind == "triton" or (path.kind == "formula" and not _is_small(spec, x, params, path)):
         return path
     return TRITON if path is _aten_small(aten_below(x.device)) else PIECES_SAVING
+
+
+def _is_small(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], path: Path) -> bool:
+    """Whether the formula was chosen because x has few elements."""
+    if spec.kind in ("gated", "rowwise"):
+        return path is _formula_of_few(_few(spec, x, params))
+    return path is FORMULA_SMALL
 
 
 def _by_shards(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> bool:
@@ -331,8 +336,7 @@ def _choose_plain(
         if spec.kind == "random" and x.numel() < (below := DRAWN_BELOW.get(x.dtype, 0)):
             return _aten_drawn(below)
         if spec.kind in ("gated", "rowwise"):
-            tensors = [p for p in params if isinstance(p, Tensor)]
-            few = GATES_BELOW if spec.kind == "gated" else few_rows(x, *tensors)
+            few = _few(spec, x, params)
             if x.numel() < few:
                 return _formula_of_few(few)
         return _lean(spec, x)
@@ -347,6 +351,11 @@ def _formula_of_few(below: int) -> Path:
 @cache
 def _aten_drawn(below: int) -> Path:
     return Path("aten", f"below {below} elements on the CPU PyTorch's operator takes less time, and keeps its slopes")
+
+
+def _few(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor]) -> int:
+    """Below how many elements plain operators serve a gate, or rows."""
+    return GATES_BELOW if spec.kind == "gated" else few_rows(x, *(p for p in params if isinstance(p, Tensor)))
 
 
 def few_rows(x: Tensor, *tensors: Tensor) -> int:
@@ -388,85 +397,3 @@ def _by_device(spec: ActivationSpec, x: Tensor, aten: bool, forced: str) -> Path
     return (
         PIECES_FLOAT64 if x.dtype == torch.float64 else Path("pieces", f"the formula keeps only its input: {why_not}")
     )
-
-
-def _given(activation: object, arguments: dict[str, Any], record: ParameterSpec | OptionSpec) -> Any:
-    """A parameter or option of a call: what is given, what a module has, or the default."""
-    own = activation if isinstance(activation, Module) else None
-    return arguments.get(record.name, getattr(own, record.name, record.default))
-
-
-def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | None = None, **parameters: Any) -> Path:
-    """Which path a call takes, what it keeps for backward, and why.
-
-    Args:
-        activation: a name, or a function or module of this library.
-        x: the input; only its kind, dtype, device and size matter, and whether its gradient is wanted.
-        channel_dim: x's dimension that a parameter with several entries counts (a module knows its own).
-        save: the policy of the call (a module knows its own).
-        parameters: of the activation, where they are not the defaults (a module knows its own).
-
-    Returns:
-        a Path: `kind` is "aten" (PyTorch's own fused operator), "pieces" (the formula in cache-sized pieces, keeping
-        what `keeps` says and nothing else), "formula" (plain PyTorch operators), "triton" (the fused kernel) or
-        "shards" (of a DTensor, each of which takes the path of a plain tensor); `reason` says why. `keeps` is what
-        backward keeps where a gradient is wanted, and `because` why.
-
-    Raises:
-        ValueError: for an unknown name, or a policy that the activation does not serve.
-        TypeError: if `activation` is none of these, a parameter is unknown, or x is not a floating-point tensor.
-
-    >>> print(fusedact.explain("elu", torch.zeros(8)))
-    aten: on the CPU PyTorch's own operator is the fastest there is; keeps input: PyTorch's operator decides
-    >>> print(fusedact.explain("elu", torch.zeros(8), save="output").keeps)
-    output
-    """
-    spec = get(activation, "fusedact.explain") if isinstance(activation, str) else getattr(activation, "spec", None)
-    if not isinstance(spec, ActivationSpec):
-        kind = type(activation)
-        raise TypeError(
-            "fusedact.explain: activation must be a name, or a function or module of fusedact, "
-            f"got {kind.__module__}.{kind.__qualname__}"
-        )
-    check_names("fusedact.explain", spec, parameters)
-    check_input(spec, x)
-    spec = chosen("fusedact.explain", spec, *(_given(activation, parameters, o) for o in spec.options))
-    if save is None:
-        save = getattr(activation, "save", "auto") if isinstance(activation, Module) and not spec.key else "auto"
-    if save != "auto":
-        saving.check_save("fusedact.explain", spec, save)
-    if spec.kind == "piecewise":
-        return choose(spec, x, (), True) if spec.table is None else _with_saving(spec, x, (), save)
-    if spec.kind == "random":
-        drawn = _given(activation, parameters, spec.parameters[-1])
-        return choose(spec if drawn else get("leaky_relu"), x, () if drawn else (0.0,), True)
-    if spec.kind == "gated":
-        return choose(spec, x, (), True)
-    if spec.kind == "rowwise":
-        given = [_given(activation, parameters, p) for p in spec.parameters[-2:]]
-        tensors = [t for t in given if isinstance(t, Tensor)]
-        return choose(spec, x, tensors, not tensors and given[0] == 1.0)
-    values = [_given(activation, parameters, p) for p in spec.parameters]
-    channel_dim = getattr(activation, "channel_dim", channel_dim)
-    checked, _ = check_parameters(spec, x, values, channel_dim)
-    return _with_saving(spec, x, checked, save)
-
-
-def _with_saving(spec: ActivationSpec, x: Tensor, params: Sequence[float | Tensor], save: str) -> Path:
-    """The path of an elementwise call, with what it keeps."""
-    numbers = numeric(params)
-    path = choose(spec, x, params, numbers)
-    policy = saving.in_force() if save == "auto" else save
-    plan = saving.plan(spec, x, params, numbers, policy)
-    if policy != "auto":
-        path = saving_path(spec, x, params, numbers, path, plan.keeps)
-    if path.kind == "shards":
-        return replace(path, keeps="what the calls with shards keep", because="they are calls with plain tensors")
-    if path.kind == "formula":
-        return replace(path, keeps="what its operators keep", because="autograd differentiates plain operators")
-    if path is LARGE_CPU and saving.operator_keeps(spec) != "output":
-        return replace(path, keeps="input", because="its derivative reads nothing else")
-    if (path.kind == "aten" or path is LARGE_CPU) and policy == "auto":
-        keeps = saving.operator_keeps(spec) if numbers else ""
-        return replace(path, keeps=keeps or "what its operator keeps", because="PyTorch's operator decides")
-    return replace(path, keeps=plan.keeps, because=plan.reason)

@@ -39,19 +39,20 @@ __all__ = [
 ]
 
 
-def activate(x: Tensor, activation: str, **parameters: Any) -> Tensor:
+def activate(x: Tensor, activation: str, *, save: str = "auto", **parameters: Any) -> Tensor:
     """Apply the activation of that name.
 
     Args:
         x: tensor of any shape, float16, bfloat16, float32 or float64.
         activation: a name out of `fusedact.names()`, or one that another library has for it.
+        save: what is kept for backward: a policy that the activation can serve; see `fusedact.save_policy`.
         parameters: of the activation, and its options, by name; the defaults otherwise.
 
     Returns:
         tensor of x's shape and dtype.
 
     Raises:
-        ValueError: for an unknown name, with the nearest ones.
+        ValueError: for an unknown name, with the nearest ones, or a policy that the activation does not serve.
         TypeError: for an unknown parameter.
 
     >>> FF.activate(torch.tensor([-1.0, 2.0]), "relu_sigmoid", threshold=0.5)
@@ -59,7 +60,7 @@ def activate(x: Tensor, activation: str, **parameters: Any) -> Tensor:
     """
     spec = registry.get(activation, "fusedact.functional.activate")
     check_names("fusedact.functional.activate", spec, parameters)
-    return _functions[spec.name](x, **parameters)
+    return _functions[spec.name](x, **parameters, save=save)
 
 
 def _define(spec: ActivationSpec) -> Any:

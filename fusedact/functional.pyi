@@ -13,19 +13,20 @@ from .rowwise.rowwise import softmax as softmax
 from .rowwise.rowwise import softmax2d as softmax2d
 from .rowwise.rowwise import softmin as softmin
 
-def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:
+def activate(x: Tensor, activation: str, *, save: str = 'auto', **parameters: float | Tensor) -> Tensor:
     """Apply the activation of that name.
 
     Args:
         x: tensor of any shape, float16, bfloat16, float32 or float64.
         activation: a name out of `fusedact.names()`, or one that another library has for it.
+        save: what is kept for backward: a policy that the activation can serve; see `fusedact.save_policy`.
         parameters: of the activation, and its options, by name; the defaults otherwise.
 
     Returns:
         tensor of x's shape and dtype.
 
     Raises:
-        ValueError: for an unknown name, with the nearest ones.
+        ValueError: for an unknown name, with the nearest ones, or a policy that the activation does not serve.
         TypeError: for an unknown parameter.
 
     >>> FF.activate(torch.tensor([-1.0, 2.0]), "relu_sigmoid", threshold=0.5)

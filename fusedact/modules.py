@@ -334,7 +334,7 @@ class _Own(_Elementwise):
     own: Any
 
     def _call(self, *args: Any, **keywords: Any) -> Tensor:
-        return self.own(*args, **keywords)
+        return self.own(*args, **keywords, save=self.save)
 
     @property
     def _function(self) -> Any:
@@ -408,8 +408,7 @@ def _forward(spec: ActivationSpec, function: Any) -> Any:
     values.append("inplace=self.inplace")
     if spec.learnable:
         values.append("channel_dim=self.channel_dim")
-    if not spec.key:
-        values.append("save=self.save")
+    values.append("save=self.save")
     lines = [
         "def make(function, within_bounds):",
         "    def forward(self, input: Tensor) -> Tensor:",

@@ -3,13 +3,14 @@
 A call draws one seed, a tensor on the input's device, from PyTorch's generator; slopes are made of the seed and an
 element's place in row-major order. So a kernel makes them again in backward, `torch.manual_seed` repeats them, and
 neither checkpoints nor captured graphs lose them. On the CPU, where drawing takes most of the time, slopes are kept in
-the place of the input, and few elements go to PyTorch's operator, which keeps both.
+the place of the input, and few elements go to PyTorch's operator, which keeps both, unless a saving policy says what is
+kept beside the seed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import compat, eager, ops, registry
 from .checks import check_input, check_number
 from .cpu import large_pages
-from .dispatch import choose, wants_gradient
+from .dispatch import PIECES_SAVING, choose, wants_gradient
 from .eager import HALF_DTYPES
 from .execution import on_device
 from .hosts import seeds
+from .saving import saving
+from .saving.packing import pack, unpack
 from .shortest import for_twin_of_random
 
 __all__ = ["RReLU", "rrelu"]
@@ -40,6 +43,8 @@ def rrelu(
     upper: float = 1.0 / 3,
     training: bool = False,
     inplace: bool = False,
+    *,
+    save: str = "auto",
 ) -> Tensor:
     """Leaky ReLU with a random slope for each element in training, and their mean otherwise.
 
@@ -54,16 +59,18 @@ def rrelu(
         training: draw slopes. One seed is drawn from PyTorch's generator of the input's device; the slopes follow from
             it and an element's place in row-major order, and kernels make them again in backward; on the CPU they are
             kept, and the input is not. PyTorch draws others for the same torch.manual_seed; on the CPU it is PyTorch's
-            operator that draws the slopes of few elements (`fusedact.explain` says how many); not in float16, which it
-            does not take.
+            operator that draws the slopes of few elements (`fusedact.explain` says how many), unless the call says
+            what to save; not in float16, which it does not take.
         inplace: overwrite the input.
+        save: what is kept for backward beside the seed: 'auto', 'input', 'output', 'bits'; see `fusedact.save_policy`.
+            A block of that changes no number: of few elements on the CPU the slopes alone are kept there.
 
     Returns:
         tensor of the input's shape, dtype and layout.
 
     Raises:
         TypeError: if an argument has another type or dtype.
-        ValueError: if lower is above upper, or one is not finite.
+        ValueError: if lower is above upper, or one is not finite, or save is none of these.
 
     >>> FF.rrelu(torch.tensor([-2.0, 3.0]), 0.1, 0.3)
     tensor([-0.4000,  3.0000])
@@ -71,14 +78,16 @@ def rrelu(
     Source: torch.nn.functional.rrelu; Xu et al., 2015, arXiv:1505.00853.
     """
     if has_torch_function_unary(input):
-        return handle_torch_function(rrelu, (input,), input, lower, upper, training, inplace)
-    if training is True and for_twin_of_random(input, lower, upper):
+        return handle_torch_function(rrelu, (input,), input, lower, upper, training, inplace, save=save)
+    if training is True and save == "auto" and for_twin_of_random(input, lower, upper):
         return _by_operator(input, lower, upper, inplace)
     check_input(_SPEC, input)
     low, high = _bounds(OWNER, lower, upper)
+    if save != "auto":
+        saving.check_save(OWNER, _SPEC, save)
     if not training:
-        return ops.apply(registry.get("leaky_relu"), input, ((low + high) / 2,), inplace)
-    return _drawn(input, low, high, inplace)
+        return ops.apply(registry.get("leaky_relu"), input, ((low + high) / 2,), inplace, save=save)
+    return _drawn(input, low, high, inplace, save)
 
 
 rrelu.spec = _SPEC  # type: ignore[attr-defined]
@@ -96,9 +105,9 @@ def _follows(x: Tensor) -> bool:
     return wants_gradient(x) or compat.transforms_active()
 
 
-def _by_operator(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
+def _by_operator(x: Tensor, low: float, high: float, inplace: bool, slopes_alone: bool = False) -> Tensor:
     """PyTorch's operator, whose result is in row-major order, in x's layout."""
-    if wants_gradient(x) and compat.has_saved_tensors_hooks():
+    if wants_gradient(x) and (slopes_alone or compat.has_saved_tensors_hooks()):
         y = _OfKeptSlopes.apply(low, high, x.clone() if inplace else x)
     elif inplace:
         return torch.rrelu_(x, low, high, True)
@@ -109,30 +118,34 @@ def _by_operator(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
-def _drawn(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
-    """With slopes drawn now."""
+def _drawn(x: Tensor, low: float, high: float, inplace: bool, save: str) -> Tensor:
+    """With slopes drawn now: the same whether a gradient is wanted, and in a block with a policy or out of it.
+
+    A checkpoint may run one way and then the other.
+    """
     path = choose(_SPEC, x, (), True)
+    policy = saving.in_force() if save == "auto" else save
     if path.kind == "aten" and not compat.transforms_active():
-        return _by_operator(x, low, high, inplace)
-    if inplace and _follows(x):
-        return x.copy_(_drawn(x.clone(), low, high, False))
+        if save == "auto":
+            return _by_operator(x, low, high, inplace, policy != "auto")
+        path = PIECES_SAVING
     # Pieces draw from a generator of the CPU.
-    if path.kind == "formula" or compat.transforms_active() or (path.kind == "pieces" and not x.is_cpu):
+    plainly = path.kind == "formula" or compat.transforms_active() or (path.kind == "pieces" and not x.is_cpu)
+    if inplace and _follows(x) and (plainly or policy in ("auto", "input")):
+        return x.copy_(_drawn(x.clone(), low, high, False, save))
+    if plainly:
         y = eager.rrelu(x, low, high)
         return x.copy_(y) if inplace else y
     kernel = path.kind == "triton"
     seed = seeds.drawn(x.device)
-    if wants_gradient(x):
-        if kernel or compat.dispatch_mode_active():
-            return _RReLU.apply(kernel, low, high, seed, x)
+    if not wants_gradient(x):
+        return _value(kernel, x, seed, low, high, inplace)
+    if policy == "auto" and not (kernel or compat.dispatch_mode_active()):
         return _OfSlopes.apply(low, high, seed, x)
-    if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
-        _run(kernel, x, x, seed, low, high, x)
-        if not x.is_inference():
-            torch.autograd.graph.increment_version(x)
-        return x
-    y = _applied(kernel, x, x, seed, low, high)
-    return x.copy_(y) if inplace else y
+    if inplace and x.is_leaf:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    keeps = "input" if policy == "auto" else saving.plan_of_random(policy, low).policy
+    return _OfSeed.apply(_Call(kernel, low, high, keeps, inplace), seed, x)
 
 
 _aten = torch.ops.aten
@@ -140,6 +153,17 @@ _threshold_backward = _aten.threshold_backward.grad_input
 
 
 # ----- below autograd: as an operator where somebody watches, else directly
+
+
+def _value(kernel: bool, x: Tensor, seed: Tensor, low: float, high: float, inplace: bool) -> Tensor:
+    """The function of x, where nothing is recorded."""
+    if inplace and not compat.dispatch_mode_active() and compat.is_dense(x) and not x.is_neg():
+        _run(kernel, x, x, seed, low, high, x)
+        if not x.is_inference():
+            torch.autograd.graph.increment_version(x)
+        return x
+    y = _applied(kernel, x, x, seed, low, high)
+    return x.copy_(y) if inplace else y
 
 
 def _applied(kernel: bool, value: Tensor, x: Tensor, seed: Tensor, low: float, high: float) -> Tensor:
@@ -155,7 +179,7 @@ def _run(
     same = value is x
     x = compat.materialized(x)
     value = x if same else compat.materialized(value)
-    out = large_pages.empty_like(x) if out is None else out
+    out = large_pages.empty_like(x, value.dtype) if out is None else out
     if not kernel:
         _in_pieces(value, x, seed, low, high, out)
         return out
@@ -169,14 +193,17 @@ def _run(
 def _in_pieces(
     value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, out: Tensor, kept: Tensor | None = None
 ) -> None:
-    """The same on the CPU, in row-major order whatever the layout; slopes, 1 where x > 0, into `kept` if given."""
+    """The same on the CPU, in row-major order whatever the layout; slopes, 1 where x > 0, into `kept` if given.
+
+    Where value is not x, that may be of uint8, 1 where it was > 0.
+    """
     if not all(t.is_contiguous() for t in (value, x, out)):
-        made = torch.empty(x.shape, dtype=x.dtype)
+        made = torch.empty(x.shape, dtype=out.dtype)
         dense = x.contiguous()
         _in_pieces(dense if value is x else value.contiguous(), dense, seed, low, high, made, kept)
         out.copy_(made)
         return
-    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+    dtype = torch.float32 if out.dtype in HALF_DTYPES else out.dtype
     size = min(PIECE, x.numel())
     numbers = seeds.Numbers(seed, size)
     slopes, scaled = (torch.empty(size, dtype=dtype) for _ in range(2))
@@ -212,11 +239,13 @@ _library.define("rrelu(Tensor value, Tensor x, Tensor seed, float lower, float u
 
 
 def _operator(value: Tensor, x: Tensor, seed: Tensor, low: float, high: float, forward: bool) -> Tensor:
-    return _run(choose(_SPEC, x, (), True).kind == "triton", x if forward else value, x, seed, low, high)
+    return _run(choose(_SPEC, value, (), True).kind == "triton", x if forward else value, x, seed, low, high)
 
 
 _library.impl("rrelu", _operator, "CompositeExplicitAutograd")
-torch.library.register_fake("fusedact::rrelu", lambda value, x, *_: torch.empty_like(x), lib=_library)
+torch.library.register_fake(
+    "fusedact::rrelu", lambda value, x, *_: torch.empty_like(x, dtype=value.dtype), lib=_library
+)
 
 
 class _OfKeptSlopes(Function):
@@ -258,26 +287,50 @@ class _OfSlopes(Function):
         return None, None, None, torch.mul(g, slopes, out=large_pages.empty_like(slopes))
 
 
-class _RReLU(Function):
-    """Keeps the input, and the seed."""
+class _Call(NamedTuple):
+    """What of a call is no tensor; `keeps` is "input", "output" or "bits"."""
+
+    kernel: bool
+    low: float
+    high: float
+    keeps: str
+    inplace: bool
+
+
+class _OfSeed(Function):
+    """Keeps the seed, and what tells which elements have a slope: the input, the output, or bits."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: bool, low: float, high: float, seed: Tensor, x: Tensor) -> Tensor:
-        ctx.call = kernel, low, high
-        ctx.save_for_backward(x, seed)
-        return _applied(kernel, x, x, seed, low, high)
+    def forward(ctx: Any, call: _Call, seed: Tensor, x: Tensor) -> Tensor:
+        ctx.call = call
+        told = x
+        if call.keeps == "bits":
+            # In the order of its own memory, which has no gaps.
+            mask = (x <= 0).logical_not_()
+            told, ctx.order = pack(mask.as_strided((mask.numel(),), (1,))), (mask.shape, mask.stride())
+        y = _value(call.kernel, x, seed, call.low, call.high, call.inplace)
+        if call.inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(y if call.keeps == "output" else told, seed)
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        x, seed = ctx.saved_tensors
-        kernel, low, high = ctx.call
+        told, seed = ctx.saved_tensors
+        kernel, low, high, keeps, _ = ctx.call
         if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
             # The slopes are a constant, which no transform knows of; only g may be one's.
             with torch.no_grad(), compat.transforms_allowed():
-                x = x.detach()
-                slopes = _run(kernel, torch.ones_like(x), x, seed, low, high)
-            return None, None, None, None, g * slopes
-        return None, None, None, None, _applied(kernel, g, x, seed, low, high)
+                x = _unpacked(told, *ctx.order) if keeps == "bits" else told.detach()
+                slopes = _run(kernel, torch.ones_like(x, dtype=g.dtype), x, seed, low, high)
+            return None, None, g * slopes
+        x = _unpacked(told, *ctx.order) if keeps == "bits" else told
+        return None, None, _applied(kernel, g, x, seed, low, high)
+
+
+def _unpacked(bits: Tensor, shape: tuple[int, ...], order: tuple[int, ...]) -> Tensor:
+    """1 where x was > 0, in uint8 and of x's layout."""
+    return unpack(bits, math.prod(shape)).as_strided(shape, order).view(torch.uint8)
 
 
 class RReLU(nn.Module):
@@ -289,13 +342,14 @@ class RReLU(nn.Module):
     Args:
         lower, upper: the least and the largest slope.
         inplace: overwrite the input.
+        save: what is kept for backward: 'auto', 'input', 'output', 'bits'; see `fusedact.functional.rrelu`.
 
     Shape:
         input and output: any shape; the same.
 
     Raises:
         TypeError: if an argument has another type.
-        ValueError: if lower is above upper, or one is not finite.
+        ValueError: if lower is above upper, or one is not finite, or save is none of these.
 
     >>> fusedact.RReLU(0.1, 0.3)
     RReLU(lower=0.1, upper=0.3)
@@ -304,14 +358,20 @@ class RReLU(nn.Module):
     """
 
     spec = _SPEC
+    save: str = "auto"
 
-    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+    def __init__(
+        self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False, *, save: str = "auto"
+    ) -> None:
         super().__init__()
+        saving.check_save("fusedact.RReLU", _SPEC, save)
         self.lower, self.upper = _bounds("fusedact.RReLU", lower, upper)
         self.inplace = inplace
+        self.save = save
 
     def forward(self, input: Tensor) -> Tensor:
-        return rrelu(input, self.lower, self.upper, self.training, self.inplace)
+        return rrelu(input, self.lower, self.upper, self.training, self.inplace, save=self.save)
 
     def extra_repr(self) -> str:
-        return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
+        shown = f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
+        return shown if self.save == "auto" else f"{shown}, save={self.save!r}"

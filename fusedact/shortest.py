@@ -111,6 +111,7 @@ def for_twin_of_random(x: Tensor, low: float, high: float) -> bool:
         and x.numel() < DRAWN_BELOW.get(x.dtype, 0)
         and not compat.interpreting
         and backend_var.get() == "auto"
+        and saving.policy_var.get() == "auto"
         and not recording_var.get()
     )
 
@@ -127,6 +128,7 @@ def for_twin_of_rows(x: Tensor, dim: int | None, temperature: float | Tensor) ->
         and -(dims := x.dim()) <= dim < dims
         and not compat.interpreting
         and backend_var.get() == "auto"
+        and saving.policy_var.get() == "auto"
         # By 1 PyTorch's operator always serves.
         and (
             temperature == 1.0 or (0.0 < temperature < inf and type(count := x.numel()) is int and count < few_rows(x))

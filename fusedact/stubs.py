@@ -47,7 +47,7 @@ def functional_stub() -> str:
     """The text of functional.pyi."""
     parts = [HEADER + "from torch import Tensor\n\nfrom .piecewise.piecewise import pwl as pwl\n" + FUNCTIONS]
     parts.append(
-        "def activate(x: Tensor, activation: str, **parameters: float | Tensor) -> Tensor:\n"
+        "def activate(x: Tensor, activation: str, *, save: str = 'auto', **parameters: float | Tensor) -> Tensor:\n"
         + _documented(inspect.getdoc(functional.activate))
     )
     for spec in map(registry.get, registry.names("elementwise")):

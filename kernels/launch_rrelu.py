@@ -12,13 +12,14 @@ from . import grids, launch, rrelu
 def run(value: Tensor, x: Tensor, out: Tensor, seed: Tensor, low: float, high: float) -> None:
     """out = value where x > 0, else value times the element's slope: forward if value is x, else backward.
 
-    `out` is dense; it may be x. `seed` is one int64. Element i in row-major order has one slope, however it lies.
+    `out` is dense; it may be x. In backward x may be of uint8, 1 where it was > 0. `seed` is one int64. Element i in
+    row-major order has one slope, however it lies.
     """
     n = x.numel()
     if n == 0:
         return
     backward = value is not x
-    block = grids.block_size(x.element_size(), grids.warp_size())
+    block = grids.block_size(out.element_size(), grids.warp_size())
     if all(t.is_contiguous() for t in (value, x, out)):
         key = launch._flat_key("rrelu", (value, x, out, seed), n, (), backward)
         args = (value, x, out, seed, n, low, high, backward, block)

@@ -156,7 +156,7 @@ def twin_of(
         arguments |= {"learnable": learnable, "inplace": False, "device": device, "dtype": dtype}
     if isinstance(module, Elementwise):
         # One of ours that begins to learn.
-        arguments |= {"channel_dim": module.channel_dim} | ({} if spec.key else {"save": module.save})
+        arguments |= {"channel_dim": module.channel_dim, "save": module.save}
     made = module.own.module(**arguments) if spec.key else create(spec.name, **arguments)  # type: ignore[union-attr,operator]
     if spec.always_learned:
         made._parameters.update(module._parameters)

@@ -15,8 +15,9 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from .. import compat, eager, ops, registry
 from ..checks import check_channel_dim, check_parameters
 from ..cpu.large_pages import LARGE
-from ..dispatch import PIECES_CPU, choose
+from ..dispatch import FORMULA_COMPILING, PIECES_CPU, choose, saving_path
 from ..execution import Parameters
+from ..saving import saving
 from .gating_limits import NONE, Limits, check, limited
 from .gating_operators import IN_HALVES, LAYOUTS, Call, backward, forward, halves
 from .gating_pieces import by_hand
@@ -32,11 +33,13 @@ _ARGUMENTS = """
     activation: what the gate goes through: the name of an elementwise activation, a function of this module, or what
         `fusedact.activation` made.
     channel_dim: the gate's dimension that a parameter with several entries counts.
+    save: what is kept for backward: 'auto', or 'input' for what is given alone, in small calls on a CPU, too.
     parameters: of the activation, and its options, by name: numbers, or tensors of shape (), (1,) or (C,), which get
         gradients; the defaults otherwise."""
 _RAISES = """
     TypeError: if an argument has another type or dtype, or the activation has no such parameter.
-    ValueError: for an unknown name, or an activation that is not elementwise; for a limit that is not above 0; """
+    ValueError: for an unknown name, or an activation that is not elementwise; for a limit that is not above 0; if save
+        is none of these; """
 
 
 def gated(
@@ -47,13 +50,15 @@ def gated(
     limit: float | None = None,
     offset: float = 0.0,
     channel_dim: int = 1,
+    save: str = "auto",
     **parameters: float | Tensor | str,
 ) -> Tensor:
     # Documented below.
     if has_torch_function_variadic(x, gate):
-        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
-        return handle_torch_function(gated, (x, gate), x, gate, activation, **keywords)
-    twin = small_twin(activation, parameters, gate) if limit is None and offset == 0.0 else None
+        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, "save": save}
+        return handle_torch_function(gated, (x, gate), x, gate, activation, **keywords | parameters)
+    plainly = limit is None and offset == 0.0 and save == "auto"
+    twin = small_twin(activation, parameters, gate) if plainly else None
     if twin is not None and alike(x, gate) and x.shape == gate.shape and type(channel_dim) is int:
         return x * twin(gate)
     owner = "fusedact.functional.gated"
@@ -64,7 +69,10 @@ def gated(
         raise ValueError(f"{owner}: x and gate must have one shape, got {tuple(x.shape)} and {tuple(gate.shape)}")
     if x.device != gate.device:
         raise ValueError(f"{owner}: x and gate must be on one device, got {x.device} and {gate.device}")
-    return apply(Hosted.of(owner, activation, parameters), (x, gate), channel_dim, limits=check(owner, limit, offset))
+    if save != "auto":
+        saving.check_save(owner, _RECORD, save)
+    hosted, limits = Hosted.of(owner, activation, parameters), check(owner, limit, offset)
+    return apply(hosted, (x, gate), channel_dim, limits=limits, save=save)
 
 
 def packed_glu(
@@ -76,14 +84,16 @@ def packed_glu(
     limit: float | None = None,
     offset: float = 0.0,
     channel_dim: int = 1,
+    save: str = "auto",
     **parameters: float | Tensor | str,
 ) -> Tensor:
     # Documented below.
     if has_torch_function_unary(x):
-        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, **parameters}
-        return handle_torch_function(packed_glu, (x,), x, activation, dim, layout=layout, **keywords)
+        keywords: dict[str, Any] = {"limit": limit, "offset": offset, "channel_dim": channel_dim, "save": save}
+        return handle_torch_function(packed_glu, (x,), x, activation, dim, layout=layout, **keywords | parameters)
     owner = "fusedact.functional.packed_glu"
-    twin = small_twin(activation, parameters, x) if limit is None and offset == 0.0 else None
+    plainly = limit is None and offset == 0.0 and save == "auto"
+    twin = small_twin(activation, parameters, x) if plainly else None
     if twin is not None and layout in IN_HALVES and type(channel_dim) is int:
         parts = x.chunk(2, _checked_dim(owner, "x", x, dim))
         return parts[1] * twin(parts[0]) if layout == "gate_value" else parts[0] * twin(parts[1])
@@ -91,10 +101,12 @@ def packed_glu(
     check_layout(owner, layout)
     gate = Hosted.of(owner, activation, parameters)
     limits = check(owner, limit, offset)
-    return apply(gate, (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout, limits)
+    if save != "auto":
+        saving.check_save(owner, _RECORD, save)
+    return apply(gate, (x,), channel_dim, _checked_dim(owner, "x", x, dim), layout, limits, save)
 
 
-def glu(input: Tensor, dim: int = -1) -> Tensor:
+def glu(input: Tensor, dim: int = -1, *, save: str = "auto") -> Tensor:
     """The first half of the input along a dimension, weighted by the sigmoid of the second.
 
         a * sigmoid(b), with a, b = input.chunk(2, dim)
@@ -104,13 +116,14 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     Args:
         input: tensor of any strides, float16, bfloat16, float32 or float64.
         dim: the dimension that holds both halves, of even size.
+        save: what is kept for backward: 'auto' or 'input', which it is in any case.
 
     Returns:
         tensor of the input's shape and dtype, with half the size in `dim`.
 
     Raises:
         TypeError: if the input is no tensor, or of another dtype.
-        ValueError: if the input has no dimensions, or an odd size in `dim`.
+        ValueError: if the input has no dimensions, or an odd size in `dim`, or save is none of these.
         IndexError: if there is no dimension `dim`.
 
     >>> FF.glu(torch.tensor([1.0, 2.0, 0.0, 3.0]))
@@ -119,9 +132,11 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     Source: torch.nn.functional.glu; Dauphin et al., 2016, arXiv:1612.08083.
     """
     if has_torch_function_unary(input):
-        return handle_torch_function(glu, (input,), input, dim)
+        return handle_torch_function(glu, (input,), input, dim, save=save)
     owner = "fusedact.functional.glu"
     check_tensor(owner, "input", input)
+    if save != "auto":
+        saving.check_save(owner, _RECORD, save)
     at = _checked_dim(owner, "input", input, dim)
     if choose(_RECORD, input, (), True).kind in ("aten", "formula"):
         return F.glu(input, dim)
@@ -164,7 +179,7 @@ Args:
     activation: what the gate goes through, as for `gated`.
     dim: the dimension that holds both, of even size.
     layout: "gate_value", "value_gate" or "interleaved".
-    limit, offset, channel_dim, parameters: as for `gated`.
+    limit, offset, channel_dim, save, parameters: as for `gated`.
 
 Returns:
     tensor of x's shape and dtype, with half the size in `dim`.
@@ -218,6 +233,7 @@ def apply(
     dim: int = 0,
     layout: str = "",
     limits: Limits = NONE,
+    save: str = "auto",
 ) -> Tensor:
     """The gated activation of x and a gate, or of one tensor that holds both, on the path that fits."""
     spec, params = gate
@@ -233,13 +249,18 @@ def apply(
         given = given[0].to(common), given[1].to(common)
     tensors = [p for p in params if isinstance(p, Tensor)]
     path = choose(_RECORD, given[0], [*given[1:], *tensors], False)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *tensors))
+    chosen = wanted and (saving.in_force() if save == "auto" else save) != "auto"
+    if chosen and path is not FORMULA_COMPILING and not compat.transforms_active():
+        # All policies keep what is given.
+        path = saving_path(_RECORD, given[0], [*given[1:], *tensors], False, path, "input")
     call = Call(spec, path, channel, dim, layout, limits)
     if path.kind == "formula" or compat.transforms_active():
         return _formula(call, given, params)
     if _plainly(call, given, params):
         # An activation with a form by hand is faster than its definition, whose graph has an operator for each step.
         return _formula(call, given, params, by_hand(spec) and not (spec.aten is not None and eager.numeric(params)))
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *tensors)):
+    if wanted:
         return _Gated.apply(call, *given, *params)
     return forward(call, given, params)
 

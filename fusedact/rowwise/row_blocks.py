@@ -104,7 +104,9 @@ class _Scores:
         self.addend = _addend(mask, self._wide)
 
     def __call__(self, x: Tensor, mask: Tensor | None, addend: Tensor | None) -> Tensor:
-        """Those of a block, in the first of the buffers."""
+        """Those of a block: x itself, or in the first of the buffers."""
+        if mask is None and not self._half and not isinstance(self._scale, Tensor) and self._scale == 1.0:
+            return x
         z = self._memory(0, x)
         if mask is None:
             return torch.mul(x, self._factor, out=z)

@@ -16,9 +16,10 @@ from torch.autograd import Function
 
 from .. import compat
 from ..checks import FLOAT_DTYPES, check_dtype, check_input, check_number, owner
-from ..dispatch import Path, choose
+from ..dispatch import FORMULA_COMPILING, Path, choose, saving_path
 from ..eager import HALF_DTYPES
 from ..registry import ActivationSpec
+from ..saving import saving
 from . import row_operators
 from .row_blocks import Call, Number, wide_of
 from .row_operators import Gradients
@@ -84,9 +85,10 @@ def apply(
     dtype: torch.dtype | None,
     temperature: Number,
     mask: Tensor | None,
+    save: str = "auto",
 ) -> Tensor:
     """The function of x, on the path that `dispatch.choose` finds; everything is checked here."""
-    name = owner(spec)
+    name, given = owner(spec), x
     if dtype is not None and isinstance(x, Tensor):
         x = _converted(name, x, dtype)
     if not isinstance(x, Tensor) or x.dtype not in FLOAT_DTYPES:
@@ -98,8 +100,16 @@ def apply(
         _check_positive(name, temperature)
     if mask is not None:
         _check_mask(name, x, mask)
+    if save == "auto":
+        save = saving.in_force()
+    else:
+        saving.check_save("", spec, save)
     plain = is_plain(temperature, mask)
-    path = choose(spec, x, [t for t in (temperature, mask) if isinstance(t, Tensor)], plain)
+    tensors = [t for t in (temperature, mask) if isinstance(t, Tensor)]
+    path = choose(spec, x, tensors, plain)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
+    if save != "auto" and wanted and path is not FORMULA_COMPILING and not compat.transforms_active():
+        path = saving_path(spec, x, tensors, plain, path, saving.plan_of_rows(save, False).policy)
     if path.kind == "aten":
         assert spec.aten is not None
         return spec.aten(x, dim, dtype)
@@ -109,14 +119,20 @@ def apply(
     # A number, and what has no elements, has no rows to speak of.
     if path.kind == "formula" or compat.transforms_active() or x.dim() == 0 or x.numel() == 0:
         return formula(call, x, temperature, mask)
-    if path.kind != "triton":
-        x = x.to(made)
     if mask is not None:
         mask = mask.expand(x.shape)
-    tensors = [x] + [t for t in (temperature, mask) if isinstance(t, Tensor)]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    if wanted and save == "input":
+        return _RowsOfInput.apply(path, call, given, temperature, mask)
+    x = _computed(path, call, x)
+    if wanted:
         return _Rows.apply(path, call, x, temperature, mask)
     return row_operators.forward(path, call, x, temperature, mask)
+
+
+def _computed(path: Path, call: Call, x: Tensor) -> Tensor:
+    """x in the dtype in which kernels or blocks take it."""
+    kept = path.kind == "triton" and call.dtype == torch.float32 and x.dtype in HALF_DTYPES
+    return x if kept else x.to(call.dtype)
 
 
 def _widens(x: Tensor) -> bool:
@@ -252,3 +268,25 @@ class _Rows(Function):
         plain = torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g)
         arguments = call, g, y, x, t, mask, ctx.needs_input_grad[2:]
         return None, None, *(_differentiable(*arguments) if plain else row_operators.backward(path, *arguments))
+
+
+class _RowsOfInput(Function):
+    """Keeps the input, and makes the output again."""
+
+    @staticmethod
+    def forward(ctx: Any, path: Path, call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
+        ctx.call = path, call
+        ctx.save_for_backward(x, temperature if isinstance(temperature, Tensor) else None, mask)
+        return row_operators.forward(path, call, _computed(path, call, x), temperature, mask)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        x, temperature, mask = ctx.saved_tensors
+        path, call = ctx.call
+        t, needed = call.temperature if temperature is None else temperature, ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled() or compat.transforms_active() or compat.is_legacy_batched(g):
+            return None, None, *_differentiable(call, g, formula(call, x, t, mask), x, t, mask, needed)
+        given, x = x.dtype, _computed(path, call, x)
+        y = row_operators.forward(path, call, x, t, mask)
+        dx, *others = row_operators.backward(path, call, g, y, x, t, mask, needed)
+        return None, None, None if dx is None else dx.to(given), *others

@@ -12,6 +12,7 @@ from .. import registry
 from ..checks import check_input, check_number
 from ..describe import indented
 from ..registry import ActivationSpec
+from ..saving.saving import check_save
 from ..shortest import for_twin_of_rows
 from . import rows
 
@@ -35,16 +36,17 @@ def softmax(
     *,
     temperature: float | Tensor = 1.0,
     mask: Tensor | None = None,
+    save: str = "auto",
 ) -> Tensor:
     # Documented below.
     if has_torch_function_unary(input):
-        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
+        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask, "save": save}
         return handle_torch_function(softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
-    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+    if mask is None and dtype is None and save == "auto" and for_twin_of_rows(input, dim, temperature):
         if temperature == 1.0:
             return torch.softmax(input, dim)  # type: ignore[arg-type]
         return rows.few(torch.softmax, input, temperature, dim)
-    return rows.apply(_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
+    return rows.apply(_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask, save)
 
 
 def log_softmax(
@@ -55,16 +57,17 @@ def log_softmax(
     *,
     temperature: float | Tensor = 1.0,
     mask: Tensor | None = None,
+    save: str = "auto",
 ) -> Tensor:
     # Documented below.
     if has_torch_function_unary(input):
-        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
+        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask, "save": save}
         return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype, **keywords)
-    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+    if mask is None and dtype is None and save == "auto" and for_twin_of_rows(input, dim, temperature):
         if temperature == 1.0:
             return torch.log_softmax(input, dim)  # type: ignore[arg-type]
         return rows.few(torch.log_softmax, input, temperature, dim)
-    return rows.apply(_LOG_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask)
+    return rows.apply(_LOG_SOFTMAX, input, dim, _stacklevel, dtype, temperature, mask, save)
 
 
 def softmin(
@@ -75,30 +78,33 @@ def softmin(
     *,
     temperature: float | Tensor = 1.0,
     mask: Tensor | None = None,
+    save: str = "auto",
 ) -> Tensor:
     # Documented below.
     if has_torch_function_unary(input):
-        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask}
+        keywords: dict[str, Any] = {"temperature": temperature, "mask": mask, "save": save}
         return handle_torch_function(softmin, (input,), input, dim, _stacklevel, dtype, **keywords)
-    if mask is None and dtype is None and for_twin_of_rows(input, dim, temperature):
+    if mask is None and dtype is None and save == "auto" and for_twin_of_rows(input, dim, temperature):
         if temperature == 1.0:
             return torch.softmax(-input, dim)  # type: ignore[arg-type]
         return rows.few(torch.softmax, input, -temperature, dim)
-    return rows.apply(_SOFTMIN, input, dim, _stacklevel, dtype, temperature, mask)
+    return rows.apply(_SOFTMIN, input, dim, _stacklevel, dtype, temperature, mask, save)
 
 
-def softmax2d(input: Tensor, *, temperature: float | Tensor = 1.0, mask: Tensor | None = None) -> Tensor:
+def softmax2d(
+    input: Tensor, *, temperature: float | Tensor = 1.0, mask: Tensor | None = None, save: str = "auto"
+) -> Tensor:
     # Documented below.
     if has_torch_function_unary(input):
-        return handle_torch_function(softmax2d, (input,), input, temperature=temperature, mask=mask)
-    if mask is None and for_twin_of_rows(input, -3, temperature) and input.dim() < 5:
+        return handle_torch_function(softmax2d, (input,), input, temperature=temperature, mask=mask, save=save)
+    if mask is None and save == "auto" and for_twin_of_rows(input, -3, temperature) and input.dim() < 5:
         return torch.softmax(input, -3) if temperature == 1.0 else rows.few(torch.softmax, input, temperature, -3)
     check_input(_SOFTMAX2D, input)
     if input.dim() not in (3, 4):
         raise ValueError(
             f"fusedact.functional.softmax2d: input must have shape (C, H, W) or (N, C, H, W), got {tuple(input.shape)}"
         )
-    return rows.apply(_SOFTMAX2D, input, -3, 3, None, temperature, mask)
+    return rows.apply(_SOFTMAX2D, input, -3, 3, None, temperature, mask, save)
 
 
 _SOFTMAX, _LOG_SOFTMAX, _SOFTMIN, _SOFTMAX2D = map(registry.get, ("softmax", "log_softmax", "softmin", "softmax2d"))
@@ -116,7 +122,9 @@ _EXTENSIONS = """
         gradient.
     mask: tensor that broadcasts with the input. Of dtype bool, as for scaled_dot_product_attention: True where an
         element takes part; the others count as -inf. Of a floating-point dtype, it is added after the division, and
-        gets a gradient if it requires one."""
+        gets a gradient if it requires one.
+    save: what is kept for backward beside these: 'auto', 'input', 'output'; see `fusedact.save_policy`. By default it
+        is the output; "input" makes that again, so that it may be changed in place."""
 
 
 def _docstring(spec: ActivationSpec) -> str:
@@ -136,7 +144,7 @@ Returns:
 
 Raises:
     TypeError: if an argument has another type or dtype.
-    ValueError: if the temperature is not positive, or shapes or devices do not fit.{index}
+    ValueError: if the temperature is not positive, shapes or devices do not fit, or save is none of these.{index}
 
 {spec.example}
 
@@ -159,15 +167,20 @@ class _Rowwise(nn.Module):
 
     spec: ActivationSpec
     temperature: float | nn.Parameter
+    save: str = "auto"
 
-    def _configure(self, temperature: float, learnable: bool, device: Any, dtype: torch.dtype | None) -> None:
+    def _configure(
+        self, temperature: float, learnable: bool, device: Any, dtype: torch.dtype | None, save: str
+    ) -> None:
         owner = f"fusedact.{type(self).__name__}"
+        check_save(owner, self.spec, save)
         if not isinstance(learnable, bool):
             raise TypeError(f"{owner}: learnable must be a bool, got {type(learnable).__name__}")
         self._initial = check_number(owner, "temperature", temperature)
         if not 0.0 < self._initial < float("inf"):
             raise ValueError(f"{owner}: temperature must be positive and finite, got {temperature}")
         self.temperature = self._initial
+        self.save = save
         if learnable:
             self.temperature = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
@@ -184,6 +197,8 @@ class _Rowwise(nn.Module):
             parts.append("temperature=learnable")
         elif self.temperature != 1.0:
             parts.append(f"temperature={self.temperature}")
+        if self.save != "auto":
+            parts.append(f"save={self.save!r}")
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,12 +218,13 @@ class _Along(_Rowwise):
         learnable: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
     ) -> None:
         super().__init__()
         if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
             raise TypeError(f"fusedact.{type(self).__name__}: dim must be an int, got {type(dim).__name__}")
         self.dim = dim
-        self._configure(temperature, learnable, device, dtype)
+        self._configure(temperature, learnable, device, dtype, save)
 
     def extra_repr(self) -> str:
         return self._shown(f"dim={self.dim}")
@@ -218,21 +234,21 @@ class Softmax(_Along):
     spec = _SOFTMAX
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return softmax(input, self.dim, 6, temperature=self.temperature, mask=mask)
+        return softmax(input, self.dim, 6, temperature=self.temperature, mask=mask, save=self.save)
 
 
 class LogSoftmax(_Along):
     spec = _LOG_SOFTMAX
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return log_softmax(input, self.dim, 6, temperature=self.temperature, mask=mask)
+        return log_softmax(input, self.dim, 6, temperature=self.temperature, mask=mask, save=self.save)
 
 
 class Softmin(_Along):
     spec = _SOFTMIN
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return softmin(input, self.dim, 6, temperature=self.temperature, mask=mask)
+        return softmin(input, self.dim, 6, temperature=self.temperature, mask=mask, save=self.save)
 
 
 class Softmax2d(_Rowwise):
@@ -245,12 +261,13 @@ class Softmax2d(_Rowwise):
         learnable: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: str = "auto",
     ) -> None:
         super().__init__()
-        self._configure(temperature, learnable, device, dtype)
+        self._configure(temperature, learnable, device, dtype, save)
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return softmax2d(input, temperature=self.temperature, mask=mask)
+        return softmax2d(input, temperature=self.temperature, mask=mask, save=self.save)
 
     def extra_repr(self) -> str:
         return self._shown()
@@ -270,6 +287,7 @@ Args:{dim}
     temperature: what the input is divided by.
     learnable: make the temperature an nn.Parameter of shape (1,).
     device, dtype: of a learned temperature.
+    save: what is kept for backward: 'auto', 'input', 'output'; see `fusedact.functional.{spec.name}`.
 
 Shape:
     input and output: {"(C, H, W) or (N, C, H, W)" if spec is _SOFTMAX2D else "any shape"}; the same. Called with a
@@ -277,7 +295,7 @@ Shape:
 
 Raises:
     TypeError: if an argument has another type.
-    ValueError: if the temperature is not positive.
+    ValueError: if the temperature is not positive, or save is none of these.
 
 >>> fusedact.{spec.module}({shown[0]}temperature=0.5)
 {spec.module}({shown[1]}temperature=0.5)

@@ -30,6 +30,8 @@ __all__ = [
     "in_force",
     "operator_keeps",
     "plan",
+    "plan_of_random",
+    "plan_of_rows",
     "save_policy",
 ]
 
@@ -113,6 +115,8 @@ _TRIED = {"output": ("output", "bits"), "bits": ("bits", "output"), "input": (),
 _OPERATOR_KEEPS = {
     **{"relu": "output", "sigmoid": "output", "tanh": "output", "identity": "nothing"},
     **{"logsigmoid": "input and a buffer", "softsign": "input and a buffer", "tanhshrink": "a buffer"},
+    **dict.fromkeys(("softmax", "log_softmax", "softmin", "softmax2d"), "output"),
+    "rrelu": "input and slopes",
 }
 
 
@@ -121,7 +125,7 @@ Bounds = dict[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call keeps: "input", "output" or "bits"; and why."""
+    """What one call keeps: "input", "output", "bits" or both of the first; and why."""
 
     policy: str
     reason: str
@@ -213,8 +217,10 @@ def accepted(spec: ActivationSpec) -> tuple[str, ...]:
 
 
 def _offers(spec: ActivationSpec, policy: str) -> bool:
-    if spec.kind == "piecewise":
-        return policy == "bits"
+    if spec.kind in ("piecewise", "rowwise"):
+        return policy == ("bits" if spec.kind == "piecewise" else "output")
+    if spec.kind == "random":
+        return True
     if spec.kind != "elementwise" or spec.key is not None:
         return False
     return spec.name in (SAVED if policy == "output" else TWO_SLOPES)
@@ -281,6 +287,31 @@ def _plan(name: str, policy: str, *params: float) -> Plan:
                 return _output(form)
             why = refused
     return Plan("input", why)
+
+
+_ROWS = Plan("output", "the gradient is a function of the output")
+_ROWS_LEARNED = Plan("output and input", "the gradient of the temperature is a function of both")
+
+
+def plan_of_rows(policy: str, learned: bool) -> Plan:
+    """What softmax and its kin keep beside a mask; `learned`: the temperature gets a gradient."""
+    if policy == "input":
+        return _INPUT_WANTED
+    return _ROWS_LEARNED if learned else _ROWS
+
+
+_SIGNS = Plan("output", "its sign tells which elements have a slope, which a seed makes again")
+_SIGN_BITS = Plan("bits", "a bit tells which elements have a slope, which a seed makes again")
+
+
+def plan_of_random(policy: str, lower: float) -> Plan:
+    """What rrelu keeps beside its seed, for a policy that is not "auto"; `lower` is the least slope.
+
+    Below 0 it gives outputs of both signs.
+    """
+    if policy == "input":
+        return _INPUT_WANTED
+    return _SIGNS if policy == "output" and lower >= 0.0 else _SIGN_BITS
 
 
 def _plan_for_table(table: Any) -> Plan:
