@@ -64,6 +64,8 @@ def explain(activation: object, x: Tensor, *, channel_dim: int = 1, save: str | 
     if save != "auto":
         saving.check_save("fusedact.explain", spec, save)
     if spec.kind == "piecewise":
+        if getattr(activation, "learnable", ()):
+            return replace(choose(spec, x, (), True), keeps="input", because="what tables learn is a function of it")
         return choose(spec, x, (), True) if spec.table is None else _with_saving(spec, x, (), save)
     values = [_given(activation, parameters, p) for p in spec.parameters]
     if spec.kind == "random":

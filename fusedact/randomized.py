@@ -145,7 +145,7 @@ def _drawn(x: Tensor, low: float, high: float, inplace: bool, save: str) -> Tens
     if inplace and x.is_leaf:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     keeps = "input" if policy == "auto" else saving.plan_of_random(policy, low).policy
-    return _OfSeed.apply(_Call(kernel, low, high, keeps, inplace), seed, x)
+    return _OfSeed.apply(_Call(kernel, low, high, keeps, inplace), x, seed)
 
 
 _aten = torch.ops.aten
@@ -301,7 +301,8 @@ class _OfSeed(Function):
     """Keeps the seed, and what tells which elements have a slope: the input, the output, or bits."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, seed: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, call: _Call, x: Tensor, seed: Tensor) -> Tensor:
+        # What may be overwritten, and be a view, comes first: autograd wants it so.
         ctx.call = call
         told = x
         if call.keeps == "bits":
@@ -323,9 +324,9 @@ class _OfSeed(Function):
             with torch.no_grad(), compat.transforms_allowed():
                 x = _unpacked(told, *ctx.order) if keeps == "bits" else told.detach()
                 slopes = _run(kernel, torch.ones_like(x, dtype=g.dtype), x, seed, low, high)
-            return None, None, g * slopes
+            return None, g * slopes, None
         x = _unpacked(told, *ctx.order) if keeps == "bits" else told
-        return None, None, _applied(kernel, g, x, seed, low, high)
+        return None, _applied(kernel, g, x, seed, low, high), None
 
 
 def _unpacked(bits: Tensor, shape: tuple[int, ...], order: tuple[int, ...]) -> Tensor:

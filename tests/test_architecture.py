@@ -44,6 +44,7 @@ ORDER = [
     *of("watching", "figures", "flatness", "gathering"),
     "sharding",
     "dispatch",
+    "explaining",
     "shortest",
     # The engine.
     *of("engine", "expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import rows_oracle as oracle
 import torch
 
 import fusedact
+from fusedact import functional as FF
 from fusedact.kernels import launch_softmax
 
 ONCE = ["softmax_forward_kernel", "softmax_backward_kernel"]
@@ -246,3 +248,45 @@ def test_tiles(n, side, warp_size):
     assert size >= min(2048, n * 8192)
     if side == 1 and n <= 32_768:
         assert not looping
+
+
+# ----- what is kept
+
+
+@names
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("place", ["middle", "transposed", "every other", "looping, middle"])
+def test_the_output_is_made_again(name, dtype, place, device, launches, short_tiles):
+    """To the last bit, by the same kernel."""
+    shape, dim, view, kernels = PLACES[place]
+    x, g = view(torch.randn(shape).to(dtype)).to(device), view(torch.randn(shape).to(dtype)).to(device)
+    mask = torch.randn(x.shape[-1], device=device).to(dtype)
+    for temperature, added in ((1.0, None), (torch.tensor([0.7], device=device), mask)):
+
+        def call(save, *arguments):
+            return oracle.found(functools.partial(oracle.ours(name), save=save), x, g, dim, *arguments)
+
+        want = call("output", temperature, added)
+        launches.clear()
+        got = call("input", temperature, added)
+        assert launches == [kernels[0], *kernels]
+        for a, b in ((got.y, want.y), (got.dx, want.dx), (got.dtemperature, want.dtemperature)):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_what_is_kept(device):
+    x = torch.randn(5, 6, device=device).requires_grad_() * 1
+    for policy in ("input", "output"):
+        found = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, f=found: f.append(t) or t, lambda t: t):
+            y = FF.softmax(x, 1, save=policy)
+        assert [t.data_ptr() for t in found] == [(x if policy == "input" else y).data_ptr()]
+        assert fusedact.explain("softmax", x, save=policy).kind == "triton"
+        assert fusedact.explain("softmax", x, save=policy).keeps == policy
+    y = FF.softmax(x, 1, save="input")
+    y += 1
+    torch.autograd.grad(y.sum(), x)
+    half = torch.randn(5, 6, device=device).half().requires_grad_() * 1
+    y = FF.softmax(half, 1, dtype=torch.float32, save="input")
+    (dx,) = torch.autograd.grad(y[:, 0].sum(), half)
+    torch.testing.assert_close(dx, torch.autograd.grad(torch.softmax(half.float(), 1)[:, 0].sum(), half)[0])
