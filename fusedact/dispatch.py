@@ -58,8 +58,8 @@ class Path:
     Attributes:
         kind: "aten", "pieces", "formula", "triton" or "shards".
         reason: why.
-        keeps: of what `explain` returns, what is kept for backward: "input", "output", "output and bits", "bits", or
-            what PyTorch's operators keep.
+        keeps: of what `explain` returns, what is kept for backward: "input", "output", "output and bits", "bits",
+            "slopes", or what PyTorch's operators keep.
         because: why that.
     """
 

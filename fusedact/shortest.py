@@ -17,7 +17,7 @@ from .checks import FLOAT_DTYPES
 from .cpu.cpu_kernels import LARGE_COUNT
 from .crossovers import ATEN_TENSORS_BELOW, DRAWN_BELOW, FEW
 from .dispatch import backend_var, few_rows, nothing_under_way, recording_var, wants_gradient
-from .saving import saving
+from .saving.saving import policy_var
 
 __all__ = ["for_learned", "for_one_piece", "for_twin", "for_twin_of_random", "for_twin_of_rows", "for_twin_of_tensor"]
 
@@ -38,7 +38,7 @@ def for_twin(x: Tensor, below: int | None = None, below_recorded: int | None = N
         and count < (LARGE_COUNT if below is None else (below_recorded or below) if wants_gradient(x) else below)
         and not compat.interpreting
         and backend_var.get() == "auto"
-        and saving.policy_var.get() == "auto"
+        and policy_var.get() == "auto"
     )
 
 
@@ -111,7 +111,7 @@ def for_twin_of_random(x: Tensor, low: float, high: float) -> bool:
         and x.numel() < DRAWN_BELOW.get(x.dtype, 0)
         and not compat.interpreting
         and backend_var.get() == "auto"
-        and saving.policy_var.get() == "auto"
+        and policy_var.get() == "auto"
         and not recording_var.get()
     )
 
@@ -128,7 +128,7 @@ def for_twin_of_rows(x: Tensor, dim: int | None, temperature: float | Tensor) ->
         and -(dims := x.dim()) <= dim < dims
         and not compat.interpreting
         and backend_var.get() == "auto"
-        and saving.policy_var.get() == "auto"
+        and policy_var.get() == "auto"
         # By 1 PyTorch's operator always serves.
         and (
             temperature == 1.0 or (0.0 < temperature < inf and type(count := x.numel()) is int and count < few_rows(x))

@@ -104,9 +104,7 @@ class _Scores:
         self.addend = _addend(mask, self._wide)
 
     def __call__(self, x: Tensor, mask: Tensor | None, addend: Tensor | None) -> Tensor:
-        """Those of a block: x itself, or in the first of the buffers."""
-        if mask is None and not self._half and not isinstance(self._scale, Tensor) and self._scale == 1.0:
-            return x
+        """Those of a block, in the first of the buffers."""
         z = self._memory(0, x)
         if mask is None:
             return torch.mul(x, self._factor, out=z)
@@ -127,10 +125,12 @@ class _Scores:
 
 def forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> Tensor:
     function = torch.log_softmax if call.log else torch.softmax
+    y = large_pages.empty_like(x)
+    if mask is None and call.temperature == 1.0 and not call.negated and y.is_contiguous():
+        return function(x, call.dim, out=y)
     half = x.dtype in HALF_DTYPES
     buffers = _Buffers(wide_of(x.dtype), x.device)
     scores = _Scores(call, x, temperature, mask, buffers)
-    y = large_pages.empty_like(x)
     for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, scores.addend, y):
         assert x_block is not None and y_block is not None
         # PyTorch writes to a result with gaps as if it had none.
