@@ -159,6 +159,17 @@ def test_rrelu(request, target, dtype, backward):
     machine_code.assert_in_registers(kernel)
 
 
+@pytest.mark.parametrize(
+    ("target", "dtype"), [("sm_80", "fp16"), ("sm_90", "bf16"), ("sm_90", "fp32"), ("gfx942", "fp32")]
+)
+def test_rrelu_of_bits(target, dtype):
+    """What tells the slopes is a byte of each element."""
+    g, bits = torch.zeros(1 << 14, dtype=DTYPES[dtype]), torch.zeros(1 << 14, dtype=torch.uint8)
+    seed, out = torch.zeros(1, dtype=torch.int64), torch.empty_like(g)
+    kernel, _ = aot.launched(target, lambda: launch_rrelu.run(g, bits, out, seed, 0.1, 0.3))
+    machine_code.assert_in_registers(kernel)
+
+
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_strided_rrelu(target):
     x = torch.zeros(8, 6, 7, 9).transpose(1, 2)[:, :, ::2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -420,14 +421,14 @@ def _gated(device: torch.device, full: bool) -> Iterator[_Check]:
 
 def _random(device: torch.device, full: bool) -> Iterator[_Check]:
     """Slopes that are drawn: between their bounds, not all alike, and the same again in backward."""
-    for dtype in TOLERANCES if full else (torch.float32,):
+    for dtype, policy in itertools.product(TOLERANCES if full else (torch.float32,), ("auto", "output", "bits")):
 
-        def check(dtype: torch.dtype = dtype) -> float:
+        def check(dtype: torch.dtype = dtype, policy: str = policy) -> float:
             x = _numbers(dtype, ROWS, 8 * COLUMNS, seed=1)
             y, dx = (
                 t.cpu().double()
                 for t in _derived(
-                    lambda t: functional.rrelu(t, 0.125, 0.25, training=True),
+                    lambda t: functional.rrelu(t, 0.125, 0.25, training=True, save=policy),
                     torch.ones_like(x).to(device),
                     x.to(device),
                 )
@@ -442,7 +443,7 @@ def _random(device: torch.device, full: bool) -> Iterator[_Check]:
             truth = torch.where(below, dx, 1.0) * x.double()
             return max(_compare("the value", y.to(dtype), truth, x, 1e-2 if dtype in HALVES else None), 0.0)
 
-        yield Case("random", "rrelu", dtype), check
+        yield Case("random", "rrelu", dtype, "" if policy == "auto" else policy), check
 
 
 @own_activation
