@@ -18,6 +18,9 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 SIGN = tl.constexpr(-0x80000000)
 # 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
 ROUNDING = tl.constexpr(12582912.0)
+# What small things are computed larger by: 2^32 when precise, 2^16 for halves.
+SHRINK = tl.constexpr(2.3283064365386963e-10)
+SHRINK_HALVES = tl.constexpr(1.52587890625e-05)
 
 
 @triton.jit
@@ -123,9 +126,11 @@ def exp_minus_abs(x):
 
 
 @triton.jit
-def _sigmoid_sides(x):
-    """sigmoid(|x|) and sigmoid(-|x|) for fp32, each as a number and a small one that is its sum's other part."""
-    e, e_low = exp_minus_abs(x)
+def sigmoid_sides(e, e_low):
+    """1 / (1 + e) and e / (1 + e) for e = exp(-|x|): sigmoid(|x|) and sigmoid(-|x|), precise.
+
+    All three are each a number and a small one that is its sum's other part.
+    """
     total = 1.0 + e
     total_low = (e - (total - 1.0)) + e_low
     # u + u_low = 1 / (1 + e): a Newton step on an approximate division. q + q_low = e / (1 + e).
@@ -140,7 +145,7 @@ def _sigmoid_sides(x):
 def sigmoid_parts(x, precise: tl.constexpr):
     """sigmoid(x) as the sum of a number and a small one, and 1 - sigmoid(x); neither by cancellation."""
     if precise:
-        u, u_low, q, q_low = _sigmoid_sides(x)
+        u, u_low, q, q_low = sigmoid_sides(*exp_minus_abs(x))
         negative = x < 0
         return tl.where(negative, q, u), tl.where(negative, q_low, u_low), tl.where(negative, u + u_low, q + q_low)
     else:
@@ -360,14 +365,23 @@ def rsqrt(x, precise: tl.constexpr):
 def sigmoid_complement_slope(x, precise: tl.constexpr):
     """sigmoid(x), 1 - sigmoid(x) and their product, which share their exponential; the tails last as long as fp32."""
     if precise:
-        u, u_low, q, q_low = _sigmoid_sides(x)
+        e, e_low = exp_minus_abs(x)
+    else:
+        # 2^16 exp(-|x|), as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.
+        e, e_low = tl.exp2(tl.fma(tl.abs(x), -LOG2_E, 16.0)), 0.0
+    return sigmoid_of_exponential(x, e, e_low, precise)
+
+
+@triton.jit
+def sigmoid_of_exponential(x, e, e_low, precise: tl.constexpr):
+    """sigmoid(x), 1 - sigmoid(x) and their product from e + e_low = exp(-|x|), for halves 2^16 times larger."""
+    if precise:
+        u, u_low, q, q_low = sigmoid_sides(e, e_low)
         u = u + u_low
         slope = tl.fma(u, q, u * q_low)
         q = q + q_low
     else:
-        # 2^16 exp(-|x|), as ex2.approx.ftz gives 0 for subnormal results, which bfloat16 has.
-        e = tl.exp2(tl.fma(tl.abs(x), -LOG2_E, 16.0))
-        u = reciprocal_positive(tl.fma(e, 1.52587890625e-05, 1.0), precise)
-        q = (e * u) * 1.52587890625e-05
+        u = reciprocal_positive(tl.fma(e, SHRINK_HALVES, 1.0), precise)
+        q = (e * u) * SHRINK_HALVES
         slope = u * q
     return tl.where(x < 0, q, u), tl.where(x < 0, u, q), slope

@@ -8,10 +8,9 @@ import triton
 import triton.language as tl
 
 from .activations import swish_both
-from .device_math import LOG2_E, reciprocal_positive
+from .device_math import LOG2_E, SHRINK_HALVES, reciprocal_positive
 from .elementwise import _load_parameters, _store_partial_sums
 from .gates import silu, silu_backward
-from .normal import SHRINK_HALVES
 
 activation = activation_backward = activation_both = None
 # Where silu is 0 in every half, and 2^-16 exp(-x) does not overflow yet.

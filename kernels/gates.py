@@ -11,6 +11,8 @@ from .device_math import (
     LN2_LOW,
     LOG2_E,
     ROUNDING,
+    SHRINK,
+    SHRINK_HALVES,
     bounded,
     exp,
     exp_nonpositive,
@@ -27,8 +29,6 @@ from .logarithms import softplus, softplus_and_sigmoid
 from .normal import (
     DENSITY,
     NEAR,
-    SHRINK,
-    SHRINK_HALVES,
     density,
     density_halves,
     distance,
@@ -325,7 +325,7 @@ def serf_backward(g, x, params, precise: tl.constexpr):
     """d/dx = erf(p) + x 2 / sqrt(pi) exp(-p^2) sigmoid(x), p = log(1 + exp(x))."""
     x = bounded(x, LOWEST, 8.0)
     if precise:
-        p, s = softplus_and_sigmoid(x, precise)
+        p, s, _, _ = softplus_and_sigmoid(x, precise)
         return g * tl.fma(x * s, 1.1283791670955126 * exp_nonpositive(-p * p, precise), erf(p, precise)), ()
     else:
         # Below 0 exp(x) (q + x r), of which q and r, polynomials of 2^16 exp(x), meet the root together.

@@ -10,9 +10,12 @@ from .device_math import (
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,
+    ROUNDING,
     TINY,
     exp_minus_abs,
-    reciprocal_positive,
+    expm1_reduced,
+    power_of_two_of_bits,
+    sigmoid_of_exponential,
 )
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -151,55 +154,81 @@ def log1p(x, precise: tl.constexpr):
         return outside(x, -1.0, log_of_parts(n.to(tl.float32), tl.where(n == 0, x, f), 0.0, precise))
 
 
+# ----- log(1 + exp(x))
+
+
 @triton.jit
-def _log1p_of_exp_factor(x):
-    """exp(-|x|) and what to multiply it by for log(1 + exp(-|x|)), for halves."""
-    # A square: its root is normal where exp(-|x|) is not.
-    e = tl.exp2(tl.abs(x) * (-0.5 * LOG2_E))
-    e = e * e
-    # log(1 + e) / e on [0, 1], relative error 2^-19.6.
-    q = tl.fma(e, 0.014145969413220882, -0.06641803681850433)
-    q = tl.fma(e, q, 0.14924439787864685)
-    q = tl.fma(e, q, -0.23505106568336487)
-    q = tl.fma(e, q, 0.33109816908836365)
-    q = tl.fma(e, q, -0.4998701214790344)
-    return e, tl.fma(e, q, 0.9999987483024597)
+def exp_of_minus(a, a_low):
+    """2^32 exp(-(a + a_low)) for a >= 0 or NaN, precise; from 110 on it is 0 to whoever takes the 2^32 away."""
+    a = tl.minimum(a, 110.0, propagate_nan=tl.PropagateNan.ALL)
+    shifted = tl.fma(a, -LOG2_E, ROUNDING)
+    n = shifted - ROUNDING
+    r = tl.fma(n, -LN2_LOW, tl.fma(n, -LN2_HIGH, -a)) - a_low
+    scale = power_of_two_of_bits(shifted, 32)
+    return tl.fma(expm1_reduced(r), scale, scale)
+
+
+@triton.jit
+def log1p_rest_to_one(e):
+    """(log(1 + e) - e + e^2 / 2) / e^3 on [0, 1], relative to log(1 + e) within 2^-29.6, precise."""
+    q = tl.fma(e, 0.0022768813651055098, -0.014684543013572693)
+    q = tl.fma(e, q, 0.044302985072135925)
+    q = tl.fma(e, q, -0.08592359721660614)
+    q = tl.fma(e, q, 0.12679928541183472)
+    q = tl.fma(e, q, -0.16228531301021576)
+    q = tl.fma(e, q, 0.19926370680332184)
+    q = tl.fma(e, q, -0.2499331533908844)
+    return tl.fma(e, q, 0.3333309292793274)
+
+
+@triton.jit
+def log1p_tail_to_one(e):
+    """(log(1 + e) - e) / e^2 on [0, 1], relative to log(1 + e) within 2^-29.6, precise."""
+    return tl.fma(e, log1p_rest_to_one(e), -0.5)
+
+
+@triton.jit
+def log1p_factor_to_one(e, by):
+    """by log(1 + 2^-16 e) / e for 2^-16 e in [0, 1], relative error 2^-16.9, for halves."""
+    q = tl.fma(e, by * -3.012515074688469e-31, by * 8.372610346525394e-26)
+    q = tl.fma(e, q, by * -1.1386600766332018e-20)
+    q = tl.fma(e, q, by * 1.155362680933759e-15)
+    q = tl.fma(e, q, by * -1.1626660051389237e-10)
+    return tl.fma(e, q, by * 1.525866082374705e-05)
+
+
+@triton.jit
+def _log1p_of_exp(x, more, precise: tl.constexpr):
+    """log(1 + exp(-|x|)) + more, and exp(-|x|) as sigmoid_of_exponential takes it."""
+    if precise:
+        e, e_low = exp_minus_abs(x)
+        # e - e^2 / 2, and what it loses: the rest is small.
+        half = -0.5 * e
+        y = tl.fma(half, e, e)
+        lost = tl.fma(half, e, e - y) + tl.fma(-e, e_low, e_low)
+        return y + (tl.fma(e * e, e * log1p_rest_to_one(e), lost) + more), e, e_low
+    else:
+        e = tl.exp2(tl.fma(tl.abs(x), -LOG2_E, 16.0))
+        return tl.fma(e, log1p_factor_to_one(e, 1.0), more), e, 0.0
 
 
 @triton.jit
 def softplus(x, precise: tl.constexpr):
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
-    if precise:
-        e, e_low = exp_minus_abs(x)
-        return tl.maximum(x, 0.0) + log1p_of_sum(e, e_low, 0.0)
-    else:
-        e, q = _log1p_of_exp_factor(x)
-        return tl.fma(e, q, tl.maximum(x, 0.0))
+    """log(1 + exp(x)) = log(1 + exp(-|x|)) + max(x, 0)."""
+    y, _, _ = _log1p_of_exp(x, tl.maximum(x, 0.0), precise)
+    return y
 
 
 @triton.jit
 def logsigmoid(x, precise: tl.constexpr):
-    """log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + exp(-|x|))."""
-    if precise:
-        e, e_low = exp_minus_abs(x)
-        return tl.minimum(x, 0.0) - log1p_of_sum(e, e_low, 0.0)
-    else:
-        e, q = _log1p_of_exp_factor(x)
-        return tl.fma(-e, q, tl.minimum(x, 0.0))
+    """log(1 / (1 + exp(-x))) = -(log(1 + exp(-|x|)) + max(-x, 0))."""
+    y, _, _ = _log1p_of_exp(x, tl.maximum(-x, 0.0), precise)
+    return -y
 
 
 @triton.jit
 def softplus_and_sigmoid(x, precise: tl.constexpr):
-    """log(1 + exp(x)) and its derivative 1 / (1 + exp(-x)), from one exponential."""
-    if precise:
-        e, e_low = exp_minus_abs(x)
-        # u + u_low = 1 / (1 + e + e_low).
-        total = 1.0 + e
-        u = reciprocal_positive(total, precise)
-        u_low = u * tl.fma(-u, (e - (total - 1.0)) + e_low, tl.fma(-u, total, 1.0))
-        slope = tl.where(x < 0, tl.fma(e, u, tl.fma(e, u_low, e_low * u)), u + u_low)
-        return tl.maximum(x, 0.0) + log1p_of_sum(e, e_low, 0.0), slope
-    else:
-        e, q = _log1p_of_exp_factor(x)
-        u = reciprocal_positive(1.0 + e, precise)
-        return tl.fma(e, q, tl.maximum(x, 0.0)), tl.where(x < 0, e, 1.0) * u
+    """log(1 + exp(x)), its derivative sigmoid(x), 1 less that, and their product, from one exponential."""
+    y, e, e_low = _log1p_of_exp(x, tl.maximum(x, 0.0), precise)
+    s, complement, slope = sigmoid_of_exponential(x, e, e_low, precise)
+    return y, s, complement, slope

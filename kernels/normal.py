@@ -6,7 +6,16 @@
 import triton
 import triton.language as tl
 
-from .device_math import LN2_HIGH, LN2_LOW, LOG2_E, ROUNDING, expm1_reduced, power_of_two_of_bits, reciprocal_positive
+from .device_math import (
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    ROUNDING,
+    SHRINK,
+    expm1_reduced,
+    power_of_two_of_bits,
+    reciprocal_positive,
+)
 
 # Beyond, the density times the distance from 0 is 0 in fp32.
 FAR = tl.constexpr(14.75)
@@ -15,9 +24,6 @@ NEAR = tl.constexpr(1.0)
 # The density at 0; and 16 more than its logarithm to base 2.
 DENSITY = tl.constexpr(0.3989422804014327)
 LOG2_DENSITY_16 = tl.constexpr(14.674251935263839)
-# What small things are computed larger by: 2^32 when precise, 2^16 for halves.
-SHRINK = tl.constexpr(2.3283064365386963e-10)
-SHRINK_HALVES = tl.constexpr(1.52587890625e-05)
 
 
 @triton.jit

@@ -8,17 +8,16 @@ import triton.language as tl
 
 from .device_math import (
     LARGEST,
-    LN2_HIGH,
-    LN2_LOW,
     LOG2_E,
     ROUNDING,
+    SHRINK,
+    SHRINK_HALVES,
     bounded,
-    expm1_reduced,
-    power_of_two_of_bits,
     reciprocal_positive,
     tanh,
 )
-from .normal import DENSITY, FAR, SHRINK, SHRINK_HALVES, density, density_halves, probability
+from .logarithms import exp_of_minus, log1p_factor_to_one, log1p_tail_to_one
+from .normal import DENSITY, FAR, density, density_halves, probability
 from .trigonometry import sin_and_cos
 
 INFINITY = tl.constexpr(float("inf"))
@@ -34,51 +33,16 @@ FLAT = tl.constexpr(1152921504606846976.0)
 
 
 @triton.jit
-def _exponential(a, a_low):
-    """2^32 exp(-(a + a_low)) for a >= 0 or NaN, precise; from 110 on it is 0 to whoever takes the 2^32 away."""
-    a = tl.minimum(a, 110.0, propagate_nan=tl.PropagateNan.ALL)
-    shifted = tl.fma(a, -LOG2_E, ROUNDING)
-    n = shifted - ROUNDING
-    r = tl.fma(n, -LN2_LOW, tl.fma(n, -LN2_HIGH, -a)) - a_low
-    scale = power_of_two_of_bits(shifted, 32)
-    return tl.fma(expm1_reduced(r), scale, scale)
-
-
-@triton.jit
-def _log1p_tail(e):
-    """(log(1 + e) - e) / e^2 on [0, 1], relative to log(1 + e) within 2^-30, precise."""
-    q = tl.fma(e, 0.0020845443941652775, -0.013691671192646027)
-    q = tl.fma(e, q, 0.042114824056625366)
-    q = tl.fma(e, q, -0.08323895186185837)
-    q = tl.fma(e, q, 0.12479529529809952)
-    q = tl.fma(e, q, -0.16135171055793762)
-    q = tl.fma(e, q, 0.19899623095989227)
-    q = tl.fma(e, q, -0.24988864362239838)
-    q = tl.fma(e, q, 0.33332714438438416)
-    return tl.fma(e, q, -0.49999988079071045)
-
-
-@triton.jit
-def _log1p_factor(e, by):
-    """by log(1 + 2^-16 e) / e for 2^-16 e in [0, 1], relative error 2^-16.9, for halves."""
-    q = tl.fma(e, by * -3.012515074688469e-31, by * 8.372610346525394e-26)
-    q = tl.fma(e, q, by * -1.1386600766332018e-20)
-    q = tl.fma(e, q, by * 1.155362680933759e-15)
-    q = tl.fma(e, q, by * -1.1626660051389237e-10)
-    return tl.fma(e, q, by * 1.525866082374705e-05)
-
-
-@triton.jit
 def _softplus_parts(x, beta, precise: tl.constexpr):
     """e = exp(-|beta x|), larger by a power of two, and log(1 + e); when precise also e itself."""
     if precise:
         a = tl.abs(beta * x)
-        e = _exponential(a, tl.where(a < 110.0, tl.fma(tl.abs(beta), tl.abs(x), -a), 0.0))
+        e = exp_of_minus(a, tl.where(a < 110.0, tl.fma(tl.abs(beta), tl.abs(x), -a), 0.0))
         small = e * SHRINK
-        return e, tl.fma(small * small, _log1p_tail(small), small), small
+        return e, tl.fma(small * small, log1p_tail_to_one(small), small), small
     else:
         e = tl.exp2(tl.fma(tl.abs(x), tl.abs(beta) * -LOG2_E, 16.0))
-        return e, e * _log1p_factor(e, 1.0), e
+        return e, e * log1p_factor_to_one(e, 1.0), e
 
 
 @triton.jit
@@ -94,7 +58,7 @@ def softplus(x, params, precise: tl.constexpr):
         y = tl.fma(y, inverse, tl.fma(y, inverse * tl.fma(-inverse, beta, 1.0), rise))
     else:
         e = tl.exp2(tl.fma(tl.abs(x), tl.abs(beta) * -LOG2_E, 16.0))
-        y = tl.fma(e, _log1p_factor(e, 1.0 / beta), rise)
+        y = tl.fma(e, log1p_factor_to_one(e, 1.0 / beta), rise)
     # What the function jumps by there shows only if the threshold is small.
     if params[1] < IDENTITY:
         y = tl.where(beta * x > params[1], x, y)
@@ -127,16 +91,16 @@ def _sqrtsoftplus_parts(x, precise: tl.constexpr):
     a = tl.abs(x)
     negative = x < 0
     if precise:
-        h = _exponential(0.5 * a, 0.0)
+        h = exp_of_minus(0.5 * a, 0.0)
         small = h * SHRINK
         e = small * small
-        q = tl.fma(e, _log1p_tail(e), 1.0)
+        q = tl.fma(e, log1p_tail_to_one(e), 1.0)
         return tl.where(negative, h, 1.0 / SHRINK), tl.where(negative, q, tl.fma(e, q, x)), 1.0 + e
     else:
         # 2^8 exp(-|x| / 2), whose square is 2^16 exp(-|x|); the factor of that is 2^-16 times softplus / exp(-|x|).
         h = tl.exp2(tl.fma(a, -0.5 * LOG2_E, 8.0))
         e = h * h
-        q = _log1p_factor(e, 1.0)
+        q = log1p_factor_to_one(e, 1.0)
         return tl.where(negative, h, 1.0), tl.where(negative, q, tl.fma(e, q, x)), tl.fma(e, SHRINK_HALVES, 1.0)
 
 
@@ -344,7 +308,7 @@ def logsigmoid(x, params, precise: tl.constexpr):
 def logsigmoid_backward(g, x, params, precise: tl.constexpr):
     """d/dx = 1 / (1 + exp(x))."""
     if precise:
-        e = _exponential(tl.abs(x), 0.0)
+        e = exp_of_minus(tl.abs(x), 0.0)
         share = tl.div_rn(e, 1.0 + e * SHRINK) * SHRINK
         return g * tl.where(x < 0, 1.0 - share, share), ()
     else:

@@ -90,7 +90,11 @@ UNARY = {
     "softplus": Unary(logarithms.softplus, softplus, (-110, -104, -87.3, -1.0986, 0, 1.0986)),
     "logsigmoid": Unary(logarithms.logsigmoid, F.logsigmoid, (110, 104, 87.3, 1.0986, 0, -1.0986)),
     "softplus_and_sigmoid, value": Unary(logarithms.softplus_and_sigmoid, softplus, (-104, -1.0986, 0), 0),
-    "softplus_and_sigmoid, slope": Unary(logarithms.softplus_and_sigmoid, torch.sigmoid, (-104, 0), 1),
+    "softplus_and_sigmoid, sigmoid": Unary(logarithms.softplus_and_sigmoid, torch.sigmoid, (-104, 0), 1),
+    "softplus_and_sigmoid, complement": Unary(
+        logarithms.softplus_and_sigmoid, lambda x: torch.sigmoid(-x), (104, 0), 2
+    ),
+    "softplus_and_sigmoid, slope": Unary(logarithms.softplus_and_sigmoid, sigmoid_slope, SIGMOID_BENDS, 3),
     "erf": Unary(error_function.erf, torch.erf, (0.46875, 0.9, 3.125, 10.25)),
     "erfc": Unary(error_function.erfc, torch.erfc, (0.46875, -0.46875, 0.9, 3.125, 9.19, 10.05, 10.25)),
     "exp2": Unary(device_math.exp2, torch.exp2, (0.5, 1.5, 126, 128, 149)),
