@@ -336,6 +336,46 @@ def divide(a, b, precise: tl.constexpr):
 
 
 @triton.jit
+def divide_by_parameter(a, b, precise: tl.constexpr):
+    """a / b, where many a share one b: by its inverse, for halves."""
+    if precise:
+        return tl.div_rn(a, b)
+    else:
+        # Neither b nor its inverse leaves the normal numbers: 2^100, 2^32.
+        size = tl.abs(b)
+        scale = tl.where(size < 7.888609052210118e-31, 4294967296.0, 1.0)
+        scale = tl.where(size > 1.2676506002282294e30, 2.3283064365386963e-10, scale)
+        return (a * scale) * (1.0 / (b * scale))
+
+
+@triton.jit
+def divide_by_normal(a, b, precise: tl.constexpr):
+    """a / b for normal b > 0."""
+    if precise:
+        return tl.div_rn(a, b)
+    else:
+        return a * reciprocal_positive(b, precise)
+
+
+@triton.jit
+def reciprocal_normal(x, precise: tl.constexpr):
+    """1 / x for normal x > 0."""
+    if precise:
+        return tl.div_rn(1.0, x)
+    else:
+        return reciprocal_positive(x, precise)
+
+
+@triton.jit
+def sqrt_normal(x, precise: tl.constexpr):
+    """The square root of a normal x > 0."""
+    if precise:
+        return tl.sqrt_rn(x)
+    else:
+        return tl.sqrt(x)
+
+
+@triton.jit
 def sqrt(x, precise: tl.constexpr):
     """The square root of x; NaN for x < 0."""
     if precise:
@@ -359,6 +399,15 @@ def rsqrt(x, precise: tl.constexpr):
         lost = tl.fma(-p, y, 1.0) - tl.fma(scaled, y, -p) * y
         y = tl.where((x > 0) & (x < float("inf")), tl.fma(0.5 * y, lost, y), y)
     return y * tl.where(small, 16777216.0, 1.0)
+
+
+@triton.jit
+def rsqrt_normal(x, precise: tl.constexpr):
+    """1 / sqrt(x) for normal x > 0."""
+    if precise:
+        return rsqrt(x, precise)
+    else:
+        return tl.rsqrt(x)
 
 
 @triton.jit

@@ -90,6 +90,7 @@ REAL: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "abs": abs,
+    "sign": mpmath.sign,
     **{"exp_nonpositive": mpmath.exp, "expm1_nonpositive": mpmath.expm1},
     **{"max": max, "min": min, "pow": lambda a, b: a**b},
     **{"exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": lambda a: mpmath.log(1 + a)},

@@ -66,6 +66,30 @@ LEFT = {
         ),
     ],
     "quotient_of_scaled": ["b / (sqrt(a) * 2.0)", "a / (b * -4.0)"],
+    "constant_from_quotient": ["a * 3.0 / b", "0.7 * a / b"],
+    "square_of_reciprocal": [
+        *("b * (reciprocal(abs(a) + 1.0) * reciprocal(abs(a) + 1.0))", "square(reciprocal(a * a + 0.5)) * (a * b)"),
+    ],
+    "join_constants": ["a * 3.0 * (b * 0.7)", "a * 0.5 * (a * -0.5)"],
+    "slope_of_quotient": [
+        *("g / (abs(a) + 1.0) + a / (abs(a) + 1.0) / (abs(a) + 1.0) * -g * sign(a)",),
+        *("g / (a + 3.0) + a / (a + 3.0) / (a + 3.0) * -g", "-(a / (a + 0.5) / (a + 0.5) * g) + g / (a + 0.5)"),
+    ],
+    "one_minus_slope_of_tanh": ["g + -g * sech2(a)", "a * sech2(b) * -2.0 + a * 2.0", "1.0 + -sech2(a)"],
+    "like_terms": [
+        *("g * a * b + b * g * (a + 2.0)", "g * a * 0.5 + (a + 3.0) * g * 0.5", "g * a * b * 3.0 + a * b * g"),
+        "b * g * (a * a + b) + g * a * a * b * 2.0",
+    ],
+    "like_terms_of_difference": ["-g * a - g * (a + 2.0)", "-(g * a * b) - b * a * g * 3.0"],
+    "choice_of_bound": [
+        *("where(a > 2.0, 2.0, a)", "where(a <= -3.0, -3.0, a)", "where(a > 2.0, 2.0, max(a, -2.0))"),
+        *("where(a < -2.0, -2.0, min(a, 3.0))", "where(a >= 2.0, 2.0, max(a, 2.0))"),
+    ],
+    "beyond_opposites": ["where(a > 2.0, b, where(a < -2.0, b, a))", "where(a < -2.0, 0.0, where(a > 2.0, 0.0, b))"],
+    "beyond_saturation": [
+        *("where(a > 40.0, a, softplus(a))", "where(a >= 40.0, b * 2.0, b * sigmoid(a) * 2.0)"),
+        "where(a > 40.0, where(a < b, 0.0, g), where(a < b, 0.0, g * sigmoid(a)))",
+    ],
     "difference_lt_zero": ["where(a - b < 0.0, a, b)"],
     "difference_le_zero": ["where(a - b <= 0.0, a, b)"],
     "difference_gt_zero": ["where(a - b > 0.0, a, b)"],
@@ -103,10 +127,14 @@ SPECIAL = [0.0, -0.0, INF, -INF, NAN]
 
 # Where an infinity times or over an infinity loses the limit, at a = inf: b, or 1.
 LIMITS = ["exp(a) / (1.0 + exp(a))", *LEFT["exp_times_complement"]]
+# Rules that give the limit where an infinity would meet another one, or a zero.
+LIMIT_RULES = ["slope_of_quotient", "one_minus_slope_of_tanh", "like_terms", "like_terms_of_difference"]
 # What may turn the sign of a zero, as the operators do by which PyTorch itself writes these formulas.
 SIGN_OF_ZERO = [
     *("a + 0.0", "0.0 + a", "0.0 - a", "exp(a) - 1.0", "exp(a) + -1.0", "log(1.0 + a)", "log(a + 1.0)"),
     *("log(sigmoid(a))", "log(complement(a))", "where(a <= 0.0, min(a, 0.0), b)"),
+    *LEFT["one_minus_slope_of_tanh"],
+    *LEFT["like_terms"],
     # The 0 of a choice takes no sign.
     *LEFT["factor_through_gate"],
     *LEFT["divisor_through_gate"],
@@ -133,13 +161,17 @@ for _op in ("add", "sub", "mul", "neg", "lt", "le", "gt", "ge", "and", "or"):
     setattr(Term, f"__{_op}__", _method(_op))
     setattr(Term, f"__r{_op}__", _method(_op, reflected=True))
 Term.__invert__, Term.__truediv__, Term.__rtruediv__ = _method("not"), _method("div"), _method("div", reflected=True)
-FUNCTION_NAMES = "reciprocal pow sqrt exp expm1 log log1p sigmoid complement sigmoid_slope tanh erf where max min abs"
+FUNCTION_NAMES = (
+    "reciprocal pow sqrt exp expm1 log log1p sigmoid complement sigmoid_slope tanh sech2 erf softplus where max min abs "
+    "sign"
+)
 # A gradient that comes in.
 GRADIENT = 1.3
 
 
 def built(text, graph):
     names = {name: _method(name) for name in FUNCTION_NAMES.split()}
+    names["square"] = lambda a: a * a
     for name in ("a", "b", "g"):
         names[name] = Term(graph, graph.input(name))
     for name in (True, False):
@@ -203,6 +235,10 @@ def test_special_points(rule, text):
         if math.isnan(was) and not math.isnan(now) and "gate" in rule:
             # What a choice made 0 stays 0.
             was = evaluation.float64([left], values, gated=True)[0].item()
+        if rule in LIMIT_RULES and math.isnan(was) and not math.isnan(now):
+            assert math.isinf(a) or math.isinf(b) or a == -3.0 or a == -0.5
+            assert rule != "slope_of_quotient" or now == 0.0 or abs(a) < 4.0
+            continue
         if a == INF and not math.isnan(b) and text in LIMITS:
             assert math.isnan(was) and now == (b if "b" in text else 1.0)
             continue

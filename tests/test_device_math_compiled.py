@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("triton_cache")]
 UNARY = {
     device_math: [
         *("exp", "expm1", "tanh", "tanh_parts", "reciprocal", "sqrt", "rsqrt", "exp2"),
-        "sigmoid_complement_slope",
+        *("sigmoid_complement_slope", "reciprocal_normal", "sqrt_normal", "rsqrt_normal"),
     ],
     error_function: ["erf", "erfc", "erfinv"],
     hyperbolic: ["sinh", "cosh", "asinh", "acosh", "atanh"],
@@ -31,7 +31,8 @@ UNARY = {
     logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid", "log2", "log10"],
     trigonometry: ["sin", "cos", "sin_and_cos", "tan", "atan", "asin", "acos"],
 }
-BINARY = {device_math: ["divide"], powers: ["pow", "hypot"], trigonometry: ["atan2"], rounding: ["fmod", "remainder"]}
+DIVISIONS = ["divide", "divide_by_parameter", "divide_by_normal"]
+BINARY = {device_math: DIVISIONS, powers: ["pow", "hypot"], trigonometry: ["atan2"], rounding: ["fmod", "remainder"]}
 CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for module in kind for name in kind[module]]
 
 
@@ -56,7 +57,8 @@ def compiled(function, arity, dtype, target):
     """The kernel."""
     per_thread = 4 if dtype == "fp32" else 8
     name = function.__name__
-    results = 3 if name == "sigmoid_complement_slope" else 2 if "_parts" in name or "_and_" in name else 1
+    several = {"sigmoid_complement_slope": 3, "softplus_and_sigmoid": 4, "tanh_parts": 2, "sin_and_cos": 2}
+    results = several.get(name, 1)
     signature = {"x_ptrs": (f"*{dtype}",) * arity, "y_ptrs": (f"*{dtype}",) * results}
     signature |= dict.fromkeys(["FUNCTION", "PRECISE", "BLOCK"], "constexpr")
     block = per_thread * 4 * aot.TARGETS[target].warp_size

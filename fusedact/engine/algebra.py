@@ -5,13 +5,13 @@ They keep what PyTorch's own operators give at infinities and NaN, or give the l
 
 from __future__ import annotations
 
-from . import algebra_arithmetic, algebra_choices
+from . import algebra_arithmetic, algebra_choices, algebra_sums
 from .algebra_rules import Rule
 from .expressions import Graph, Node
 
 __all__ = ["RULES", "rewrite"]
 
-_PARTS = (algebra_arithmetic.RULES, algebra_choices.RULES)
+_PARTS = (algebra_arithmetic.RULES, algebra_choices.RULES, algebra_sums.RULES)
 # By the operation at an expression's root: the rules, tried in order.
 RULES: dict[str, list[Rule]] = {op: [r for part in _PARTS for r in part.get(op, ())] for part in _PARTS for op in part}
 

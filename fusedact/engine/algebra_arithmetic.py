@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import math
 
-from .algebra_rules import Rules, either, equals
+from .algebra_rules import Rules, either, equals, one_plus
 from .expressions import Graph, Node
+from .ranges import Ranges
 
 __all__ = ["RULES"]
 
 RULES = Rules()
-
-
-def _one_plus(node: Node) -> Node | None:
-    """u where the node is 1 + u."""
-    if node.op == "add":
-        for a, b in either(node.args):
-            if equals(a, 1.0):
-                return b
-    return None
 
 
 # ----- numbers
@@ -61,6 +53,17 @@ def join_factors(graph: Graph, args: tuple[Node, ...]) -> Node | None:
             # Neither overflow nor what fp32 has not as a normal number.
             if product == 0.0 or 1e-30 < abs(product) < 1e30:
                 return graph("mul", a.args[0], product)
+    return None
+
+
+@RULES.add("mul")
+def join_constants(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """(a c) (b d) = (a b) (c d) for constants c, d."""
+    a, b = args
+    if a.op == b.op == "mul" and a.args[1].op == b.args[1].op == "constant":
+        product = a.args[1].value * b.args[1].value
+        if 1e-30 < abs(product) < 1e30:
+            return graph("mul", graph("mul", a.args[0], b.args[0]), product)
     return None
 
 
@@ -156,6 +159,26 @@ def quotient_of_scaled(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     return None
 
 
+@RULES.add("div")
+def constant_from_quotient(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """(a c) / b = (a / b) c for a constant c."""
+    a, b = args
+    if a.op == "mul" and a.args[1].op == "constant" and b.op != "constant":
+        return graph("mul", graph("div", a.args[0], b), a.args[1])
+    return None
+
+
+@RULES.add("mul")
+def square_of_reciprocal(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """a (1 / b)^2 = a / b / b where b is never near 0, as PyTorch has the slope of a quotient."""
+    for a, square in either(args):
+        if square.op == "mul" and square.args[0] is square.args[1] and square.args[0].op == "reciprocal":
+            (b,) = square.args[0].args
+            if Ranges()(b).normal:
+                return graph("div", graph("div", a, b), b)
+    return None
+
+
 @RULES.add("reciprocal")
 def reciprocal_of_root(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """1 / sqrt(a) = rsqrt(a); 1 / (1 / a) stays."""
@@ -187,7 +210,7 @@ def expm1_plus_one(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 @RULES.add("log")
 def log_of_one_plus(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     """log(1 + a) = log1p(a)."""
-    rest = _one_plus(args[0])
+    rest = one_plus(args[0])
     return None if rest is None else graph("log1p", rest)
 
 
@@ -212,7 +235,7 @@ def log_of_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 
 def _logistic(graph: Graph, denominator: Node) -> Node | None:
     """What 1 / denominator is, where the denominator is 1 + exp(a): 1 - sigmoid(a)."""
-    rest = _one_plus(denominator)
+    rest = one_plus(denominator)
     return graph("complement", rest.args[0]) if rest is not None and rest.op == "exp" else None
 
 
@@ -229,7 +252,7 @@ def quotient_is_sigmoid(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     complement = _logistic(graph, denominator)
     if complement is None:
         return None
-    rest = _one_plus(denominator)
+    rest = one_plus(denominator)
     return graph("sigmoid", rest.args[0]) if b is rest and rest is not None else graph("mul", b, complement)
 
 

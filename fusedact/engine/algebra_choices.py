@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from .algebra_rules import Rules, either, equals
+from .algebra_rules import Rules, either, equals, size
 from .expressions import Graph, Node, order
 
 __all__ = ["RULES"]
@@ -212,7 +212,73 @@ def known_in_branches(graph: Graph, args: tuple[Node, ...]) -> Node | None:
     if not condition.args:
         return None
     made = _Assuming(graph, condition, True)(a), _Assuming(graph, condition, False)(b)
-    return None if made == (a, b) else graph("where", condition, *made)
+    # What is taken elsewhere too stays, if nothing would come of a second form beside it.
+    if made == (a, b) or size(condition, *made) > size(condition, a, b):
+        return None
+    return graph("where", condition, *made)
+
+
+# ----- bounds, and what lies beyond them
+
+
+@RULES.add("where")
+def choice_of_bound(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(a > c, c, a) = min(a, c) for a constant c, and the like; where(a > c, c, max(a, d)) for d <= c too."""
+    condition, bound, inner = args
+    if condition.op not in _SMALLER or bound.op != "constant" or condition.args[1] is not bound:
+        return None
+    (a, c), above = condition.args, condition.op in ("gt", "ge")
+    if inner is a:
+        return graph("min" if above else "max", a, c)
+    if inner.op == ("max" if above else "min") and inner.args[0] is a and inner.args[1].op == "constant":
+        d = inner.args[1]
+        if (d.value <= c.value) if above else (d.value >= c.value):
+            return graph("min" if above else "max", inner, c)
+    return None
+
+
+@RULES.add("where")
+def beyond_opposites(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(a > c, b, where(a < -c, b, d)) = where(|a| > c, b, d) for c >= 0."""
+    first, b, inner = args
+    if inner.op != "where" or inner.args[1] is not b:
+        return None
+    for high, low in either((first, inner.args[0])):
+        if high.op == "gt" and low.op == "lt" and high.args[0] is low.args[0]:
+            c, d = high.args[1], low.args[1]
+            if c.op == d.op == "constant" and c.value == -d.value >= 0.0:
+                return graph("where", graph("gt", graph("abs", high.args[0]), c), b, inner.args[2])
+    return None
+
+
+# From here on softplus(a) is a, and sigmoid(a) is 1, to the last bit of float64.
+SATURATED = 37.5
+
+
+@RULES.add("where")
+def beyond_saturation(graph: Graph, args: tuple[Node, ...]) -> Node | None:
+    """where(a > c, b, d) = d, where d is b with softplus(a) in place of a, or times sigmoid(a), and c is large."""
+    condition, b, d = args
+    if condition.op not in ("gt", "ge") or condition.args[1].op != "constant":
+        return None
+    a, c = condition.args
+    if c.value < SATURATED:
+        return None
+    return d if _replacing(graph, d, {("softplus", a): a, ("sigmoid", a): graph.constant(1.0)}) is b else None
+
+
+def _replacing(graph: Graph, root: Node, by: dict[tuple[str, Node], Node]) -> Node:
+    """An expression with other nodes for some functions of one argument."""
+    made: dict[Node, Node] = {}
+    for node in order([root]):
+        args = [made[n] for n in node.args]
+        known = by.get((node.op, node.args[0])) if len(args) == 1 else None
+        if known is None and node.op == "mul":
+            known = next((a for a, b in either((args[0], args[1])) if equals(b, 1.0)), None)
+        if known is None and args != list(node.args):
+            known = graph(node.op, *args)
+        made[node] = node if known is None else known
+    return made[root]
 
 
 def _not_positive(node: Node) -> bool:

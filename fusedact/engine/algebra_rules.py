@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .expressions import Graph, Node
+from .expressions import Graph, Node, order
 
-__all__ = ["Rule", "Rules", "either", "equals"]
+__all__ = ["Rule", "Rules", "either", "equals", "factors", "one_plus", "size"]
 
 # What an operation on these arguments becomes; None if the rule does not apply.
 Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
@@ -35,3 +35,30 @@ def either(args: tuple[Node, ...]) -> tuple[tuple[Node, Node], tuple[Node, Node]
     """Both orders of two arguments."""
     a, b = args
     return (a, b), (b, a)
+
+
+def size(*nodes: Node) -> int:
+    """How many operations these are made of."""
+    return sum(bool(n.args) for n in order(nodes))
+
+
+def one_plus(node: Node) -> Node | None:
+    """u where the node is 1 + u."""
+    if node.op == "add":
+        for a, b in either(node.args):
+            if equals(a, 1.0):
+                return b
+    return None
+
+
+def factors(node: Node) -> tuple[float, list[Node]]:
+    """What a product is of: the constants' product, and the others in the order of their making."""
+    if node.op == "constant":
+        return node.value, []
+    if node.op == "neg":
+        number, found = factors(node.args[0])
+        return -number, found
+    if node.op != "mul":
+        return 1.0, [node]
+    (one, first), (other, second) = map(factors, node.args)
+    return one * other, sorted(first + second, key=lambda n: n.number)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .expressions import LARGEST, Node, order, varies
+from .ranges import Ranges
 
 __all__ = ["MODULES", "RESERVED", "Function", "module_text", "safe_name", "usable"]
 
@@ -18,8 +19,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
         *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
         *("sigmoid_complement_slope", "reciprocal", "divide", "sqrt", "rsqrt"),
+        *("divide_by_parameter", "divide_by_normal", "reciprocal_normal", "sqrt_normal", "rsqrt_normal"),
     ),
-    "logarithms": ("log", "log1p", "log2", "log10", "softplus"),
+    "logarithms": ("log", "log1p", "log2", "log10", "softplus", "softplus_and_sigmoid"),
     "powers": ("pow", "hypot"),
     "error_function": ("erf", "erfc", "erfinv"),
     "trigonometry": ("sin", "cos", "sin_and_cos", "tan", "asin", "acos", "atan", "atan2"),
@@ -29,8 +31,11 @@ MODULES: dict[str, tuple[str, ...]] = {
 _HOME = {function: module for module, functions in MODULES.items() for function in functions}
 # Names that mean something in every text.
 RESERVED = frozenset({*_HOME, "tl", "triton", "float", "precise"})
-# Where an operation's name is not its function's.
+# Where an operation's name is not its function's; and where its last argument is positive and normal.
 _FUNCTION = {"div": "divide"}
+_OF_NORMAL = {
+    **{"div": "divide_by_normal", "reciprocal": "reciprocal_normal", "sqrt": "sqrt_normal", "rsqrt": "rsqrt_normal"},
+}
 
 _INFIX = {
     **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
@@ -49,10 +54,11 @@ _TL = {
 # Operations that share their exponential, or their reduction: by the function that gives them, in its order.
 _TOGETHER = {
     "sigmoid_complement_slope": ("sigmoid", "complement", "sigmoid_slope"),
+    "softplus_and_sigmoid": ("softplus", "sigmoid", "complement", "sigmoid_slope"),
     "tanh_parts": ("tanh", "sech2"),
     "sin_and_cos": ("sin", "cos"),
 }
-_GIVEN_BY = {op: (function, place) for function, ops in _TOGETHER.items() for place, op in enumerate(ops)}
+_SHARING = frozenset(op for ops in _TOGETHER.values() for op in ops)
 # Of these, those that no other function gives.
 _NEVER_ALONE = frozenset({"sech2", "sigmoid_slope"})
 
@@ -95,11 +101,12 @@ class _Writer:
         nodes = list(order(function.results))
         self._uses = Counter(a for n in nodes for a in n.args)
         self._uses.update(function.results)
-        self._by_argument: dict[tuple[str, Node], dict[int, Node]] = {}
+        # By argument: what is wanted of it that shares an exponential or a reduction, by operation.
+        self._wanted: dict[Node, dict[str, Node]] = {}
         for n in nodes:
-            if n.op in _GIVEN_BY:
-                shared, place = _GIVEN_BY[n.op]
-                self._by_argument.setdefault((shared, n.args[0]), {})[place] = n
+            if n.op in _SHARING:
+                self._wanted.setdefault(n.args[0], {})[n.op] = n
+        self._ranges = Ranges()
         widened = self._widened(nodes)
         for key, (name, source) in function.inputs.items():
             if source is not None and any(n.op == "input" and n.name == key for n in nodes):
@@ -171,7 +178,7 @@ class _Writer:
         if node.op == "input":
             self._written[node] = self._function.inputs[node.name][0], ATOM
             return
-        if node.op in _GIVEN_BY and self._write_together(node):
+        if node.op in _SHARING and self._write_together(node):
             return
         text, strength = self._expression(node)
         named = self._names.get(node)
@@ -185,15 +192,19 @@ class _Writer:
 
     def _write_together(self, node: Node) -> bool:
         """Write operations on one argument that share their exponential; not where there is only one."""
-        function, _ = _GIVEN_BY[node.op]
-        found = self._by_argument[function, node.args[0]]
-        if len(found) == 1 and node.op not in _NEVER_ALONE:
+        wanted = self._wanted[node.args[0]]
+        # The function that gives most of them, and of such the one that gives least else.
+        giving = [function for function, ops in _TOGETHER.items() if node.op in ops]
+        function = max(giving, key=lambda f: (len(wanted.keys() & set(_TOGETHER[f])), -len(_TOGETHER[f])))
+        found = [wanted.get(op) for op in _TOGETHER[function]]
+        if sum(n is not None for n in found) == 1 and node.op not in _NEVER_ALONE:
             return False
         self.used.add(function)
-        names = [self._fresh(found[i]) if i in found else "_" for i in range(len(_TOGETHER[function]))]
+        names = ["_" if n is None else self._fresh(n) for n in found]
         self._lines.append(f"{', '.join(names)} = {function}({self._argument(node.args[0])}, precise)")
-        for i, n in found.items():
-            self._written[n] = names[i], ATOM
+        for name, n in zip(names, found, strict=True):
+            if n is not None:
+                self._written[n] = name, ATOM
         return True
 
     def _argument(self, node: Node) -> str:
@@ -223,9 +234,18 @@ class _Writer:
         if op == "complement":
             self.used.add("sigmoid")
             return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
-        function = _FUNCTION.get(op, op)
+        function = self._function_of(op, args)
         self.used.add(function)
         return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM
+
+
+    def _function_of(self, op: str, args: Sequence[Node]) -> str:
+        """The device function of an operation: a shorter one, where its last argument allows it."""
+        if op in _OF_NORMAL and self._ranges(args[-1]).normal:
+            return _OF_NORMAL[op]
+        if op == "div" and args[1].op != "constant" and not self._is_block(args[1]):
+            return "divide_by_parameter"
+        return _FUNCTION.get(op, op)
 
 
 def _number(value: float) -> tuple[str, int]:

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusedact.engine.ranges import NORMAL
 from fusedact.kernels import device_math, error_function, hyperbolic, logarithms, powers, rounding, trigonometry
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -51,6 +52,8 @@ class Unary:
     truth: Callable[[Tensor], Tensor]
     bends: tuple[float, ...] = ()
     part: int | None = None
+    # Its arguments are no smaller.
+    within: float = -INFINITY
 
 
 def softplus(x):
@@ -83,6 +86,9 @@ UNARY = {
     "sigmoid, complement": Unary(device_math.sigmoid_complement_slope, lambda x: torch.sigmoid(-x), SIGMOID_BENDS, 1),
     "sigmoid, slope": Unary(device_math.sigmoid_complement_slope, sigmoid_slope, SIGMOID_BENDS, 2),
     "reciprocal": Unary(device_math.reciprocal, torch.reciprocal, (1.17549435e-38, 2.9e-39, 8.5e37)),
+    "reciprocal_normal": Unary(device_math.reciprocal_normal, torch.reciprocal, (1, 8.5e37), within=NORMAL),
+    "sqrt_normal": Unary(device_math.sqrt_normal, torch.sqrt, (1,), within=NORMAL),
+    "rsqrt_normal": Unary(device_math.rsqrt_normal, torch.rsqrt, (1,), within=NORMAL),
     "sqrt": Unary(device_math.sqrt, torch.sqrt, (1.17549435e-38,)),
     "rsqrt": Unary(device_math.rsqrt, torch.rsqrt, (1, 1.17549435e-38)),
     "log": Unary(logarithms.log, torch.log, (1.17549435e-38, 0.5, 2 / 3, 1, 4 / 3, 2)),
@@ -117,8 +123,11 @@ UNARY = {
     "trunc": Unary(rounding.trunc, torch.trunc, (0.5, 1, 2, 8388608)),
 }
 
+# By name; those `_normal` have no smaller divisor than NORMAL.
 BINARY = {
     "divide": (device_math.divide, torch.div),
+    "divide_by_parameter": (device_math.divide_by_parameter, torch.div),
+    "divide_by_normal": (device_math.divide_by_normal, torch.div),
     "pow": (powers.pow, torch.pow),
     "hypot": (powers.hypot, torch.hypot),
     "atan2": (trigonometry.atan2, torch.atan2),
@@ -200,12 +209,16 @@ precisions = pytest.mark.parametrize("precise", [True, False], ids=["precise", "
 def check_unary(name: str, precise: bool, device: str, step: int = 1) -> None:
     case = UNARY[name]
     x = floats(case.bends) if precise else torch.cat([oracles.halves(dtype).float() for dtype in HALVES])[::step]
+    x = x[~(x < case.within)]
     assert_close(run(case.function, [x], precise, device, case.part), case.truth(x.double()), precise, [x])
 
 
 def check_binary(name: str, precise: bool, device: str, step: int = 1) -> None:
     function, truth = BINARY[name]
     a, b = (x[::step] for x in pairs(precise))
+    if name.endswith("_normal"):
+        b = b.abs()
+        a, b = a[~(b < NORMAL)], b[~(b < NORMAL)]
     assert_close(run(function, [a, b], precise, device), truth(a.double(), b.double()), precise, [a, b])
 
 
