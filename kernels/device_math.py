@@ -349,8 +349,8 @@ def divide_by_parameter(a, b, precise: tl.constexpr):
 
 
 @triton.jit
-def divide_by_normal(a, b, precise: tl.constexpr):
-    """a / b for normal b > 0."""
+def product_with_inverse(a, b, precise: tl.constexpr):
+    """a / b for normal b > 0, for halves within 2^-21."""
     if precise:
         return tl.div_rn(a, b)
     else:

@@ -162,8 +162,8 @@ for _op in ("add", "sub", "mul", "neg", "lt", "le", "gt", "ge", "and", "or"):
     setattr(Term, f"__r{_op}__", _method(_op, reflected=True))
 Term.__invert__, Term.__truediv__, Term.__rtruediv__ = _method("not"), _method("div"), _method("div", reflected=True)
 FUNCTION_NAMES = (
-    "reciprocal pow sqrt exp expm1 log log1p sigmoid complement sigmoid_slope tanh sech2 erf softplus where max min abs "
-    "sign"
+    "reciprocal pow sqrt exp expm1 log log1p sigmoid complement sigmoid_slope tanh sech2 erf softplus where max min "
+    "abs sign"
 )
 # A gradient that comes in.
 GRADIENT = 1.3

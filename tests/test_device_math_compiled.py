@@ -31,7 +31,7 @@ UNARY = {
     logarithms: ["log", "log1p", "softplus", "logsigmoid", "softplus_and_sigmoid", "log2", "log10"],
     trigonometry: ["sin", "cos", "sin_and_cos", "tan", "atan", "asin", "acos"],
 }
-DIVISIONS = ["divide", "divide_by_parameter", "divide_by_normal"]
+DIVISIONS = ["divide", "divide_by_parameter", "product_with_inverse"]
 BINARY = {device_math: DIVISIONS, powers: ["pow", "hypot"], trigonometry: ["atan2"], rounding: ["fmod", "remainder"]}
 CASES = [(module, name, arity) for arity, kind in ((1, UNARY), (2, BINARY)) for module in kind for name in kind[module]]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from .algebra_rules import Rules, either, factors, size
 from .expressions import Graph, Node
+from .ranges import Ranges
 
 __all__ = ["RULES"]
 
 RULES = Rules()
 
-# A product: a number, and its other factors.
-Term = tuple[float, list[Node]]
+# Half of a sum that may be larger is taken: far below what overflows, whatever it is multiplied with.
+LARGE = 1e18
 
 
 @RULES.add("add")
@@ -51,42 +53,56 @@ def one_minus_slope_of_tanh(graph: Graph, args: tuple[Node, ...]) -> Node | None
 # ----- terms
 
 
+@dataclass(frozen=True)
+class Term:
+    """A product, with a number beside it, as a sum has it."""
+
+    number: float
+    product: Node
+
+    @property
+    def factors(self) -> tuple[Node, ...]:
+        return tuple(factors(self.product)[1])
+
+    def times(self, number: float) -> Term:
+        return Term(self.number * number, self.product)
+
+
 def _terms(node: Node) -> list[Term]:
     """What a sum is of."""
     if node.op in ("add", "sub"):
         first, second = map(_terms, node.args)
-        return first + [(-number, found) for number, found in second] if node.op == "sub" else first + second
+        return first + [term.times(-1.0) for term in second] if node.op == "sub" else first + second
     if node.op == "neg":
-        return [(-number, found) for number, found in _terms(node.args[0])]
-    return [factors(node)]
+        return [term.times(-1.0) for term in _terms(node.args[0])]
+    return [Term(factors(node)[0], node)]
 
 
-def _collected(terms: list[Term]) -> list[Term] | None:
-    """Terms with what they share added up; None where signs differ, as their sum may be 0, or not a number."""
-    found: dict[tuple[Node, ...], float] = {}
-    for number, rest in terms:
-        key = tuple(rest)
-        if found.get(key, number) * number < 0.0:
+def _without(graph: Graph, product: Node, dropped: Counter[Node]) -> Node | None:
+    """A product without its numbers, and without these factors, else in its own order; None if nothing is left."""
+    if product.op == "constant":
+        return None
+    if product.op == "neg":
+        return _without(graph, product.args[0], dropped)
+    if product.op == "mul":
+        a, b = (_without(graph, n, dropped) for n in product.args)
+        return graph("mul", a, b) if a is not None and b is not None else a if b is None else b
+    if dropped[product] > 0:
+        dropped[product] -= 1
+        return None
+    return product
+
+
+def _collected(terms: list[Term]) -> dict[tuple[Node, ...], Term] | None:
+    """Like terms added up; None where signs differ, as their sum may be 0, or not a number."""
+    found: dict[tuple[Node, ...], Term] = {}
+    for term in terms:
+        before = found.get(term.factors)
+        if before is not None and before.number * term.number < 0.0:
             return None
-        found[key] = found.get(key, 0.0) + number
-    return [(number, list(rest)) for rest, number in found.items()]
-
-
-def _product(graph: Graph, term: Term) -> Node:
-    number, found = term
-    if not found:
-        return graph.constant(number)
-    node = found[0]
-    for other in found[1:]:
-        node = graph("mul", node, other)
-    return graph("mul", node, number)
-
-
-def _sum(graph: Graph, terms: list[Term]) -> Node:
-    node = _product(graph, terms[0])
-    for term in terms[1:]:
-        node = graph("add", node, _product(graph, term))
-    return node
+        number = term.number + (0.0 if before is None else before.number)
+        found[term.factors] = Term(number, term.product if before is None else before.product)
+    return found
 
 
 def _shorter(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
@@ -94,26 +110,48 @@ def _shorter(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
     a, b = args
     if not (a.flows and b.flows):
         return None
-    terms = _terms(a) + [(-number, found) if op == "sub" else (number, found) for number, found in _terms(b)]
-    shared = Counter(terms[0][1])
-    for _, found in terms[1:]:
-        shared &= Counter(found)
-    common = sorted(shared.elements(), key=lambda n: n.number)
-    if not common:
+    terms = _terms(a) + [term.times(-1.0 if op == "sub" else 1.0) for term in _terms(b)]
+    shared = Counter(terms[0].factors)
+    for term in terms[1:]:
+        shared &= Counter(term.factors)
+    if not shared:
         return None
-    scale = abs(terms[0][0])
-    if any(abs(number) != scale for number, _ in terms):
+    scale = abs(terms[0].number)
+    if any(abs(term.number) != scale for term in terms):
         scale = 1.0
     inner: list[Term] = []
-    for number, found in ((n / scale, f) for n, f in terms):
-        rest = sorted((Counter(found) - shared).elements(), key=lambda n: n.number)
-        alone = len(rest) == 1 and abs(number) == 1.0
-        inner += [(number * more, left) for more, left in _terms(rest[0])] if alone else [(number, rest)]
+    for term in terms:
+        rest = _without(graph, term.product, Counter(shared))
+        number = term.number / scale
+        if rest is None:
+            inner.append(Term(number, graph.constant(1.0)))
+        elif abs(number) == 1.0:
+            inner += [more.times(number) for more in _terms(rest)]
+        else:
+            inner.append(Term(number, rest))
     collected = _collected(inner)
     if collected is None or len(collected) == len(inner):
         return None
-    node = graph("mul", _sum(graph, collected), _product(graph, (scale, common)))
+    total = _sum(graph, list(collected.values()))
+    if max(abs(bound) for bound in (Ranges()(total).low, Ranges()(total).high)) > LARGE:
+        # So that nothing overflows that did not before.
+        total = _sum(graph, [term.times(0.5) for term in collected.values()])
+        scale *= 2.0
+    common = _without(graph, terms[0].product, Counter(terms[0].factors) - shared)
+    assert common is not None
+    node = graph("mul", total, graph("mul", common, scale))
     return node if size(node) < size(a, b) + 1 else None
+
+
+def _sum(graph: Graph, terms: list[Term]) -> Node:
+    nodes = []
+    for term in terms:
+        rest = _without(graph, term.product, Counter())
+        nodes.append(graph.constant(term.number) if rest is None else graph("mul", rest, term.number))
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = graph("add", total, node)
+    return total
 
 
 @RULES.add("add")

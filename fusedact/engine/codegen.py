@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "device_math": (
         *("exp", "exp2", "exp_nonpositive", "expm1", "expm1_nonpositive", "tanh", "tanh_parts", "sigmoid"),
         *("sigmoid_complement_slope", "reciprocal", "divide", "sqrt", "rsqrt"),
-        *("divide_by_parameter", "divide_by_normal", "reciprocal_normal", "sqrt_normal", "rsqrt_normal"),
+        *("divide_by_parameter", "product_with_inverse", "reciprocal_normal", "sqrt_normal", "rsqrt_normal"),
     ),
     "logarithms": ("log", "log1p", "log2", "log10", "softplus", "softplus_and_sigmoid"),
     "powers": ("pow", "hypot"),
@@ -31,11 +31,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 _HOME = {function: module for module, functions in MODULES.items() for function in functions}
 # Names that mean something in every text.
 RESERVED = frozenset({*_HOME, "tl", "triton", "float", "precise"})
-# Where an operation's name is not its function's; and where its last argument is positive and normal.
+# Where an operation's name is not its function's; and where its argument is positive and normal.
 _FUNCTION = {"div": "divide"}
-_OF_NORMAL = {
-    **{"div": "divide_by_normal", "reciprocal": "reciprocal_normal", "sqrt": "sqrt_normal", "rsqrt": "rsqrt_normal"},
-}
+_OF_NORMAL = {"reciprocal": "reciprocal_normal", "sqrt": "sqrt_normal", "rsqrt": "rsqrt_normal"}
 
 _INFIX = {
     **{"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "lt": ("<", 2), "le": ("<=", 2), "gt": (">", 2)},
@@ -107,6 +105,7 @@ class _Writer:
             if n.op in _SHARING:
                 self._wanted.setdefault(n.args[0], {})[n.op] = n
         self._ranges = Ranges()
+        self._scaled = _only_scaled(nodes)
         widened = self._widened(nodes)
         for key, (name, source) in function.inputs.items():
             if source is not None and any(n.op == "input" and n.name == key for n in nodes):
@@ -234,18 +233,32 @@ class _Writer:
         if op == "complement":
             self.used.add("sigmoid")
             return f"sigmoid(-{self._operand(args[0], 7)}, precise)", ATOM
-        function = self._function_of(op, args)
+        function = self._function_of(node)
         self.used.add(function)
         return f"{function}({', '.join(map(self._argument, args))}, precise)", ATOM
 
-
-    def _function_of(self, op: str, args: Sequence[Node]) -> str:
-        """The device function of an operation: a shorter one, where its last argument allows it."""
-        if op in _OF_NORMAL and self._ranges(args[-1]).normal:
-            return _OF_NORMAL[op]
+    def _function_of(self, node: Node) -> str:
+        """The device function of an operation: a shorter one, where its last argument and its use allow it."""
+        op, args = node.op, node.args
+        normal = (op == "div" or op in _OF_NORMAL) and self._ranges(args[-1]).normal
+        if op == "div" and normal and (node in self._scaled or args[0].op == "constant"):
+            return "product_with_inverse"
         if op == "div" and args[1].op != "constant" and not self._is_block(args[1]):
             return "divide_by_parameter"
-        return _FUNCTION.get(op, op)
+        return _OF_NORMAL[op] if normal and op != "div" else _FUNCTION.get(op, op)
+
+
+def _only_scaled(nodes: Sequence[Node]) -> set[Node]:
+    """Those of which nothing is made but products and gradients, where no difference shows what rounding lost.
+
+    `nodes` are in order.
+    """
+    others = {a for n in nodes if not n.flows for a in n.args if n.op not in ("mul", "neg", "where", "div")}
+    others |= {n.args[1] for n in nodes if n.op == "div"}
+    for n in reversed(nodes):
+        if n in others:
+            others.update(n.args)
+    return {n for n in nodes if n not in others}
 
 
 def _number(value: float) -> tuple[str, int]:

@@ -12,8 +12,9 @@ from fusedact.kernels import launch
 
 accuracy, by_hand = (benches.load(name) for name in ("accuracy", "by_hand"))
 
-# Where the engine's values and gradients are wrong.
+# Where the engine is wrong, and in what.
 WHERE = {"silu": (float("inf"), float("-inf")), "tanhshrink": (1e-4, -1e-4)}
+WRONG = {"silu": ("value", "gradient"), "tanhshrink": ("value",)}
 
 
 def results(function, x):
@@ -33,8 +34,7 @@ def test_the_engine_is_wrong_where_they_are_right(name, dtype, device):
     # A whole warp of each number.
     x = torch.tensor(WHERE[name], dtype=dtype).repeat_interleave(32)
     truths = oracles.value(name, x, ()), oracles.gradient(name, torch.ones_like(x), x, ())
-    for ours, engines, truth in zip(
-        *(results(f, x.to(device)) for f in (spec.device, made.device)), truths, strict=True
-    ):
+    both = (results(f, x.to(device)) for f in (spec.device, made.device))
+    for what, ours, engines, truth in zip(("value", "gradient"), *both, truths, strict=True):
         assert accuracy.units(ours, truth).max() < 3
-        assert accuracy.units(engines, truth).max() > 100
+        assert (accuracy.units(engines, truth).max() > 100) == (what in WRONG[name])
