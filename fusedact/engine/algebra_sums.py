@@ -19,21 +19,31 @@ LARGE = 1e18
 
 @RULES.add("add")
 def slope_of_quotient(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """b / d - (a / d / d) b = c b / d / d for d = a + c, and 1 for c if d = |a| + 1 and sign(a) is beside b: no
-    difference of what is nearly the same is left of the slopes of a / d."""
+    """b / d - (a / d / d) b = c b / d / d for d = a + c, and 1 for c if d = |a| + 1 and sign(a) is beside b.
+
+    No difference of what is nearly the same is left of the slopes of a / d.
+    """
     for first, second in either(args):
-        if first.op != "div" or first.args[1].op != "add":
+        number, beside = factors(first)
+        for quotient in beside:
+            if quotient.op == "div" and quotient.args[1].op == "add":
+                (b, d), others = quotient.args, [n for n in beside if n is not quotient]
+                c = _slopes_differ_by(graph, d, number, [*others, *factors(b)[1]], second)
+                if c is not None and factors(b)[0] == 1.0:
+                    return graph("mul", graph("div", first, d), c)
+    return None
+
+
+def _slopes_differ_by(graph: Graph, d: Node, number: float, beside: list[Node], second: Node) -> Node | None:
+    """The c of the rule above, if the second term is the slope of 1 / d."""
+    for u, c in either((d.args[0], d.args[1])):
+        if c.op != "constant" or (u.op == "abs" and c.value != 1.0):
             continue
-        b, d = first.args
-        for u, c in either(d.args):
-            if c.op != "constant" or (u.op == "abs" and c.value != 1.0):
-                continue
-            a, beside = (u.args[0], [graph("sign", u.args[0])]) if u.op == "abs" else (u, [])
-            number, found = factors(second)
-            wanted, rest = factors(b)
-            rest = sorted([*rest, *beside, graph("div", graph("div", a, d), d)], key=lambda n: n.number)
-            if number == -wanted and found == rest:
-                return graph("mul", graph("div", first, d), c)
+        a, signs = (u.args[0], [graph("sign", u.args[0])]) if u.op == "abs" else (u, [])
+        wanted = [*beside, *signs, graph("div", graph("div", a, d), d)]
+        found = factors(second)
+        if found == (-number, sorted(wanted, key=lambda n: n.number)):
+            return c
     return None
 
 
