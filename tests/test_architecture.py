@@ -47,7 +47,8 @@ ORDER = [
     "explaining",
     "shortest",
     # The engine.
-    *of("engine", "expressions", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra"),
+    *of("engine", "expressions", "ranges", "algebra_rules", "algebra_arithmetic", "algebra_choices", "algebra_sums"),
+    *of("engine", "algebra"),
     *of("engine", "lowering", "tracing", "codegen", "sources", "lean", "engine"),
     *of("piecewise", "table_checks", "table_rows", "tables", "table_grid"),
     *of("cpu", "caches", "totals", "pieces"),
