@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .expressions import Graph, Node, order
 
-__all__ = ["Rule", "Rules", "either", "equals", "factors", "one_plus", "size"]
+__all__ = ["DEPTH", "Rule", "Rules", "either", "equals", "factors", "one_plus", "size"]
 
 # What an operation on these arguments becomes; None if the rule does not apply.
 Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
@@ -51,14 +51,18 @@ def one_plus(node: Node) -> Node | None:
     return None
 
 
-def factors(node: Node) -> tuple[float, list[Node]]:
+# How far down products and sums are taken apart: long ones would take long.
+DEPTH = 8
+
+
+def factors(node: Node, depth: int = DEPTH) -> tuple[float, list[Node]]:
     """What a product is of: the constants' product, and the others in the order of their making."""
     if node.op == "constant":
         return node.value, []
-    if node.op == "neg":
-        number, found = factors(node.args[0])
-        return -number, found
-    if node.op != "mul":
+    if depth == 0 or node.op not in ("neg", "mul"):
         return 1.0, [node]
-    (one, first), (other, second) = map(factors, node.args)
+    if node.op == "neg":
+        number, found = factors(node.args[0], depth - 1)
+        return -number, found
+    (one, first), (other, second) = (factors(a, depth - 1) for a in node.args)
     return one * other, sorted(first + second, key=lambda n: n.number)

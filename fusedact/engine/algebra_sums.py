@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from .algebra_rules import Rules, either, factors, size
+from .algebra_rules import DEPTH, Rules, either, factors, size
 from .expressions import Graph, Node
 from .ranges import Ranges
 
@@ -78,24 +78,24 @@ class Term:
         return Term(self.number * number, self.product)
 
 
-def _terms(node: Node) -> list[Term]:
+def _terms(node: Node, depth: int = DEPTH) -> list[Term]:
     """What a sum is of."""
-    if node.op in ("add", "sub"):
-        first, second = map(_terms, node.args)
+    if depth > 0 and node.op in ("add", "sub"):
+        first, second = (_terms(a, depth - 1) for a in node.args)
         return first + [term.times(-1.0) for term in second] if node.op == "sub" else first + second
-    if node.op == "neg":
-        return [term.times(-1.0) for term in _terms(node.args[0])]
+    if depth > 0 and node.op == "neg":
+        return [term.times(-1.0) for term in _terms(node.args[0], depth - 1)]
     return [Term(factors(node)[0], node)]
 
 
-def _without(graph: Graph, product: Node, dropped: Counter[Node]) -> Node | None:
+def _without(graph: Graph, product: Node, dropped: Counter[Node], depth: int = DEPTH) -> Node | None:
     """A product without its numbers, and without these factors, else in its own order; None if nothing is left."""
     if product.op == "constant":
         return None
-    if product.op == "neg":
-        return _without(graph, product.args[0], dropped)
-    if product.op == "mul":
-        a, b = (_without(graph, n, dropped) for n in product.args)
+    if depth > 0 and product.op == "neg":
+        return _without(graph, product.args[0], dropped, depth - 1)
+    if depth > 0 and product.op == "mul":
+        a, b = (_without(graph, n, dropped, depth - 1) for n in product.args)
         return graph("mul", a, b) if a is not None and b is not None else a if b is None else b
     if dropped[product] > 0:
         dropped[product] -= 1
