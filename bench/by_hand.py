@@ -31,20 +31,16 @@ KEPT_FOR = {
 RATIO = 1.3
 # but of these, which rest on what no rule of the engine knows.
 BEYOND = {
-    "gelu": "one function of the tail for the value and the slope",
+    "gelu": "in fp32 one function of the tail, for a product with x; the engine's is as exact alone",
     "gelu_tanh": "both from one sigmoid, whose argument is bounded once",
-    "silu": "the slope on either side of 0 by what does not cancel there",
-    "mish": "tanh(log(1 + e)) is a quotient of polynomials in e = exp(x)",
-    "softplus": "log(1 + e) for 0 <= e <= 1 is a polynomial",
-    "logsigmoid": "as softplus",
-    "hardswish": "the slope is one multiply-add",
-    "softsign": "the divisor is at least 1, and the slope its inverse's square",
-    "tanhshrink": "the slope is the square of tanh(x)",
+    "silu": "in fp32 the slope on either side of 0 by what does not cancel there",
+    "mish": "the slope is one quotient of polynomials in exp(x)",
+    "softplus": "1 / beta is among the polynomial's coefficients; in fp32 as silu",
+    "logsigmoid": "in fp32 as silu",
     "clipped_gelu": "as gelu",
-    "laplace": "the tail and the density are bounded once",
     "snake": "the square of a sine has half its period",
     "squareplus": "quotients of numbers far from 0, by reciprocal roots",
-    "sqrtsoftplus": "as softplus; the tail's root from half the exponent",
+    "sqrtsoftplus": "the tail's root from half the exponent",
     "serf": "polynomials in exp(x) for all of it",
 }
 
