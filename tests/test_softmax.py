@@ -298,6 +298,31 @@ def test_the_temperature_learns_from_what_is_not_rounded(name, masked, dtype):
     assert (t.grad.double() - terms.sum()).abs() < 1e-6 * terms.abs().sum()
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.25, 1.7, 2.0**-70])
+@pytest.mark.parametrize("broadcast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@names
+def test_halves_are_rounded_once(name, dtype, broadcast, temperature):
+    """Whether scores are halves, which a power of two leaves exact, or not; what is left out may be anything."""
+    keep = torch.rand(1 if broadcast else 64, 96) > 0.3
+    keep[:, :2] = True
+    x = torch.randn(64, 96).to(dtype).masked_fill(~keep, torch.nan)
+    x[:, 95] = torch.inf
+    keep[:, 95] = False
+    z = x.double() * (-1 if name == "softmin" else 1) / temperature
+    scores = z.masked_fill(~keep, -torch.inf)
+    truth = scores.log_softmax(1) if name == "log_softmax" else scores.softmax(1)
+    with fusedact.backend("eager"):
+        y = oracle.ours(name)(x, 1, temperature=temperature, mask=keep)
+    # Half a unit of a half, and what float32 loses, relative to the largest score.
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
+    lost = 1e-6 * (1.0 + z.where(keep, 0.0).abs().amax(1, keepdim=True).clamp(max=1e3))
+    bound = 0.505 * eps * truth.abs() + lost * (1.0 if name == "log_softmax" else truth) + eps * tiny
+    finite = truth.abs() < torch.finfo(dtype).max
+    assert ((y.double() - truth).abs() <= bound)[finite].all()
+    assert torch.equal(y[~keep.expand_as(y)], truth[~keep.expand_as(y)].to(dtype))
+
+
 def test_the_temperature_of_an_infinite_input():
     """Its part of the sum is 0."""
     x = torch.tensor([[-INF, 0.0, 1.0]])

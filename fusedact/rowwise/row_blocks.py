@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -91,17 +92,28 @@ def _addend(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return made.masked_fill_(~small, -torch.inf).expand(mask.shape)
 
 
+def _exact(dtype: torch.dtype, scale: Number, mask: Tensor | None) -> bool:
+    """Whether scores of halves are halves: scaled by a power of two, which does not overflow; and left out or not."""
+    if dtype not in HALF_DTYPES or isinstance(scale, Tensor) or (mask is not None and mask.dtype != torch.bool):
+        return False
+    power = abs(math.frexp(scale)[0]) == 0.5
+    return power and (abs(scale) <= 1.0 if dtype == torch.float16 else 2.0**-60 < abs(scale) < 2.0**60)
+
+
 class _Scores:
     """What exponentials are taken of, block by block: x, scaled, and a mask that adds or leaves out."""
 
-    def __init__(self, call: Call, x: Tensor, temperature: Number, mask: Tensor | None, memory: _Buffers) -> None:
-        self._half, self._wide, self._memory = x.dtype in HALF_DTYPES, wide_of(x.dtype), memory
+    def __init__(self, call: Call, x: Tensor, temperature: Number, mask: Tensor | None, halves: bool) -> None:
+        self._half = x.dtype in HALF_DTYPES
         self._scale = (-1.0 if call.negated else 1.0) / _number(call, temperature)
+        # Of halves, with `halves`, where they lose nothing in that.
+        self.dtype = x.dtype if halves and _exact(x.dtype, self._scale, mask) else wide_of(x.dtype)
+        self._memory = _Buffers(self.dtype, x.device)
         # With a tensor of one dimension halves are multiplied in float32.
-        given = torch.as_tensor(self._scale, dtype=self._wide, device=x.device).reshape(1)
-        self._factor = given if self._half else self._scale
+        given = torch.as_tensor(self._scale, dtype=self.dtype, device=x.device).reshape(1)
+        self._factor = given if self._half and self.dtype != x.dtype else self._scale
         # To be cut with the mask.
-        self.addend = _addend(mask, self._wide)
+        self.addend = _addend(mask, self.dtype)
 
     def __call__(self, x: Tensor, mask: Tensor | None, addend: Tensor | None) -> Tensor:
         """Those of a block, in the first of the buffers."""
@@ -111,12 +123,12 @@ class _Scores:
         leaves_out = mask.dtype == torch.bool
         if addend is None:
             addend = _minus_infinity(mask, self._memory(2, x)) if leaves_out else mask
-        if self._scale == 1.0 and addend.dtype == self._wide:
+        if self._scale == 1.0 and addend.dtype == self.dtype:
             torch.add(x, addend, out=z)
-        elif self._half or isinstance(self._scale, Tensor) or addend.dtype != self._wide:
+        elif isinstance(self._scale, Tensor) or addend.dtype != self.dtype:
             torch.mul(x, self._factor, out=z).add_(addend)
         else:
-            torch.add(addend, x, alpha=self._scale, out=z)
+            torch.add(addend, x if x.dtype == self.dtype else z.copy_(x), alpha=self._scale, out=z)
         # What is left out may have been infinite or NaN, which adding does not remove.
         if leaves_out and z.sum().isnan():
             z.masked_fill_(~mask, -torch.inf)
@@ -128,13 +140,14 @@ def forward(call: Call, x: Tensor, temperature: Number, mask: Tensor | None) -> 
     y = large_pages.empty_like(x)
     if mask is None and call.temperature == 1.0 and not call.negated and y.is_contiguous():
         return function(x, call.dim, out=y)
-    half = x.dtype in HALF_DTYPES
-    buffers = _Buffers(wide_of(x.dtype), x.device)
-    scores = _Scores(call, x, temperature, mask, buffers)
+    # PyTorch's logarithms of halves are further off than those of float32, rounded.
+    scores = _Scores(call, x, temperature, mask, halves=not call.log)
+    buffers = _Buffers(scores.dtype, x.device)
     for x_block, mask_block, addend_block, y_block in _blocks(call.dim, x, mask, scores.addend, y):
         assert x_block is not None and y_block is not None
         # PyTorch writes to a result with gaps as if it had none.
-        target = y_block if not half and y_block.is_contiguous() else buffers(1, x_block)
+        direct = scores.dtype == y.dtype and y_block.is_contiguous()
+        target = y_block if direct else buffers(0, x_block)
         function(scores(x_block, mask_block, addend_block), call.dim, out=target)
         if target is not y_block:
             y_block.copy_(target)
@@ -148,7 +161,12 @@ _INTEGERS = {
     torch.float32: torch.int32,
     torch.float64: torch.int64,
 }
-_MINUS_INFINITY = {torch.float32: -(2**23), torch.float64: -(2**52)}
+_MINUS_INFINITY = {
+    torch.float16: -(2**10),
+    torch.bfloat16: -(2**7),
+    torch.float32: -(2**23),
+    torch.float64: -(2**52),
+}
 
 
 def _minus_infinity(mask: Tensor, out: Tensor) -> Tensor:
@@ -184,7 +202,7 @@ def backward(
     t = _number(call, temperature)
     scale = (-1.0 if call.negated else 1.0) / t
     kept = mask if mask is not None and mask.dtype == torch.bool else None
-    scores = _Scores(call, x, temperature, mask, _Buffers(wide, y.device)) if again else None
+    scores = _Scores(call, x, temperature, mask, halves=False) if again else None
     addend = None if scores is None else scores.addend
     dx = large_pages.empty_like(y)
     total = torch.zeros((), dtype=torch.float64, device=y.device) if learned else None
