@@ -104,31 +104,29 @@ class _Scores:
     """What exponentials are taken of, block by block: x, scaled, and a mask that adds or leaves out."""
 
     def __init__(self, call: Call, x: Tensor, temperature: Number, mask: Tensor | None, halves: bool) -> None:
-        self._half = x.dtype in HALF_DTYPES
         self._scale = (-1.0 if call.negated else 1.0) / _number(call, temperature)
         # Of halves, with `halves`, where they lose nothing in that.
         self.dtype = x.dtype if halves and _exact(x.dtype, self._scale, mask) else wide_of(x.dtype)
         self._memory = _Buffers(self.dtype, x.device)
-        # With a tensor of one dimension halves are multiplied in float32.
-        given = torch.as_tensor(self._scale, dtype=self.dtype, device=x.device).reshape(1)
-        self._factor = given if self._half and self.dtype != x.dtype else self._scale
         # To be cut with the mask.
         self.addend = _addend(mask, self.dtype)
 
     def __call__(self, x: Tensor, mask: Tensor | None, addend: Tensor | None) -> Tensor:
         """Those of a block, in the first of the buffers."""
         z = self._memory(0, x)
+        if x.dtype != self.dtype:
+            x = z.copy_(x)
         if mask is None:
-            return torch.mul(x, self._factor, out=z)
+            return torch.mul(x, self._scale, out=z)
         leaves_out = mask.dtype == torch.bool
         if addend is None:
             addend = _minus_infinity(mask, self._memory(2, x)) if leaves_out else mask
         if self._scale == 1.0 and addend.dtype == self.dtype:
             torch.add(x, addend, out=z)
         elif isinstance(self._scale, Tensor) or addend.dtype != self.dtype:
-            torch.mul(x, self._factor, out=z).add_(addend)
+            torch.mul(x, self._scale, out=z).add_(addend)
         else:
-            torch.add(addend, x if x.dtype == self.dtype else z.copy_(x), alpha=self._scale, out=z)
+            torch.add(addend, x, alpha=self._scale, out=z)
         # What is left out may have been infinite or NaN, which adding does not remove.
         if leaves_out and z.sum().isnan():
             z.masked_fill_(~mask, -torch.inf)
