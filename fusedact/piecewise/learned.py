@@ -56,10 +56,9 @@ class Finder:
         if path.kind == "triton":
             rows = execution.table_rows(*points, self.plan)
             return Table(rows, points.breakpoints.shape[-1], self.plan, channel_dim)
-        if not x.is_cpu or not self._fixed:
+        if not x.is_cpu or not self._fixed or x.dtype == torch.float64:
             return points.table(x, self.plan, channel_dim)
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        key = dtype, table_checks.rows_of(*points), channel_dim
+        key = table_checks.rows_of(*points), channel_dim
         found = self._grids.get(key)
         if found is None:
             found = self._grids[key] = Grid(points.breakpoints.detach(), self.plan, *key)

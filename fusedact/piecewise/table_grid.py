@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,34 +13,38 @@ from .tables import Table
 __all__ = ["Grid"]
 
 
-class Grid:
-    """Fixed breakpoints on the CPU, out of autograd's sight: `table` is what `prepare` makes, in half the time."""
+class _Outer(NamedTuple):
+    """What depends on the outer slopes, too: these as they were given, and a table that has them, with zeros as values;
+    the slopes in float64, of which the outer ones are right; and between which ends a segment's line may cross zero.
+    """
 
-    def __init__(
-        self, breakpoints: Tensor, how: Plan, dtype: torch.dtype, channels: int = 1, channel_dim: int = 1
-    ) -> None:
+    given: tuple[float | Tensor, float | Tensor]
+    table: Table
+    slopes: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+
+class Grid:
+    """Fixed breakpoints on the CPU, out of autograd's sight: `table` is what `prepare` makes in float32, in a quarter
+    of the time, but for the intercepts, which are zeros: kernels alone read them.
+    """
+
+    def __init__(self, breakpoints: Tensor, how: Plan, channels: int = 1, channel_dim: int = 1) -> None:
         """`channels` counts the rows, which may be more than those of breakpoints."""
-        count = breakpoints.shape[-1]
+        self._count = breakpoints.shape[-1]
         self._last: tuple[tuple[float | Tensor, ...], Table] | None = None
-        self._dtype, self._how, self._channel_dim, self._size = dtype, how, channel_dim, 1 << count.bit_length()
+        self._outer: _Outer | None = None
+        self._how, self._channel_dim, self._size = how, channel_dim, 1 << self._count.bit_length()
         with torch.no_grad():
-            zeros = torch.zeros(channels, count, dtype=torch.float64, device=breakpoints.device)
+            zeros = torch.zeros(channels, self._count, dtype=torch.float64, device=breakpoints.device)
             # Without slopes every segment ends just before its breakpoint; with rising ones, there.
-            self._template = prepare(breakpoints, zeros, 0.0, 0.0, how, dtype)
-            self._like = Table(self._template, count, how, channel_dim)
-            b = self._like.breakpoints
-            self._early, self._late = torch.nextafter(b, b.new_full((), -torch.inf)), b
-            b = b.double()
-            self._points, self._steps = b, b.diff()
+            self._template = prepare(breakpoints, zeros, 0.0, 0.0, how, torch.float32)
+            self._like = Table(self._template, self._count, how, channel_dim)
+            self._late = self._like.breakpoints
+            self._early = torch.nextafter(self._late, self._late.new_full((), -torch.inf))
+            b = self._points = self._late.double()
             self._at = torch.cat([b[:, :1], b], 1)
-            # Where roots of the outer lines may be.
-            far = b.new_full((channels, 1), FARTHEST_ROOT)
-            self._above = torch.cat([-far, b[:, -1:]], 1)
-            self._below = torch.cat([b[:, :1], far], 1)
-            infinity = far.new_full((channels, 2), torch.inf)
-            infinity[:, 0].neg_()
-            self._open = infinity.to(dtype)
-            self._closed = torch.cat([b[:, :1].clamp(max=-FAR), b[:, -1:].clamp(min=FAR)], 1).to(dtype)
             self._cells = self._fixed_cells()
 
     def _fixed_cells(self) -> bool:
@@ -58,48 +64,59 @@ class Grid:
         given = values, left_slope, right_slope
         if self._last is not None and all(map(_equal, given, self._last[0])):
             return self._last[1]
-        count = self._points.shape[1]
-        made = Table(self._rows(*given), count, self._how, self._channel_dim, self._like)
-        # Copies: tensors may change, through `data` without a trace.
-        self._last = tuple(t.clone() if isinstance(t, Tensor) else t for t in given), made
+        outer = self._outer
+        if outer is None or not all(map(_equal, given[1:], outer.given)):
+            outer = self._outer = self._with_slopes(left_slope, right_slope)
+        made = self._with_values(values, outer)
+        self._last = (_copied(values), *outer.given), made
         return made
 
-    def _rows(self, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> Tensor:
-        count, dtype = self._points.shape[1], self._dtype
+    def _with_slopes(self, *given: float | Tensor) -> _Outer:
+        slopes = torch.zeros_like(self._at)
+        for column, slope in ((0, given[0]), (-1, given[1])):
+            slopes[:, column] = torch.as_tensor(slope, dtype=torch.float32).reshape(-1)
+        left, right = slopes[:, :1], slopes[:, -1:]
+        low, high = self._points[:, :1], self._points[:, -1:]
+        infinity = torch.full_like(low, torch.inf)
         data = self._template.clone()
-        ends, slopes, starts, anchors, intercepts = (
-            data[:, HEADER + i * self._size :][:, : count + (i > 0)] for i in range(5)
-        )
-        start = torch.empty_like(self._at)
-        v = start[:, 1:].copy_(values if values.dtype == dtype else values.to(dtype))
-        start[:, 0] = v[:, 0]
-        s = torch.empty_like(start)
-        torch.sub(v[:, 1:], v[:, :-1], out=s[:, 1:-1]).div_(self._steps)
-        for column, slope in ((s[:, 0], left_slope), (s[:, -1], right_slope)):
-            column.copy_(torch.as_tensor(slope, dtype=dtype).reshape(-1))
+        data[:, 3:4] = torch.where(left == 0, low.clamp(max=-FAR), -infinity)
+        data[:, 4:5] = torch.where(right == 0, high.clamp(min=FAR), infinity)
+        far = torch.full_like(low, FARTHEST_ROOT)
+        lowest = torch.cat([torch.where(left == 0, low, -far), self._points], 1)
+        highest = torch.cat([self._points, far], 1)
+        table = Table(data, self._count, self._how, self._channel_dim, self._like)
+        return _Outer((_copied(given[0]), _copied(given[1])), table, slopes, lowest, highest)
+
+    def _with_values(self, values: Tensor, outer: _Outer) -> Table:
+        data = outer.table.data.clone()
+        channels, row = data.shape
+        sections = data.as_strided((4, channels, self._count + 1), (self._size, row, 1), HEADER)
+        ends, slopes, starts, anchors = sections.unbind()
+        v = values.to(torch.float32).double().expand(channels, -1)
+        start = torch.cat([v[:, :1], v], 1)
+        s = outer.slopes.clone()
+        torch.sub(v[:, 1:], v[:, :-1], out=s[:, 1:-1]).div_(self._like.gaps)
         slopes.copy_(s)
         magnitudes = slopes.abs()
-        torch.where(magnitudes[:, 1:] <= magnitudes[:, :-1], self._early, self._late, out=ends)
+        late = magnitudes[:, 1:] > magnitudes[:, :-1]
+        torch.where(late, self._late, self._early, out=ends[:, : self._count])
 
-        # Where lines are written from: see _anchors of table_rows.py.
-        root = self._at - start / s
-        near = self._at.clone()
-        crosses = torch.empty_like(near, dtype=torch.bool)
-        distances = v.abs()
-        torch.where(distances[:, 1:] < distances[:, :-1], self._points[:, 1:], self._points[:, :-1], out=near[:, 1:-1])
-        torch.lt(v[:, 1:] * v[:, :-1], 0.0, out=crosses[:, 1:-1])
-        outer = root[:, ::count]
-        torch.logical_and(outer > self._above, outer < self._below, out=crosses[:, ::count])
-        anchor = torch.where(crosses, root, near)
-        anchors.copy_(anchor)
-        anchor.copy_(anchors)
-        starts.copy_(anchor.sub_(self._at).mul_(s).add_(start))
-        intercepts.copy_(start.sub_(s.mul_(self._at)))
-        torch.where(slopes[:, ::count] == 0, self._closed, self._open, out=data[:, 3:5])
+        # Where lines are written from, as _anchors of table_rows.py has it: where a line crosses zero beyond an end, that
+        # end is nearer to zero. A flat one crosses nowhere.
+        root = torch.addcdiv(self._at, start, s, value=-1.0).nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
+        torch.clamp(root, outer.lowest, outer.highest, out=anchors)
+        torch.add(torch.sub(anchors, self._at).mul_(s), start, out=starts)
         if not self._cells:
-            first = torch.searchsorted(ends.double().contiguous(), self._edges)
+            first = torch.searchsorted(ends[:, : self._count].double().contiguous(), self._edges)
             data[:, HEADER + SECTIONS * self._size :].copy_(first)
-        return data
+        made = Table(data, self._count, self._how, self._channel_dim, outer.table, same_slopes=True)
+        made.late = late
+        return made
+
+
+def _copied(part: float | Tensor) -> float | Tensor:
+    """Tensors may change, through `data` without a trace."""
+    return part.clone() if isinstance(part, Tensor) else part
 
 
 def _equal(a: float | Tensor, b: float | Tensor) -> bool:

@@ -8,7 +8,7 @@ number, which is added at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 
 import torch
@@ -31,9 +31,9 @@ LANES = 16
 # case, where all are equal, it is off by 8e-6 of itself.
 MOST_TERMS = LENGTH // LANES
 # Where a table is long or x short, fewer sums are in float64 throughout. Those in float32 that need no turns may take
-# as many bytes.
+# as many bytes; but of these more than few take longer to add to others than they save.
 MOST_SUMS = 2**15
-MOST_WITHOUT_TURNS = 2 * MOST_SUMS
+MOST_WITHOUT_TURNS, FEW_WITHOUT_TURNS = 2 * MOST_SUMS, MOST_SUMS // 2
 WIDE_LANES = 8
 # Below so many elements one sum is enough.
 SHORT = 2**13
@@ -52,20 +52,29 @@ class _Places:
     def __init__(self, table: Table, x: Tensor) -> None:
         self.table = table
         self.channels, self.rows = table.data.shape[0], table.count + 2
-        b, slopes = table.breakpoints, table.slopes
-        self._points = torch.cat([b[:, :1], b, b[:, -1:]], 1).view(-1)
-        at = torch.where(table.late, slopes[:, :-1], slopes[:, 1:])
-        sides = torch.stack([slopes[:, :-1], at, slopes[:, 1:]], 2).view(self.channels, -1)
+        # How arithmetic gives the breakpoints of all channels, if it does; else the table needs its tensors beside x.
+        alone = table.channel_dim is None
+        self._even = table.even
+        beside = () if alone else table.beside(x)
+        if len(beside) > 1:
+            self._even = None
+        # Beside x, where the rows of its channel begin, last.
+        own = () if alone else (table.begins(x, self.rows),)
+        self.beside = own if self._even is not None else (*beside, *own)
+
+    @cached_property
+    def _points(self) -> Tensor:
+        b = self.table.breakpoints
+        return torch.cat([b[:, :1], b, b[:, -1:]], 1).view(-1)
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """Of each place."""
+        slopes = self.table.slopes
+        left, right = slopes[:, :-1], slopes[:, 1:]
+        sides = torch.stack([left, torch.where(self.table.late, left, right), right], 2).flatten(1)
         # A NaN is the first: its side is 0, and its row too.
-        first, last = (t.expand(-1, width) for t, width in ((slopes[:, :1], 2), (slopes[:, -1:], 4)))
-        self.slopes = torch.cat([first, sides, last], 1).view(-1)
-        # Beside x, where the rows of its channel begin.
-        self.beside: tuple[Tensor, ...] = ()
-        if table.channel_dim is not None:
-            shape = [1] * x.dim()
-            shape[table.channel_dim] = self.channels
-            base = torch.arange(self.channels, dtype=torch.int32, device=x.device) * self.rows
-            self.beside = (base.view(shape).expand(x.shape),)
+        return torch.cat([left[:, :1].expand(-1, 2), sides, right[:, -1:].expand(-1, 4)], 1).view(-1)
 
     @property
     def count(self) -> int:
@@ -77,64 +86,66 @@ class _Places:
         In the fourth and third part of buffer 0, by way of the first.
         """
         room, side = (spare(0, torch.float32, part) for part in (2, 3))
-        row = self.table.nearest(x, beside[:-1], spare)
-        # Behind more there are other breakpoints for each channel.
-        even = self.table.even if len(beside) <= 2 else None
-        if even is not None:
-            row.floor_()
-            distance = torch.add(even.behind, row, alpha=even.step, out=room)
+        if self._even is not None:
+            row = self.table.nearest(x, (), spare).floor_()
+            distance = torch.add(self._even.behind, row, alpha=self._even.step, out=room)
             torch.sub(x, distance, out=distance)
             place = integers(torch.sign(distance, out=side).add_(row, alpha=3.0), spare)
             return place.add_(beside[-1], alpha=3) if beside else place, distance
-        row = integers(row, spare)
+        row = integers(self.table.nearest(x, beside[:-1], spare), spare)
         if beside:
             row.add_(beside[-1])
         distance = gathered(self._points, row, room)
         torch.sub(x, distance, out=distance)
         return integers(torch.sign(distance, out=side), spare).add_(row, alpha=3), distance
 
-    def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of NaN, of the breakpoints' places, and of what is behind the last."""
-        rows = sums.view(self.channels, -1)
+        rows = sums.view(self.channels, -1, 2)
         end = 2 + 3 * self.table.count
-        return rows[:, 0], rows[:, 2:end].view(self.channels, -1, 3), rows[:, end : end + 3].sum(1)
+        near = rows[:, 2:end].view(self.channels, -1, 3, 2)
+        # In a grid that tells the nearest one nothing is.
+        return rows[:, 0], near, None if self._even is not None else rows[:, end:].sum(1)
 
-    def values(self, sums: Tensor, moments: Tensor, slopes: bool) -> Tensor:
-        """The gradients of the values, and of the slopes or zeros."""
+    def values(self, sums: Tensor, slopes: bool) -> Tensor:
+        """The gradients of the values, and of the slopes or zeros, from the sums of each place and their moments."""
         nan, near, behind = self._parts(sums)
-        nan_moment, moment, behind_moment = self._parts(moments)
+        left, at, right = near.unbind(2)
         count = self.table.count
-        steps = self.table.breakpoints.double().diff()
         made = sums.new_zeros(self.channels, count + 2)
-        made[:, :count] = near.sum(2)
-        made[:, 0] += nan
-        made[:, count - 1] += behind
+        of_values = made[:, :count]
+        torch.add(left[..., 0], at[..., 0], out=of_values).add_(right[..., 0])
+        of_values[:, 0].add_(nan[:, 0])
         # What lies beside one breakpoint counts in part to the next.
-        shared = (moment[:, 1:, 0] + moment[:, :-1, 2]).div_(steps)
-        made[:, : count - 1] -= shared
-        made[:, 1:count] += shared
+        shared = torch.add(left[:, 1:, 1], right[:, :-1, 1]).div_(self.table.gaps)
+        of_values[:, :-1].sub_(shared)
+        of_values[:, 1:].add_(shared)
         if slopes:
-            made[:, count] = moment[:, 0, 0] + nan_moment
-            made[:, count + 1] = moment[:, -1, 2] + behind_moment
+            made[:, count] = left[:, 0, 1] + nan[:, 1]
+            made[:, count + 1] = right[:, -1, 1]
+        if behind is not None:
+            of_values[:, -1].add_(behind[:, 0])
+            if slopes:
+                made[:, count + 1].add_(behind[:, 1])
         return made
 
-    def lines(self, sums: Tensor, moments: Tensor) -> Tensor:
+    def lines(self, sums: Tensor) -> Tensor:
         """The sums over segments: of g, and of g times the distance from the segment's beginning."""
         nan, near, behind = self._parts(sums)
-        nan_moment, moment, behind_moment = self._parts(moments)
+        near, moment = near.unbind(3)
         count, late = self.table.count, self.table.late
-        steps = torch.nn.functional.pad(self.table.breakpoints.double().diff(), (1, 0))
+        steps = torch.nn.functional.pad(self.table.gaps, (1, 0))
         before = near[..., 0] + near[..., 1].where(late, 0.0)
         made = sums.new_zeros(self.channels, 2, count + 1)
         made[:, 0, :count] = before
         made[:, 0, 1:] += near[..., 2] + near[..., 1].where(~late, 0.0)
-        made[:, 0, 0] += nan
-        made[:, 0, count] += behind
+        made[:, 0, 0] += nan[:, 0]
         made[:, 1, :count] = moment[..., 0]
         made[:, 1, 1:count] += (steps * before)[:, 1:]
         made[:, 1, 1:] += moment[..., 2]
-        made[:, 1, 0] += nan_moment
-        made[:, 1, count] += behind_moment
+        made[:, 1, 0] += nan[:, 1]
+        if behind is not None:
+            made[:, :, count] += behind
         return made
 
 
@@ -167,17 +178,18 @@ class _Sums:
         narrow = x.is_cpu and x.dtype != torch.float64 and large
         lanes = LANES
         if narrow and not _needs_turns(x, channel_dim):
-            lanes = min(LANES, MOST_WITHOUT_TURNS // (ROWS * places))
-            narrow = lanes > 0
+            lanes = max(1, min(LANES, FEW_WITHOUT_TURNS // (ROWS * places)))
+            narrow = ROWS * places <= MOST_WITHOUT_TURNS
         else:
             narrow = narrow and ROWS * LANES * places <= MOST_SUMS
         # Of terms, and of sums; the narrow ones are added to others after each piece.
         self.dtype = torch.complex64 if narrow else torch.complex128
         self._lanes = lanes if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
         self._rows = ROWS if narrow or (large and ROWS * self._lanes * places <= MOST_SUMS) else 1
-        self._total = torch.zeros(places, 2, dtype=torch.float64, device=x.device)
         self._sums = torch.zeros(self._rows, self._lanes * places, dtype=self.dtype, device=x.device)
+        # The same as pairs of numbers; and what narrow ones, which are zeros after each piece, were added to.
         self._numbers = torch.view_as_real(self._sums).view(-1, places, 2)
+        self._total = self._numbers[0] if not narrow else self._numbers.new_zeros(places, 2, dtype=torch.float64)
         self._length = LENGTH if self._rows > 1 else TABLE_PIECE
         self._turns = _turns(self._length, self._lanes, places) if self._lanes > 1 else None
 
@@ -209,9 +221,9 @@ class _Sums:
         self._total.add_(self._numbers.sum(0, dtype=torch.float64))
         self._sums.zero_()
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        self._flush()
-        return self._total[:, 0], self._total[:, 1]
+    def result(self) -> Tensor:
+        """For each place the sum of g, and that of g times the distance, in float64."""
+        return self._total if self.dtype == torch.complex64 or len(self._numbers) == 1 else self._numbers.sum(0)
 
 
 def _widened(t: Tensor, dtype: torch.dtype, spare: Spare, number: int) -> Tensor:
@@ -231,7 +243,6 @@ def backward(
     """
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
     dx = large_pages.empty_like(x) if dx_needed else None
-    beside = table.beside(x)
     places = _Places(table, x)
     sums = _Sums(places.count, x, table.channel_dim)
     limit = piece_limit(x, table=True)
@@ -242,7 +253,7 @@ def backward(
     # The buffers are for float32, and cost a short tensor more than they save.
     spare: Spare = no_spare if dtype == torch.float64 or x.numel() < SHORT else memory
     last = x if dx is None else dx
-    for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *beside, *places.beside, last, limit=limit):
+    for x_piece, g_piece, *cut, dx_piece in pieces_of(x, g, *places.beside, last, limit=limit):
         memory.piece = x_piece
         x_wide, g_wide = _widened(x_piece, dtype, spare, _X), _widened(g_piece, dtype, spare, _G)
         place, distance = places.of(x_wide, cut, spare)
@@ -256,7 +267,5 @@ def backward(
         if terms.dtype != sums.dtype:
             terms = terms.to(sums.dtype) if spare is no_spare else memory(_TERMS, sums.dtype).copy_(terms)
         sums.add(place, terms)
-    first, second = sums.result()
-    if wanted == "lines":
-        return dx, places.lines(first, second)
-    return dx, places.values(first, second, slopes)
+    found = sums.result()
+    return dx, places.lines(found) if wanted == "lines" else places.values(found, slopes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,12 @@ __all__ = ["Even", "Table", "gathered", "integers", "reference"]
 
 # Up to so many elements a search by one operation takes less time than an index by several.
 FEW = 2**11
+# In small images fewer than so many elements of a channel follow each other. Where channels begin is then kept for each
+# of an image's elements, if there are so few, and for the last shapes that came.
+LONG_RUN, MOST_BEGINNINGS, SHAPES = 32, 2**15, 8
+# What tables share that have the same breakpoints and plan; and the same outer slopes, too.
+OF_BREAKPOINTS = ("_alike", "_beginnings", "_grid", "_origin", "breakpoints", "even", "gaps")
+OF_SLOPES = ("_bounds", "_one", "_told_by_numbers")
 # index_select reads a one-dimensional table in one thread, at 0.57 ns an element; take in all, at 1.5 ns in each
 # and with indices of 64 bits. Derived from these figures, measured with two threads.
 THREADS_TO_TAKE = 4
@@ -77,9 +84,20 @@ def integers(t: Tensor, spare: Spare) -> Tensor:
     return t.view(torch.int32).copy_(t)
 
 
+def _gathers_lines() -> bool:
+    """Whether one gather of lines takes less time than one of each of their numbers, which are done in one thread."""
+    return torch.get_num_threads() > 1
+
+
 def _scratch(spare: Spare) -> Tensor | None:
-    """Memory that lines, or their sums' terms, will overwrite."""
-    return spare(0, torch.float32, 0)
+    """Memory that lines, if they are gathered, will overwrite."""
+    return spare(0, torch.float32, 0) if _gathers_lines() else spare(1)
+
+
+@cache
+def _record(kind: str) -> ActivationSpec:
+    """What the records of all tables have in common whose segments are found in this way."""
+    return replace(get("pwl"), parameters=(), device=f"pwl_{kind}")
 
 
 class Table:
@@ -89,8 +107,18 @@ class Table:
     if there is any, tells where the row of x's channel begins.
     """
 
-    def __init__(self, data: Tensor, count: int, how: Plan, channel_dim: int, like: Table | None = None) -> None:
-        """`like`, a table with the same breakpoints and plan, saves computing what depends on these alone."""
+    def __init__(
+        self,
+        data: Tensor,
+        count: int,
+        how: Plan,
+        channel_dim: int,
+        like: Table | None = None,
+        same_slopes: bool = False,
+    ) -> None:
+        """`like`, a table with the same breakpoints and plan, saves computing what depends on these alone; and with
+        `same_slopes`, that of the outer ones, too.
+        """
         self.data = data
         self.count = count
         self.how = how
@@ -102,16 +130,17 @@ class Table:
         starts = [HEADER + i * self.size for i in range(4)]
         self._ends, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
         self._first = flat[HEADER + SECTIONS * self.size :]
-        # For one row: scale, offset and bounds.
-        self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
+        known = () if like is None else OF_BREAKPOINTS + OF_SLOPES if same_slopes else OF_BREAKPOINTS
+        self.__dict__.update({name: getattr(like, name) for name in known})
+        if not same_slopes:
+            # For one row: scale, offset and bounds.
+            self._one = tuple(data[0, i] for i in (0, 1, 3, 4))
         if like is None:
             # Where the grid of one row begins, in steps; and counted from 1.
             origin = self._one[1] * data[0, 2]
             self._origin = origin, origin + 1.0
-        else:
-            self._origin = like._origin
-            shared = ("_alike", "_begins", "_grid", "breakpoints", "even")
-            self.__dict__.update({name: getattr(like, name) for name in shared})
+            # By how long rows are, and x's shape: see `begins`.
+            self._beginnings: dict[Any, Tensor] = {}
 
     @cached_property
     def _grid(self) -> tuple[float, float]:
@@ -132,10 +161,9 @@ class Table:
         return torch.equal(bounds, bounds[:1].expand(bounds.shape))
 
     @cached_property
-    def _begins(self) -> Tensor:
-        """Where in the views the rows begin."""
-        channels, row = self.data.shape
-        return torch.arange(0, channels * row, row, dtype=torch.int32, device=self.data.device)
+    def _told_by_numbers(self) -> bool:
+        """Whether numbers tell of all rows where segments are, and the bounds of x: of data that may be read."""
+        return self._alike and self._bounded_alike
 
     @cached_property
     def even(self) -> Even | None:
@@ -164,15 +192,11 @@ class Table:
     @cached_property
     def spec(self) -> ActivationSpec:
         """The record of this one function, which has no parameters."""
-        return replace(
-            get("pwl"),
-            parameters=(),
-            eager=self.value,
-            lean_forward=self.lean_value,
-            lean_backward=self.gradient,
-            device=f"pwl_{self.how.kind}",
-            table=self,
-        )
+        # Not by `replace`, which takes as long as ten operations on a small tensor.
+        made = object.__new__(ActivationSpec)
+        own = {"eager": self.value, "lean_forward": self.lean_value, "lean_backward": self.gradient, "table": self}
+        made.__dict__.update(vars(_record(self.how.kind)), **own)
+        return made
 
     @cached_property
     def slopes(self) -> Tensor:
@@ -191,6 +215,11 @@ class Table:
         start = HEADER + 5 * self.size + 1
         return self.data[:, start : start + self.count]
 
+    @cached_property
+    def gaps(self) -> Tensor:
+        """The distances between the breakpoints of each row, in float64."""
+        return self.breakpoints.double().diff()
+
     def beside(self, x: Tensor) -> tuple[Tensor, ...]:
         """For rows per channel: scale, offset, bounds and the row's beginning, expanded to x's shape; else nothing.
 
@@ -198,16 +227,32 @@ class Table:
         """
         if self.channel_dim is None:
             return ()
-        channels, row = self.data.shape
+        begins = self.begins(x, self.data.shape[1])
+        if _readable(self.data) and self._told_by_numbers:
+            return (begins,)
         shape = [1] * x.dim()
-        shape[self.channel_dim] = channels
-        tensors: tuple[Tensor, ...]
-        if _readable(self.data) and self._alike and self._bounded_alike:
-            tensors = (self._begins,)
-        else:
-            begins = torch.arange(channels, dtype=torch.int32, device=x.device) * row
-            tensors = (*(self.data[:, i] for i in (0, 1, 3, 4)), begins)
-        return tuple(t.reshape(shape).expand(x.shape) for t in tensors)
+        shape[self.channel_dim] = -1
+        return *(self.data[:, i].reshape(shape).expand(x.shape) for i in (0, 1, 3, 4)), begins
+
+    def begins(self, x: Tensor, length: int) -> Tensor:
+        """Where rows of so many entries begin, which belong to x's channels, expanded to x's shape."""
+        assert self.channel_dim is not None
+        own = x.shape[self.channel_dim % x.dim() :]
+        shape = [-1, *[1] * (len(own) - 1)]
+        if not _readable(self.data):
+            begins = torch.arange(self.data.shape[0], dtype=torch.int32, device=x.device) * length
+            return begins.view(shape).expand(x.shape)
+        key = length, x.shape, x.is_contiguous()
+        found = self._beginnings.get(key)
+        if found is None:
+            begins = torch.arange(0, own[0] * length, length, dtype=torch.int32).view(shape)
+            # What repeats so soon is read entry by entry, which takes up to ten times as long.
+            if key[2] and prod(own[1:]) < LONG_RUN and prod(own) <= MOST_BEGINNINGS:
+                begins = begins.expand(own).contiguous()
+            if len(self._beginnings) >= SHAPES:
+                self._beginnings.clear()
+            found = self._beginnings[key] = begins.expand(x.shape)
+        return found
 
     def index(self, x: Tensor, beside: Sequence[Tensor], spare: Spare = no_spare) -> Tensor:
         """Where in the views the segment of each element is: its number, behind all of the rows before its own."""
@@ -288,9 +333,11 @@ class Table:
         else:
             low, high = self._bounds
             y = torch.clamp(x, low, high, out=out)
-        if spare is no_spare:
-            y.sub_(gathered(self._anchors, index))
-            return torch.addcmul(gathered(self._values, index), gathered(self._slopes, index), y, out=y)
+        if spare is no_spare or not _gathers_lines():
+            room = _scratch(spare)
+            y.sub_(gathered(self._anchors, index, room))
+            y.mul_(gathered(self._slopes, index, room))
+            return y.add_(gathered(self._values, index, room))
         line = torch.view_as_real(gathered(self._lines, index, spare(0, torch.complex128, 0))).view(torch.float32)
         return torch.addcmul(line[..., 1], line[..., 0], y.sub_(line[..., 2]), out=y)
 
