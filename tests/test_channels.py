@@ -114,7 +114,7 @@ def cuts(monkeypatch):
         return iter(parts)
 
     def limit(size):
-        monkeypatch.setattr(pieces, "piece_limit", lambda x, table=False: size)
+        monkeypatch.setattr(pieces, "piece_limit", lambda x, table_sums=False: size)
         return counts
 
     for module in (dispatch, shortest):
@@ -252,7 +252,7 @@ def test_two_runs_give_the_same_bits(name, shape):
 @pytest.mark.parametrize("count", [1, 3])
 def test_only_what_is_asked_for(name, count, monkeypatch):
     """The lean backward is told what is owed, and returns nothing else."""
-    monkeypatch.setattr(pieces, "piece_limit", lambda x, table=False: x.numel())
+    monkeypatch.setattr(pieces, "piece_limit", lambda x, table_sums=False: x.numel())
     spec, owed = registry.get(name), []
     lean = spec.lean_backward
 
@@ -324,7 +324,7 @@ def test_many_terms_per_channel(name):
 def test_no_temporary_of_full_size(name, count, dtype, needed, monkeypatch):
     """Beside dx, where it is needed, backward takes a few pieces' worth of memory."""
     limit = 2**13
-    monkeypatch.setattr(pieces, "piece_limit", lambda x, table=False: limit)
+    monkeypatch.setattr(pieces, "piece_limit", lambda x, table_sums=False: limit)
     x, g = (torch.randn(2**12, 64, dtype=dtype) for _ in range(2))
     x.requires_grad_(needed[0])
     p = values(count).requires_grad_(needed[1])

@@ -35,17 +35,20 @@ _narrow = {torch.float16: Tensor.half, torch.bfloat16: Tensor.bfloat16}
 # results stay in it. Measured on two cores with 1 MiB each: half as many are 8% slower, twice as many no faster.
 PIECE_PER_THREAD = min(max(caches.second_level() // 8, 2**15), 2**18)
 
-# The same for tables in one thread: they need up to 20 bytes for each element. With more threads, what it takes to
-# bring them together counts for more than memory: on two, forward is a third faster in pieces of 2^18 than of 2^16.
+# The same for the sums of learned tables in one thread, which need 16 bytes for each element; of a tensor of a few such
+# pieces, memory counts less than calls. With more threads, what it takes to bring them together counts for more than
+# memory: on two, forward of a table is a third faster in pieces of 2^18 than of 2^16.
 TABLE_PIECE = PIECE_PER_THREAD // 2
+FEW_PIECES = 4
 
 
-def piece_limit(x: Tensor, table: bool = False) -> int:
-    """How many elements a piece of x may have."""
+def piece_limit(x: Tensor, table_sums: bool = False) -> int:
+    """How many elements a piece of x may have; fewer, where the sums of learned tables are made."""
     if not x.is_cpu:
         return x.numel()
     threads = torch.get_num_threads()
-    return TABLE_PIECE if table and threads == 1 else PIECE_PER_THREAD * threads
+    few = table_sums and threads == 1 and x.numel() > FEW_PIECES * TABLE_PIECE
+    return TABLE_PIECE if few else PIECE_PER_THREAD * threads
 
 
 def pieces_of(*tensors: Tensor, limit: int) -> Iterator[tuple[Tensor, ...]]:
@@ -217,7 +220,7 @@ def forward(
             y = spec.aten(x, *params)
             return y if out is None else out.copy_(y)
     beside = () if spec.table is None else spec.table.beside(x)
-    limit = piece_limit(x, spec.table is not None)
+    limit = piece_limit(x)
     gather = gathering.wanted() if x.is_cpu and x.numel() else None
     tally = None if gather is None else gathering.Tally(x, gather, x.numel() <= limit)
     if out is None:
@@ -292,7 +295,7 @@ def backward(
     dtype = torch.float32 if half else x.dtype
     lean = spec.lean_backward if kernels is None else kernels.lean_backward
     beside = () if spec.table is None else spec.table.beside(x)
-    limit = piece_limit(x, spec.table is not None)
+    limit = piece_limit(x)
     small = kernels is None and x.numel() <= limit
     if lean is not None and small and numeric(params):
         return [whole_backward(spec, g, x, params), *[None] * len(params)]

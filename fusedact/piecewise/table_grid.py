@@ -101,8 +101,8 @@ class Grid:
         late = magnitudes[:, 1:] > magnitudes[:, :-1]
         torch.where(late, self._late, self._early, out=ends[:, : self._count])
 
-        # Where lines are written from, as _anchors of table_rows.py has it: where a line crosses zero beyond an end, that
-        # end is nearer to zero. A flat one crosses nowhere.
+        # Where lines are written from: see _anchors of table_rows.py. Where one crosses zero beyond an end, that end is
+        # nearer to zero; a flat one crosses nowhere.
         root = torch.addcdiv(self._at, start, s, value=-1.0).nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
         torch.clamp(root, outer.lowest, outer.highest, out=anchors)
         torch.add(torch.sub(anchors, self._at).mul_(s), start, out=starts)

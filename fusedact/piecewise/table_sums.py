@@ -245,7 +245,7 @@ def backward(
     dx = large_pages.empty_like(x) if dx_needed else None
     places = _Places(table, x)
     sums = _Sums(places.count, x, table.channel_dim)
-    limit = piece_limit(x, table=True)
+    limit = piece_limit(x, table_sums=True)
     if sums.dtype != torch.complex64 or x.dtype != torch.float32:
         # More bytes for each element.
         limit = max(1, limit // 2)
