@@ -152,11 +152,10 @@ class _Learned(Function):
 
     @staticmethod
     def forward(ctx: Any, path: Path, finder: Finder, channel_dim: int, x: Tensor, *points: Any) -> Tensor:
-        ctx.path, ctx.plan, ctx.channel_dim = path, finder.plan, channel_dim
-        ctx.table = table = finder.table(x, Points(*points), channel_dim, path)
+        ctx.plan, ctx.channel_dim = finder.plan, channel_dim
+        ctx.call = call = Call(finder.table(x, Points(*points), channel_dim, path).record(), path)
         ctx.numbers = [None if isinstance(p, Tensor) else p for p in points]
         ctx.save_for_backward(x, *(p for p in points if isinstance(p, Tensor)))
-        call = Call(table.spec, path)
         return operators.forward(call, x, ()) if compat.dispatch_mode_active() else execution.forward(call, x, ())
 
     @staticmethod
@@ -169,7 +168,7 @@ class _Learned(Function):
             return None, None, None, *_recorded(ctx, g, x, points, needed)
         wanted = "lines" if needed[1] else "values"
         run = operators.learned_backward if compat.dispatch_mode_active() else execution.learned_backward
-        dx, sums = run(Call(ctx.table.spec, ctx.path), g, x, needed[0], wanted, any(needed[3:]))
+        dx, sums = run(ctx.call, g, x, needed[0], wanted, any(needed[3:]))
         return None, None, None, dx, *_gradients(points, sums, wanted, needed[1:])
 
 

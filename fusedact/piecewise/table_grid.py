@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,29 +89,29 @@ class Grid:
         return _Outer((_copied(given[0]), _copied(given[1])), table, slopes, lowest, highest)
 
     def _with_values(self, values: Tensor, outer: _Outer) -> Table:
-        data = outer.table.data.clone()
-        channels, row = data.shape
-        sections = data.as_strided((4, channels, self._count + 1), (self._size, row, 1), HEADER)
-        ends, slopes, starts, anchors = sections.unbind()
-        v = values.to(torch.float32).double().expand(channels, -1)
+        v = values.to(torch.float32).double().expand(len(self._points), -1)
         start = torch.cat([v[:, :1], v], 1)
         s = outer.slopes.clone()
         torch.sub(v[:, 1:], v[:, :-1], out=s[:, 1:-1]).div_(self._like.gaps)
-        slopes.copy_(s)
-        magnitudes = slopes.abs()
-        late = magnitudes[:, 1:] > magnitudes[:, :-1]
-        torch.where(late, self._late, self._early, out=ends[:, : self._count])
-
         # Where lines are written from: see _anchors of table_rows.py. Where one crosses zero beyond an end, that end is
         # nearer to zero; a flat one crosses nowhere.
         root = torch.addcdiv(self._at, start, s, value=-1.0).nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
-        torch.clamp(root, outer.lowest, outer.highest, out=anchors)
-        torch.add(torch.sub(anchors, self._at).mul_(s), start, out=starts)
-        if not self._cells:
-            first = torch.searchsorted(ends[:, : self._count].double().contiguous(), self._edges)
-            data[:, HEADER + SECTIONS * self._size :].copy_(first)
+        anchors = torch.clamp(root, outer.lowest, outer.highest).float()
+        lines = s.float(), torch.sub(anchors, self._at).mul_(s).add_(start).float(), anchors
+        return self._of_rows(lines, outer) if self._like.even is None else outer.table.with_lines(*lines)
+
+    def _of_rows(self, lines: Sequence[Tensor], outer: _Outer) -> Table:
+        """The table with whole rows, which are searched in."""
+        data = outer.table.data.clone()
+        sections = data[:, HEADER : HEADER + 4 * self._size].unflatten(1, (4, -1))
+        for number, part in enumerate(lines, 1):
+            sections[:, number, : self._count + 1] = part
         made = Table(data, self._count, self._how, self._channel_dim, outer.table, same_slopes=True)
-        made.late = late
+        ends = torch.where(made.late, self._late, self._early)
+        sections[:, 0, : self._count] = ends
+        if not self._cells:
+            first = torch.searchsorted(ends.double(), self._edges)
+            data[:, HEADER + SECTIONS * self._size :].copy_(first)
         return made
 
 

@@ -53,14 +53,11 @@ class _Places:
         self.table = table
         self.channels, self.rows = table.data.shape[0], table.count + 2
         # How arithmetic gives the breakpoints of all channels, if it does; else the table needs its tensors beside x.
-        alone = table.channel_dim is None
         self._even = table.even
-        beside = () if alone else table.beside(x)
-        if len(beside) > 1:
-            self._even = None
-        # Beside x, where the rows of its channel begin, last.
-        own = () if alone else (table.begins(x, self.rows),)
-        self.beside = own if self._even is not None else (*beside, *own)
+        self.beside = () if self._even is not None else table.beside(x)
+        if table.channel_dim is not None:
+            # Where the rows of x's channel begin.
+            self.beside = *self.beside, table.begins(x, self.rows)
 
     @cached_property
     def _points(self) -> Tensor:
@@ -187,9 +184,8 @@ class _Sums:
         self._lanes = lanes if narrow else max(1, min(WIDE_LANES if large else 1, MOST_SUMS // places))
         self._rows = ROWS if narrow or (large and ROWS * self._lanes * places <= MOST_SUMS) else 1
         self._sums = torch.zeros(self._rows, self._lanes * places, dtype=self.dtype, device=x.device)
-        # The same as pairs of numbers; and what narrow ones, which are zeros after each piece, were added to.
-        self._numbers = torch.view_as_real(self._sums).view(-1, places, 2)
-        self._total = self._numbers[0] if not narrow else self._numbers.new_zeros(places, 2, dtype=torch.float64)
+        # What narrow ones were added to, after each piece.
+        self._total: Tensor | None = None
         self._length = LENGTH if self._rows > 1 else TABLE_PIECE
         self._turns = _turns(self._length, self._lanes, places) if self._lanes > 1 else None
 
@@ -197,10 +193,12 @@ class _Sums:
         """Add a piece: tensors of one shape; place is overwritten."""
         place, terms = place.reshape(-1), terms.reshape(-1)
         if not _scatters_complex(place.device):
-            self._total.index_add_(0, place, torch.view_as_real(terms))
+            self._numbers()[0].index_add_(0, place, torch.view_as_real(terms))
             return
         whole = self._rows * self._length
         for start in range(0, len(place), whole):
+            if self._total is not None:
+                self._sums.zero_()
             part, its = (place, terms) if len(place) == whole else (t[start : start + whole] for t in (place, terms))
             rows = len(part) // self._length
             end = rows * self._length
@@ -217,13 +215,17 @@ class _Sums:
             place.add_(self._turns[: place.shape[1]])
         sums.scatter_add_(1, place, terms)
 
+    def _numbers(self) -> Tensor:
+        """As pairs of numbers, of all that take turns."""
+        return torch.view_as_real(self._sums).view(-1, self._places, 2)
+
     def _flush(self) -> None:
-        self._total.add_(self._numbers.sum(0, dtype=torch.float64))
-        self._sums.zero_()
+        found = self._numbers().sum(0, dtype=torch.float64)
+        self._total = found if self._total is None else self._total.add_(found)
 
     def result(self) -> Tensor:
         """For each place the sum of g, and that of g times the distance, in float64."""
-        return self._total if self.dtype == torch.complex64 or len(self._numbers) == 1 else self._numbers.sum(0)
+        return self._numbers().sum(0, dtype=torch.float64) if self._total is None else self._total
 
 
 def _widened(t: Tensor, dtype: torch.dtype, spare: Spare, number: int) -> Tensor:

@@ -130,6 +130,8 @@ class Table:
         starts = [HEADER + i * self.size for i in range(4)]
         self._ends, self._slopes, self._values, self._anchors = (flat[start:] for start in starts)
         self._first = flat[HEADER + SECTIONS * self.size :]
+        # From where one row begins to the next.
+        self._row = data.shape[1]
         known = () if like is None else OF_BREAKPOINTS + OF_SLOPES if same_slopes else OF_BREAKPOINTS
         self.__dict__.update({name: getattr(like, name) for name in known})
         if not same_slopes:
@@ -141,6 +143,25 @@ class Table:
             self._origin = origin, origin + 1.0
             # By how long rows are, and x's shape: see `begins`.
             self._beginnings: dict[Any, Tensor] = {}
+
+    def with_lines(self, slopes: Tensor, values: Tensor, anchors: Tensor) -> Table:
+        """A table with the same even breakpoints and outer slopes, and these lines, of shape (channels, count + 1).
+
+        Of `data` its header and breakpoints count alone. This table must have no use of its own.
+        """
+        made = object.__new__(Table)
+        made.__dict__.update(vars(self))
+        made.slopes, made._row = slopes, self.count + 1
+        made._slopes, made._values, made._anchors = slopes.view(-1), values.view(-1), anchors.view(-1)
+        made.__dict__.pop("_ends", None)
+        return made
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """Where segments end, behind each other as the lines are."""
+        b = self.breakpoints
+        ends = torch.where(self.late, b, torch.nextafter(b, b.new_full((), -torch.inf)))
+        return torch.nn.functional.pad(ends, (0, 1), value=torch.nan).view(-1)
 
     @cached_property
     def _grid(self) -> tuple[float, float]:
@@ -192,6 +213,10 @@ class Table:
     @cached_property
     def spec(self) -> ActivationSpec:
         """The record of this one function, which has no parameters."""
+        return self.record()
+
+    def record(self) -> ActivationSpec:
+        """`spec` made anew: a table that keeps it is freed no sooner than Python looks for cycles."""
         # Not by `replace`, which takes as long as ten operations on a small tensor.
         made = object.__new__(ActivationSpec)
         own = {"eager": self.value, "lean_forward": self.lean_value, "lean_backward": self.gradient, "table": self}
@@ -227,7 +252,7 @@ class Table:
         """
         if self.channel_dim is None:
             return ()
-        begins = self.begins(x, self.data.shape[1])
+        begins = self.begins(x, self._row)
         if _readable(self.data) and self._told_by_numbers:
             return (begins,)
         shape = [1] * x.dim()
