@@ -100,9 +100,11 @@ class Memory:
             buffer = self._buffers.get((number, whole))
             if buffer is None or buffer.numel() < count:
                 buffer = self._buffers[number, whole] = torch.empty(count, dtype=whole, device=self._piece.device)
-            start = (part or 0) * count
-            view = buffer.view(dtype)[start : start + count].view(self._piece.shape)
-            self._views[number, dtype, part] = view
+            # Each view takes a small tensor as long as a part of the arithmetic.
+            if part is not None or buffer.numel() > count:
+                start = (part or 0) * count
+                buffer = buffer.view(dtype)[start : start + count]
+            view = self._views[number, dtype, part] = buffer.view(self._piece.shape)
         return view
 
     def widened(self, t: Tensor, number: int) -> Tensor:

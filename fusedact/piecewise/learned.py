@@ -196,7 +196,9 @@ def _gradients(points: Points, sums: Tensor, wanted: str, needed: Sequence[bool]
     slopes = [left, right]
     if wanted == "values":
         count = v.shape[-1]
-        found: list[Tensor | None] = [None, sums[:, :count], sums[:, count], sums[:, count + 1]]
+        found: list[Tensor | None] = [None, sums[:, :count], None, None]
+        if any(needed[2:]):
+            found[2:] = sums[:, count], sums[:, count + 1]
     else:
         total, moment = sums.unbind(1)
         b_wide, v_wide = (t.detach().to(sums.dtype) for t in (b, v))

@@ -199,18 +199,20 @@ class _Sums:
         for start in range(0, len(place), whole):
             if self._total is not None:
                 self._sums.zero_()
-            part, its = (place, terms) if len(place) == whole else (t[start : start + whole] for t in (place, terms))
-            rows = len(part) // self._length
-            end = rows * self._length
-            if rows:
-                self._add(self._sums[:rows], part[:end], its[:end])
-            if end < len(part):
-                self._add(self._sums[:1], part[end:], its[end:])
+            part, its = (place, terms) if len(place) <= whole else (t[start : start + whole] for t in (place, terms))
+            if rest := len(part) % self._length:
+                self._add(part[-rest:], its[-rest:])
+                part, its = part[:-rest], its[:-rest]
+            if len(part):
+                self._add(part, its)
             if self.dtype == torch.complex64:
                 self._flush()
 
-    def _add(self, sums: Tensor, place: Tensor, terms: Tensor) -> None:
-        place, terms = (t.view(len(sums), -1) for t in (place, terms))
+    def _add(self, place: Tensor, terms: Tensor) -> None:
+        """Add less than a row, or whole ones."""
+        rows = max(1, len(place) // self._length)
+        sums = self._sums if rows == self._rows else self._sums[:rows]
+        place, terms = place.view(rows, -1), terms.view(rows, -1)
         if self._turns is not None:
             place.add_(self._turns[: place.shape[1]])
         sums.scatter_add_(1, place, terms)
