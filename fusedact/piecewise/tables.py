@@ -150,7 +150,7 @@ class Table:
         Of `data` its header and breakpoints count alone. This table must have no use of its own.
         """
         made = object.__new__(Table)
-        made.__dict__.update(vars(self))
+        made.__dict__.update(vars(self), **{name: getattr(self, name) for name in OF_SLOPES})
         made.slopes, made._row = slopes, self.count + 1
         made._slopes, made._values, made._anchors = slopes.view(-1), values.view(-1), anchors.view(-1)
         made.__dict__.pop("_ends", None)
