@@ -81,6 +81,24 @@ def test_nothing_is_shared():
     torch.testing.assert_close(first.slopes, before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (2, 5, 1), (2, 5, 2, 2), (2, 5, 2**7, 2**7), (5,)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_where_channels_begin(shape, channels_last):
+    """Small images have a number for each element, which is kept for the last shapes that came."""
+    channel_dim = 0 if shape == (5,) else 1
+    b = torch.linspace(-1, 1, 9)
+    table = Grid(b, table_rows.plan(b), 5, channel_dim).table(torch.randn(5, 9), 0.0, 0.0)
+    x = torch.randn(shape)
+    x = x.movedim(channel_dim, -1).contiguous().movedim(-1, channel_dim) if channels_last else x
+    begins = table.begins(x, 11)
+    like = [5 if d == channel_dim else 1 for d in range(x.dim())]
+    assert torch.equal(begins, (11 * torch.arange(5, dtype=torch.int32)).view(like).expand(shape))
+    assert table.begins(x.clone(), 11) is begins
+    for length in range(1, tables.SHAPES + 1):
+        table.begins(x, length)
+    assert len(table._beginnings) <= tables.SHAPES
+
+
 @pytest.mark.parametrize("part", range(3))
 def test_the_last_table_serves_again_until_a_number_changes(part):
     b = torch.linspace(-1, 1, 5)
