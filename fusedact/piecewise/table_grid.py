@@ -59,9 +59,9 @@ class Grid:
         late = torch.searchsorted(self._late.double().contiguous(), self._edges)
         return bool((late == self._template[:, start:]).all())
 
-    @torch.no_grad()
     def table(self, values: Tensor, left_slope: float | Tensor, right_slope: float | Tensor) -> Table:
         """The table with these values and slopes; that of the last call, if they are the same, as in a loop."""
+        values = values.detach()
         given = values, left_slope, right_slope
         if self._last is not None and all(map(_equal, given, self._last[0])):
             return self._last[1]
@@ -72,6 +72,7 @@ class Grid:
         self._last = (_copied(values), *outer.given), made
         return made
 
+    @torch.no_grad()
     def _with_slopes(self, *given: float | Tensor) -> _Outer:
         slopes = torch.zeros_like(self._at)
         for column, slope in ((0, given[0]), (-1, given[1])):

@@ -152,14 +152,14 @@ def _turns(length: int, lanes: int, size: int) -> Tensor:
     return torch.arange(length, dtype=torch.int32).remainder_(lanes).mul_(size)
 
 
-def _needs_turns(x: Tensor, channel_dim: int | None) -> bool:
-    """Whether a row of sums may have more than MOST_TERMS elements of one channel."""
+def _terms_without_turns(x: Tensor, channel_dim: int | None) -> int:
+    """How many elements of one channel a row of sums may have."""
     if channel_dim is None or not x.is_contiguous():
-        return True
+        return LENGTH
     # Elements of a channel follow each other, then come as many of each other one; so in every piece, too. Lanes do not
     # divide them for sure: a channel may always meet the same one.
     run = prod(x.shape[channel_dim % x.dim() + 1 :])
-    return LENGTH // x.shape[channel_dim] + run > MOST_TERMS
+    return LENGTH // x.shape[channel_dim] + run
 
 
 def _scatters_complex(device: torch.device) -> bool:
@@ -174,9 +174,11 @@ class _Sums:
         large = x.numel() >= TABLE_PIECE
         narrow = x.is_cpu and x.dtype != torch.float64 and large
         lanes = LANES
-        if narrow and not _needs_turns(x, channel_dim):
-            lanes = max(1, min(LANES, FEW_WITHOUT_TURNS // (ROWS * places)))
-            narrow = ROWS * places <= MOST_WITHOUT_TURNS
+        if narrow and (terms := _terms_without_turns(x, channel_dim)) <= MOST_TERMS:
+            # Of many terms half are summed apart, if there is room.
+            least = min(MOST_WITHOUT_TURNS // (ROWS * places), 1 if terms <= MOST_TERMS // 2 else 2)
+            lanes = min(LANES, max(least, FEW_WITHOUT_TURNS // (ROWS * places)))
+            narrow = lanes > 0
         else:
             narrow = narrow and ROWS * LANES * places <= MOST_SUMS
         # Of terms, and of sums; the narrow ones are added to others after each piece.
