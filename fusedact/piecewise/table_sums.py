@@ -71,7 +71,8 @@ class _Places:
         left, right = slopes[:, :-1], slopes[:, 1:]
         sides = torch.stack([left, torch.where(self.table.late, left, right), right], 2).flatten(1)
         # A NaN is the first: its side is 0, and its row too.
-        return torch.cat([left[:, :1].expand(-1, 2), sides, right[:, -1:].expand(-1, 4)], 1).view(-1)
+        first, last = slopes[:, :1], slopes[:, -1:]
+        return torch.cat([first, first, sides, last, last, last, last], 1).view(-1)
 
     @property
     def count(self) -> int:
