@@ -143,7 +143,8 @@ def _shorter(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
     if collected is None or len(collected) == len(inner):
         return None
     total = _sum(graph, list(collected.values()))
-    if max(abs(bound) for bound in (Ranges()(total).low, Ranges()(total).high)) > LARGE:
+    largest = max(abs(bound) for bound in (Ranges()(total).low, Ranges()(total).high))
+    if largest > LARGE and any(abs(term.number) > 1.0 for term in collected.values()):
         # So that nothing overflows that did not before.
         total = _sum(graph, [term.times(0.5) for term in collected.values()])
         scale *= 2.0
