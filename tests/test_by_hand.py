@@ -67,6 +67,4 @@ def test_what_does_not_pay_is_named(name, hand, generated, problem):
 def test_the_table_tells_instructions_and_reasons():
     table = by_hand.summary(counts("silu", (10, 11, 20, 21), (9, 11, 27, 40)))
     reasons = f"{by_hand.KEPT_FOR['silu']}; {by_hand.BEYOND['silu']}"
-    assert (
-        table.splitlines()[2] == f"| `silu` | {reasons} | 10.0 / 9.0 | 11.0 / 11.0 | 20.0 / 27.0 | 21.0 / 40.0 |"
-    )
+    assert table.splitlines()[2] == f"| `silu` | {reasons} | 10.0 / 9.0 | 11.0 / 11.0 | 20.0 / 27.0 | 21.0 / 40.0 |"
