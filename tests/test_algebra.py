@@ -70,7 +70,7 @@ LEFT = {
     "square_of_reciprocal": [
         *("b * (reciprocal(abs(a) + 1.0) * reciprocal(abs(a) + 1.0))", "square(reciprocal(a * a + 0.5)) * (a * b)"),
     ],
-    "join_constants": ["a * 3.0 * (b * 0.7)", "a * 0.5 * (a * -0.5)"],
+    "join_constants": ["a * 3.0 * (b * 1.7)", "a * 0.5 * (a * -0.5)"],
     "slope_of_quotient": [
         *("g / (abs(a) + 1.0) + a / (abs(a) + 1.0) / (abs(a) + 1.0) * -g * sign(a)",),
         *("g / (a + 3.0) + a / (a + 3.0) / (a + 3.0) * -g", "-(a / (a + 0.5) / (a + 0.5) * g) + g / (a + 0.5)"),

@@ -359,7 +359,7 @@ def test_memory(direction, threads):
     extra = sum(size for place, size in allocated.sizes.items() if place not in given)
     bytes_of = {"forward": 8 * pieces.PIECE_PER_THREAD, "backward": 16 * pieces.TABLE_PIECE}
     # Beside the piece, sums and tables.
-    most = (bytes_of[direction] if threads == 1 else 20 * pieces.PIECE_PER_THREAD * threads) + 2**18
+    most = (bytes_of[direction] if threads == 1 else 20 * pieces.PIECE_PER_THREAD * threads) + 2**17
     assert 0 < extra <= most
     assert threads > 1 or extra <= 0.02 * x.nbytes
 

@@ -58,11 +58,12 @@ def join_factors(graph: Graph, args: tuple[Node, ...]) -> Node | None:
 
 @RULES.add("mul")
 def join_constants(graph: Graph, args: tuple[Node, ...]) -> Node | None:
-    """(a c) (b d) = (a b) (c d) for constants c, d."""
+    """(a c) (b d) = (a b) (c d) for constants; not a large and a small one: what overflows by one still does."""
     a, b = args
     if a.op == b.op == "mul" and a.args[1].op == b.args[1].op == "constant":
+        small, large = sorted(abs(n.args[1].value) for n in args)
         product = a.args[1].value * b.args[1].value
-        if 1e-30 < abs(product) < 1e30:
+        if 1e-30 < abs(product) < 1e30 and (large < 2.0 or small >= 1.0):
             return graph("mul", graph("mul", a.args[0], b.args[0]), product)
     return None
 
